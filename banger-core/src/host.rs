@@ -1,0 +1,333 @@
+//! The one room that touches the operating system: files, programs, processes and sockets.
+//!
+//! Everything else in this crate asks a [`Host`]. [`LinuxHost`] does it for real; [`FakeHost`] keeps
+//! the same state in memory (its files are real, in a scratch folder), can be told to die after any
+//! call, and so lets the crash tests stop the engine at every instant.
+
+mod error;
+mod fake;
+mod files;
+mod linux;
+mod process;
+mod program;
+mod tsc;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use tokio::net::UnixStream;
+
+pub use error::{FileAct, HostError};
+pub use fake::{Crash, FakeHost, FakeProcess};
+pub use linux::{LinuxHost, LinuxHostConfig};
+
+/// A grip on one host. Object safe; every method is one act, so that a test can count and fail it.
+#[async_trait]
+pub trait Host: fmt::Debug + Send + Sync {
+    /// Returns the id of the running boot. Another boot id means that no process of before is alive.
+    async fn boot_id(&self) -> Result<BootId, HostError>;
+
+    /// Returns the rate of the time stamp counter in kHz, measured over 30 ms; none where there is no such counter.
+    async fn tsc_khz(&self) -> Option<u32>;
+
+    /// Says what this host can run machines with.
+    async fn cpu(&self) -> CpuFacts;
+
+    /// Returns the user id that this process acts as.
+    fn user_id(&self) -> u32;
+
+    /// Reads a whole file; a missing one is `None`.
+    async fn read_file(&self, path: &Path) -> Result<Option<Vec<u8>>, HostError>;
+
+    /// Reads at most the last `limit` bytes of a file; a missing one is empty.
+    async fn read_tail(&self, path: &Path, limit: u64) -> Result<Vec<u8>, HostError>;
+
+    /// Replaces a file in one step (temporary file, then rename), with the given access mode.
+    async fn write_file(&self, path: &Path, contents: &[u8], mode: u32) -> Result<(), HostError>;
+
+    /// Makes a folder (mode 0700) and those above it; one that exists is success.
+    async fn create_dir(&self, path: &Path) -> Result<(), HostError>;
+
+    /// Lists the names in a folder, sorted; a missing folder is empty.
+    async fn list_dir(&self, path: &Path) -> Result<Vec<String>, HostError>;
+
+    /// Returns a file's kind and size; a missing one is `None`.
+    async fn stat(&self, path: &Path) -> Result<Option<FileFacts>, HostError>;
+
+    /// Renames within one file system.
+    async fn rename(&self, from: &Path, to: &Path) -> Result<(), HostError>;
+
+    /// Removes a file or socket; a missing one is success.
+    async fn remove_file(&self, path: &Path) -> Result<(), HostError>;
+
+    /// Removes a folder and all below it; a missing one is success.
+    async fn remove_tree(&self, path: &Path) -> Result<(), HostError>;
+
+    /// Makes a sparse file of `bytes` bytes, or grows an existing one; never shrinks.
+    async fn grow_file(&self, path: &Path, bytes: u64) -> Result<(), HostError>;
+
+    /// Shortens a file that another process appends to. Units: bytes kept from its start.
+    async fn truncate_file(&self, path: &Path, bytes: u64) -> Result<(), HostError>;
+
+    /// Copies a file, by reflink where the file system can, else keeping its holes.
+    async fn clone_file(&self, from: &Path, to: &Path) -> Result<CloneMethod, HostError>;
+
+    /// Brings a folder and the files directly in it to stable storage.
+    async fn sync_dir(&self, path: &Path) -> Result<(), HostError>;
+
+    /// Takes an advisory lock on a file (made if missing) for as long as the guard lives; `None` if somebody else holds it.
+    async fn lock_file(&self, path: &Path) -> Result<Option<FileLock>, HostError>;
+
+    /// Returns the bytes that are free for us on the file system of `path`.
+    async fn free_bytes(&self, path: &Path) -> Result<u64, HostError>;
+
+    /// Finds a program by name in the folders that the host was made with.
+    async fn find_program(&self, name: &str) -> Option<PathBuf>;
+
+    /// Runs a program to its end, in a clean environment. A status other than 0 is no error here.
+    async fn run(&self, program: &Program) -> Result<ProgramOutput, HostError>;
+
+    /// Starts a program that outlives us: own session, output appended to a log file, nothing inherited.
+    async fn spawn(&self, detached: &Detached) -> Result<ProcessIdentity, HostError>;
+
+    /// Looks at one process; `None` if there is none with that number, or only a zombie.
+    async fn process(&self, pid: u32) -> Result<Option<ProcessFacts>, HostError>;
+
+    /// Finds every process that has `token` in its command line. Zombies have none.
+    async fn find_processes(&self, token: &str) -> Result<Vec<ProcessFacts>, HostError>;
+
+    /// Sends a signal, through a pidfd, to a process whose start time was compared after the pidfd was opened.
+    async fn signal(
+        &self,
+        process: &ProcessIdentity,
+        signal: Signal,
+    ) -> Result<Delivery, HostError>;
+
+    /// Waits until a process has ended. Cancel-safe. Reaps it, and knows its status, only if it is our child.
+    async fn wait_end(&self, process: &ProcessIdentity) -> Result<ProcessEnd, HostError>;
+
+    /// Connects to a Unix socket, within the time given.
+    async fn connect_unix(
+        &self,
+        path: &Path,
+        timeout: Duration,
+    ) -> Result<UnixStream, HostError>;
+
+    /// Marks a write that reaches the disk by another way than this room (the database), so that
+    /// a fake can die before or after it. Does nothing on a real host.
+    fn witness(&self, act: &'static str, moment: Moment) -> Result<(), HostError>;
+}
+
+/// The id of one boot of the host (`/proc/sys/kernel/random/boot_id`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct BootId(pub String);
+
+/// What tells one process from every other: a number alone is used again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessIdentity {
+    /// The process id.
+    pub pid: u32,
+    /// Clock ticks between boot and its start (`/proc/<pid>/stat`, field 22).
+    pub start_time: u64,
+}
+
+/// One process as `/proc` shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProcessFacts {
+    /// Who it is.
+    pub identity: ProcessIdentity,
+    /// Its arguments, separated by spaces; bytes that are no UTF-8 are replaced.
+    pub command_line: String,
+}
+
+/// How a process ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ProcessEnd {
+    /// It ended by itself with this status.
+    Exited(i32),
+    /// A signal ended it.
+    Signaled(i32),
+    /// It is gone; it was not our child, so nobody told us how.
+    Unknown,
+}
+
+impl fmt::Display for ProcessEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ProcessEnd::Exited(status) => write!(f, "exited with status {status}"),
+            ProcessEnd::Signaled(signal) => write!(f, "was ended by signal {signal}"),
+            ProcessEnd::Unknown => f.write_str("is gone"),
+        }
+    }
+}
+
+/// The signals that this engine sends to processes of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signal {
+    /// Ask it to end.
+    Term,
+    /// End it.
+    Kill,
+}
+
+/// Whether a signal found its process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Delivery {
+    /// It was sent.
+    Sent,
+    /// There is no such process any more.
+    AlreadyGone,
+}
+
+/// How a file was copied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CloneMethod {
+    /// The file system shares the blocks.
+    Reflink,
+    /// The data was copied and the holes were kept.
+    SparseCopy,
+}
+
+/// A file's kind and size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileFacts {
+    /// Whether it is a folder.
+    pub is_dir: bool,
+    /// Its length in bytes.
+    pub bytes: u64,
+    /// What it takes on the disk, in bytes.
+    pub allocated_bytes: u64,
+}
+
+/// What the processor and `/dev/kvm` offer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CpuFacts {
+    /// How many processors there are.
+    pub processors: u32,
+    /// Whether KVM works here, and if not, why.
+    pub kvm: Result<(), String>,
+}
+
+/// The side of a witnessed write on which we stand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moment {
+    /// It has not happened.
+    Before,
+    /// It has happened.
+    After,
+}
+
+/// An advisory lock, held while this lives.
+#[derive(Debug)]
+pub struct FileLock(#[allow(dead_code, reason = "the open file is the lock")] Option<std::fs::File>);
+
+/// A program to run to its end.
+#[derive(Clone, Debug)]
+pub struct Program {
+    /// Its name (looked up) or an absolute path.
+    pub program: String,
+    /// Its arguments, each passed as it is.
+    pub arguments: Vec<std::ffi::OsString>,
+    /// Added to the clean environment.
+    pub environment: Vec<(String, String)>,
+    /// Given on standard input, which then ends.
+    pub input: Vec<u8>,
+    /// It is killed when it takes longer.
+    pub timeout: Duration,
+}
+
+impl Program {
+    /// Names a program, with no arguments and a minute's time.
+    pub fn new(program: impl Into<String>) -> Self {
+        Program {
+            program: program.into(),
+            arguments: Vec::new(),
+            environment: Vec::new(),
+            input: Vec::new(),
+            timeout: Duration::from_secs(60),
+        }
+    }
+
+    /// Adds one argument.
+    #[must_use]
+    pub fn arg(mut self, argument: impl Into<std::ffi::OsString>) -> Self {
+        self.arguments.push(argument.into());
+        self
+    }
+
+    /// Adds several arguments.
+    #[must_use]
+    pub fn args<A: Into<std::ffi::OsString>>(
+        mut self,
+        arguments: impl IntoIterator<Item = A>,
+    ) -> Self {
+        self.arguments.extend(arguments.into_iter().map(Into::into));
+        self
+    }
+
+    /// Sets one variable in its environment.
+    #[must_use]
+    pub fn env(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.environment.push((name.into(), value.into()));
+        self
+    }
+
+    /// Gives it something to read.
+    #[must_use]
+    pub fn input(mut self, input: impl Into<Vec<u8>>) -> Self {
+        self.input = input.into();
+        self
+    }
+
+    /// Limits its time.
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+}
+
+/// What a program left.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProgramOutput {
+    /// Its exit status; 128+n for signal n.
+    pub status: i32,
+    /// Its standard output.
+    pub stdout: Vec<u8>,
+    /// Its standard error.
+    pub stderr: Vec<u8>,
+}
+
+impl ProgramOutput {
+    /// Says whether it ended with status 0.
+    pub fn success(&self) -> bool {
+        self.status == 0
+    }
+
+    /// Returns the last lines of its standard error (or, if that is empty, of its output) for a message.
+    pub fn last_lines(&self, lines: usize) -> String {
+        let text = if self.stderr.is_empty() {
+            &self.stdout
+        } else {
+            &self.stderr
+        };
+        let text = String::from_utf8_lossy(text);
+        let kept: Vec<&str> = text.trim_end().lines().rev().take(lines).collect();
+        kept.into_iter().rev().collect::<Vec<_>>().join("\n")
+    }
+}
+
+/// A program to start that outlives us.
+#[derive(Clone, Debug)]
+pub struct Detached {
+    /// Its name (looked up) or an absolute path.
+    pub program: String,
+    /// Its arguments.
+    pub arguments: Vec<std::ffi::OsString>,
+    /// Where its standard output and error are appended.
+    pub log: PathBuf,
+}

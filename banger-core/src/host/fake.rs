@@ -1,0 +1,527 @@
+//! A host that keeps its processes in memory and its files in a scratch folder, and that can be told
+//! to die, or to fail, at any call.
+//!
+//! It outlives the engine that uses it, as a real host does: drop the engine, [`FakeHost::revive`],
+//! open a new one over the same host, and see what it makes of what was left.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::net::UnixStream;
+use tokio::sync::watch;
+
+use super::{
+    BootId, CloneMethod, CpuFacts, Delivery, Detached, FileAct, FileFacts, FileLock, Host,
+    HostError, Moment, ProcessEnd, ProcessFacts, ProcessIdentity, Program, ProgramOutput, Signal,
+    files,
+};
+
+type Result<T> = std::result::Result<T, HostError>;
+type Answer = Arc<dyn Fn(&Program) -> io::Result<ProgramOutput> + Send + Sync>;
+
+/// When the host dies. Calls are counted from 1, and only those that change something count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Crash {
+    /// The call's effect has not happened.
+    Before(usize),
+    /// The call's effect has happened, and nobody learned of it.
+    After(usize),
+}
+
+/// A process of a fake host.
+#[derive(Clone, Debug)]
+pub struct FakeProcess {
+    /// Who it is.
+    pub identity: ProcessIdentity,
+    /// Its command line.
+    pub command_line: String,
+    /// How it ended; none while it lives.
+    pub end: Option<ProcessEnd>,
+    /// Whether SIGTERM leaves it unmoved.
+    pub ignores_term: bool,
+}
+
+/// The fake. Share it by `Arc`.
+pub struct FakeHost {
+    inner: Mutex<Inner>,
+    changed: watch::Sender<u64>,
+}
+
+struct Inner {
+    boot: u32,
+    next_pid: u32,
+    ticks: u64,
+    processes: BTreeMap<u32, FakeProcess>,
+    answers: BTreeMap<String, Answer>,
+    calls: Vec<String>,
+    crash: Option<Crash>,
+    fault: Option<(usize, io::ErrorKind)>,
+    dead: Option<String>,
+    spawned_end_at_once: bool,
+    spawned_ignore_term: bool,
+    kvm: std::result::Result<(), String>,
+}
+
+impl fmt::Debug for FakeHost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FakeHost").finish_non_exhaustive()
+    }
+}
+
+impl Default for FakeHost {
+    fn default() -> Self {
+        FakeHost::new()
+    }
+}
+
+impl FakeHost {
+    /// Makes a host on which nothing runs and the usual programs are installed.
+    pub fn new() -> Self {
+        let mut answers: BTreeMap<String, Answer> = BTreeMap::new();
+        // What these two leave is a file; the size is whatever their caller made of it.
+        for program in ["qemu-img", "mke2fs"] {
+            answers.insert(program.to_owned(), Arc::new(make_the_file_named_last));
+        }
+        FakeHost {
+            inner: Mutex::new(Inner {
+                boot: 1,
+                next_pid: 1000,
+                ticks: 1,
+                processes: BTreeMap::new(),
+                answers,
+                calls: Vec::new(),
+                crash: None,
+                fault: None,
+                dead: None,
+                spawned_end_at_once: false,
+                spawned_ignore_term: false,
+                kvm: Err("a simulated host has no KVM".to_owned()),
+            }),
+            changed: watch::Sender::new(0),
+        }
+    }
+
+    /// Dies at a call from now on; every later call fails until [`FakeHost::revive`].
+    pub fn die(&self, crash: Crash) {
+        let mut inner = self.inner();
+        inner.calls.clear();
+        inner.crash = Some(crash);
+    }
+
+    /// Lets the `n`th changing call from now on fail with an error, once.
+    pub fn fail(&self, n: usize, kind: io::ErrorKind) {
+        let mut inner = self.inner();
+        inner.calls.clear();
+        inner.fault = Some((n, kind));
+    }
+
+    /// Brings a dead host back, as a new process would find it: what ran runs, what was written is there.
+    pub fn revive(&self) {
+        let mut inner = self.inner();
+        inner.dead = None;
+        inner.crash = None;
+        inner.fault = None;
+        inner.calls.clear();
+    }
+
+    /// Says whether a [`Crash`] has come to pass.
+    pub fn is_dead(&self) -> bool {
+        self.inner().dead.is_some()
+    }
+
+    /// Returns the changing calls since the last `die`, `fail` or `revive`.
+    pub fn calls(&self) -> Vec<String> {
+        self.inner().calls.clone()
+    }
+
+    /// Returns the processes that live.
+    pub fn living(&self) -> Vec<FakeProcess> {
+        let inner = self.inner();
+        let living = inner.processes.values().filter(|p| p.end.is_none());
+        living.cloned().collect()
+    }
+
+    /// Ends a process, as a crash or the guest's own power-off would.
+    pub fn end(&self, pid: u32, end: ProcessEnd) {
+        if let Some(process) = self.inner().processes.get_mut(&pid) {
+            process.end.get_or_insert(end);
+        }
+        self.tell();
+    }
+
+    /// Puts a process that is none of ours on the host, under a number of choice.
+    pub fn add_stranger(&self, pid: u32, command_line: &str) -> ProcessIdentity {
+        self.inner().start(Some(pid), command_line.to_owned())
+    }
+
+    /// Restarts the host: no process is left, the boot id changes.
+    pub fn reboot(&self) {
+        let mut inner = self.inner();
+        inner.boot += 1;
+        inner.ticks = 1;
+        inner.processes.clear();
+        drop(inner);
+        self.tell();
+    }
+
+    /// Lets every process that is spawned from now on end at once with status 1 (or live, again).
+    pub fn spawned_processes_end_at_once(&self, end: bool) {
+        self.inner().spawned_end_at_once = end;
+    }
+
+    /// Lets every process that is spawned from now on ignore SIGTERM (or heed it, again).
+    pub fn spawned_processes_ignore_term(&self, ignore: bool) {
+        self.inner().spawned_ignore_term = ignore;
+    }
+
+    /// Sets what a program answers; `None` uninstalls it.
+    pub fn answer(
+        &self,
+        program: &str,
+        answer: Option<impl Fn(&Program) -> io::Result<ProgramOutput> + Send + Sync + 'static>,
+    ) {
+        let mut inner = self.inner();
+        match answer {
+            Some(answer) => inner.answers.insert(program.to_owned(), Arc::new(answer)),
+            None => inner.answers.remove(program),
+        };
+    }
+
+    /// Says whether KVM works on this host from now on.
+    pub fn set_kvm(&self, kvm: std::result::Result<(), String>) {
+        self.inner().kvm = kvm;
+    }
+
+    /// Runs one changing call under the crash and fault plan.
+    fn act<T>(&self, call: String, effect: impl FnOnce() -> Result<T>) -> Result<T> {
+        let n = {
+            let mut inner = self.inner();
+            inner.alive()?;
+            inner.calls.push(call.clone());
+            let n = inner.calls.len();
+            if inner.crash == Some(Crash::Before(n)) {
+                return Err(inner.die(call));
+            }
+            if let Some((at, kind)) = inner.fault
+                && at == n
+            {
+                inner.fault = None;
+                return Err(HostError::File {
+                    act: FileAct::Write,
+                    path: PathBuf::from(call),
+                    source: kind.into(),
+                });
+            }
+            n
+        };
+        let done = effect();
+        let mut inner = self.inner();
+        if inner.crash == Some(Crash::After(n)) {
+            return Err(inner.die(call));
+        }
+        done
+    }
+
+    fn look<T>(&self, look: impl FnOnce(&mut Inner) -> T) -> Result<T> {
+        let mut inner = self.inner();
+        inner.alive()?;
+        Ok(look(&mut inner))
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        // A test that panicked while it held the lock has failed already.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tell(&self) {
+        self.changed.send_modify(|version| *version += 1);
+    }
+}
+
+impl Inner {
+    fn alive(&self) -> Result<()> {
+        match &self.dead {
+            None => Ok(()),
+            Some(call) => Err(HostError::Died { call: call.clone() }),
+        }
+    }
+
+    fn die(&mut self, call: String) -> HostError {
+        self.dead = Some(call.clone());
+        HostError::Died { call }
+    }
+
+    fn start(&mut self, pid: Option<u32>, command_line: String) -> ProcessIdentity {
+        let pid = pid.unwrap_or_else(|| {
+            self.next_pid += 1;
+            self.next_pid
+        });
+        self.ticks += 1;
+        let identity = ProcessIdentity {
+            pid,
+            start_time: self.ticks,
+        };
+        let process = FakeProcess {
+            identity: identity.clone(),
+            command_line,
+            end: None,
+            ignores_term: self.spawned_ignore_term,
+        };
+        self.processes.insert(pid, process);
+        identity
+    }
+
+    fn living(&self, identity: &ProcessIdentity) -> Option<&FakeProcess> {
+        self.processes
+            .get(&identity.pid)
+            .filter(|p| p.end.is_none() && p.identity == *identity)
+    }
+}
+
+#[async_trait]
+impl Host for FakeHost {
+    async fn boot_id(&self) -> Result<BootId> {
+        self.look(|inner| BootId(format!("fake-boot-{}", inner.boot)))
+    }
+
+    async fn tsc_khz(&self) -> Option<u32> {
+        Some(2_000_000)
+    }
+
+    async fn cpu(&self) -> CpuFacts {
+        CpuFacts {
+            processors: 2,
+            kvm: self.inner().kvm.clone(),
+        }
+    }
+
+    fn user_id(&self) -> u32 {
+        1000
+    }
+
+    async fn read_file(&self, path: &Path) -> Result<Option<Vec<u8>>> {
+        self.look(|_| files::read(path))?
+    }
+
+    async fn read_tail(&self, path: &Path, limit: u64) -> Result<Vec<u8>> {
+        self.look(|_| files::read_tail(path, limit))?
+    }
+
+    async fn write_file(&self, path: &Path, contents: &[u8], mode: u32) -> Result<()> {
+        self.act(named("write", path), || files::write(path, contents, mode))
+    }
+
+    async fn create_dir(&self, path: &Path) -> Result<()> {
+        self.act(named("create folder", path), || files::create_dir(path))
+    }
+
+    async fn list_dir(&self, path: &Path) -> Result<Vec<String>> {
+        self.look(|_| files::list(path))?
+    }
+
+    async fn stat(&self, path: &Path) -> Result<Option<FileFacts>> {
+        self.look(|_| files::stat(path))?
+    }
+
+    async fn rename(&self, from: &Path, to: &Path) -> Result<()> {
+        self.act(named("rename to", to), || files::rename(from, to))
+    }
+
+    async fn remove_file(&self, path: &Path) -> Result<()> {
+        self.act(named("remove", path), || files::remove_file(path))
+    }
+
+    async fn remove_tree(&self, path: &Path) -> Result<()> {
+        self.act(named("remove folder", path), || files::remove_tree(path))
+    }
+
+    async fn grow_file(&self, path: &Path, bytes: u64) -> Result<()> {
+        self.act(named("grow", path), || files::grow(path, bytes))
+    }
+
+    async fn truncate_file(&self, path: &Path, bytes: u64) -> Result<()> {
+        self.act(named("truncate", path), || files::truncate(path, bytes))
+    }
+
+    async fn clone_file(&self, from: &Path, to: &Path) -> Result<CloneMethod> {
+        self.act(named("clone to", to), || files::clone(from, to))
+    }
+
+    async fn sync_dir(&self, path: &Path) -> Result<()> {
+        self.act(named("sync", path), || files::sync_dir(path))
+    }
+
+    async fn lock_file(&self, path: &Path) -> Result<Option<FileLock>> {
+        self.look(|_| files::lock(path))?
+    }
+
+    async fn free_bytes(&self, path: &Path) -> Result<u64> {
+        self.look(|_| files::free_bytes(path))?
+    }
+
+    async fn find_program(&self, name: &str) -> Option<PathBuf> {
+        let known = self.inner().answers.contains_key(name) || name.starts_with("banger-sim");
+        known.then(|| Path::new("/fake/bin").join(name))
+    }
+
+    async fn run(&self, program: &Program) -> Result<ProgramOutput> {
+        let name = program.program.clone();
+        let Some(answer) = self.look(|inner| inner.answers.get(&name).cloned())? else {
+            return Err(HostError::ProgramMissing {
+                program: name,
+                searched: "/fake/bin".to_owned(),
+            });
+        };
+        self.act(format!("run {name}"), || {
+            answer(program).map_err(|source| HostError::StartProgram {
+                program: name.clone(),
+                source,
+            })
+        })
+    }
+
+    async fn spawn(&self, detached: &Detached) -> Result<ProcessIdentity> {
+        self.act(format!("spawn {}", detached.program), || {
+            let arguments = detached.arguments.iter().map(|a| a.to_string_lossy());
+            let command_line = std::iter::once(detached.program.as_str().into())
+                .chain(arguments)
+                .collect::<Vec<_>>()
+                .join(" ");
+            let mut inner = self.inner();
+            let identity = inner.start(None, command_line);
+            if inner.spawned_end_at_once
+                && let Some(process) = inner.processes.get_mut(&identity.pid)
+            {
+                process.end = Some(ProcessEnd::Exited(1));
+            }
+            Ok(identity)
+        })
+    }
+
+    async fn process(&self, pid: u32) -> Result<Option<ProcessFacts>> {
+        self.look(|inner| {
+            let process = inner.processes.get(&pid).filter(|p| p.end.is_none());
+            process.map(facts)
+        })
+    }
+
+    async fn find_processes(&self, token: &str) -> Result<Vec<ProcessFacts>> {
+        self.look(|inner| {
+            let living = inner.processes.values().filter(|p| p.end.is_none());
+            living
+                .filter(|p| p.command_line.contains(token))
+                .map(facts)
+                .collect()
+        })
+    }
+
+    async fn signal(&self, process: &ProcessIdentity, signal: Signal) -> Result<Delivery> {
+        let delivery = self.act(format!("signal {signal:?}"), || {
+            let mut inner = self.inner();
+            let Some(target) = inner.living(process) else {
+                return Ok(Delivery::AlreadyGone);
+            };
+            let end = match signal {
+                Signal::Term if target.ignores_term => return Ok(Delivery::Sent),
+                Signal::Term => ProcessEnd::Exited(0),
+                Signal::Kill => ProcessEnd::Signaled(9),
+            };
+            if let Some(target) = inner.processes.get_mut(&process.pid) {
+                target.end = Some(end);
+            }
+            Ok(Delivery::Sent)
+        });
+        self.tell();
+        delivery
+    }
+
+    async fn wait_end(&self, process: &ProcessIdentity) -> Result<ProcessEnd> {
+        let mut changed = self.changed.subscribe();
+        loop {
+            let end = self.look(|inner| match inner.processes.get(&process.pid) {
+                Some(known) if known.identity == *process => known.end.clone(),
+                _ => Some(ProcessEnd::Unknown),
+            })?;
+            if let Some(end) = end {
+                return Ok(end);
+            }
+            if changed.changed().await.is_err() {
+                return Ok(ProcessEnd::Unknown);
+            }
+        }
+    }
+
+    async fn connect_unix(&self, path: &Path, _timeout: Duration) -> Result<UnixStream> {
+        Err(files::failed(FileAct::Connect, path)(
+            io::ErrorKind::ConnectionRefused.into(),
+        ))
+    }
+
+    fn witness(&self, act: &'static str, moment: Moment) -> Result<()> {
+        match moment {
+            Moment::Before => {
+                let mut inner = self.inner();
+                inner.alive()?;
+                inner.calls.push(format!("database: {act}"));
+                let n = inner.calls.len();
+                if inner.crash == Some(Crash::Before(n)) {
+                    return Err(inner.die(act.to_owned()));
+                }
+                if let Some((at, kind)) = inner.fault
+                    && at == n
+                {
+                    inner.fault = None;
+                    return Err(HostError::File {
+                        act: FileAct::Write,
+                        path: PathBuf::from("the database"),
+                        source: kind.into(),
+                    });
+                }
+                Ok(())
+            }
+            Moment::After => {
+                let mut inner = self.inner();
+                inner.alive()?;
+                let n = inner.calls.len();
+                match inner.crash {
+                    Some(Crash::After(at)) if at == n => Err(inner.die(act.to_owned())),
+                    _ => Ok(()),
+                }
+            }
+        }
+    }
+}
+
+fn facts(process: &FakeProcess) -> ProcessFacts {
+    ProcessFacts {
+        identity: process.identity.clone(),
+        command_line: process.command_line.clone(),
+    }
+}
+
+fn named(act: &str, path: &Path) -> String {
+    // The last two parts tell files of different VMs apart from files of the engine; ids are random.
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    format!("{act} {name}")
+}
+
+fn make_the_file_named_last(program: &Program) -> io::Result<ProgramOutput> {
+    let path = program
+        .arguments
+        .iter()
+        .map(Path::new)
+        .rfind(|argument| argument.is_absolute());
+    if let Some(path) = path {
+        files::grow(path, 4096).map_err(io::Error::other)?;
+    }
+    Ok(ProgramOutput {
+        status: 0,
+        stdout: Vec::new(),
+        stderr: Vec::new(),
+    })
+}

@@ -1,0 +1,207 @@
+//! The real host.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::net::UnixStream;
+
+use super::program::Surroundings;
+use super::{
+    BootId, CloneMethod, CpuFacts, Delivery, Detached, FileAct, FileFacts, FileLock, Host,
+    HostError, Moment, ProcessEnd, ProcessFacts, ProcessIdentity, Program, ProgramOutput, Signal,
+};
+use super::{files, process, tsc};
+
+/// What a [`LinuxHost`] takes from the process that it is a guest in, which it never asks by itself.
+#[derive(Clone, Debug)]
+pub struct LinuxHostConfig {
+    /// Folders in which programs are looked up, in this order.
+    pub program_folders: Vec<PathBuf>,
+    /// What every program gets as its environment, besides `PATH` and `LC_ALL`: proxies, for instance.
+    pub environment: Vec<(String, String)>,
+}
+
+impl Default for LinuxHostConfig {
+    /// Takes Debian's folders, the `sbin` ones included, and no variables.
+    fn default() -> Self {
+        let folders = [
+            "/usr/local/sbin",
+            "/usr/local/bin",
+            "/usr/sbin",
+            "/usr/bin",
+            "/sbin",
+            "/bin",
+        ];
+        LinuxHostConfig {
+            program_folders: folders.iter().map(PathBuf::from).collect(),
+            environment: Vec::new(),
+        }
+    }
+}
+
+/// The machine we run on.
+#[derive(Debug)]
+pub struct LinuxHost {
+    surroundings: Surroundings,
+    tsc_khz: tokio::sync::OnceCell<Option<u32>>,
+}
+
+impl LinuxHost {
+    /// Makes a grip on this machine. Touches nothing yet.
+    pub fn new(config: LinuxHostConfig) -> Self {
+        LinuxHost {
+            surroundings: Surroundings {
+                search: config.program_folders,
+                environment: config.environment,
+            },
+            tsc_khz: tokio::sync::OnceCell::new(),
+        }
+    }
+}
+
+#[async_trait]
+impl Host for LinuxHost {
+    async fn boot_id(&self) -> Result<BootId, HostError> {
+        let path = Path::new("/proc/sys/kernel/random/boot_id");
+        let raw = files::read(path)?.unwrap_or_default();
+        Ok(BootId(String::from_utf8_lossy(&raw).trim().to_owned()))
+    }
+
+    async fn tsc_khz(&self) -> Option<u32> {
+        *self
+            .tsc_khz
+            .get_or_init(|| async { blocking(tsc::khz).await })
+            .await
+    }
+
+    async fn cpu(&self) -> CpuFacts {
+        tsc::cpu_facts()
+    }
+
+    fn user_id(&self) -> u32 {
+        rustix::process::geteuid().as_raw()
+    }
+
+    async fn read_file(&self, path: &Path) -> Result<Option<Vec<u8>>, HostError> {
+        files::read(path)
+    }
+
+    async fn read_tail(&self, path: &Path, limit: u64) -> Result<Vec<u8>, HostError> {
+        files::read_tail(path, limit)
+    }
+
+    async fn write_file(&self, path: &Path, contents: &[u8], mode: u32) -> Result<(), HostError> {
+        files::write(path, contents, mode)
+    }
+
+    async fn create_dir(&self, path: &Path) -> Result<(), HostError> {
+        files::create_dir(path)
+    }
+
+    async fn list_dir(&self, path: &Path) -> Result<Vec<String>, HostError> {
+        files::list(path)
+    }
+
+    async fn stat(&self, path: &Path) -> Result<Option<FileFacts>, HostError> {
+        files::stat(path)
+    }
+
+    async fn rename(&self, from: &Path, to: &Path) -> Result<(), HostError> {
+        files::rename(from, to)
+    }
+
+    async fn remove_file(&self, path: &Path) -> Result<(), HostError> {
+        files::remove_file(path)
+    }
+
+    async fn remove_tree(&self, path: &Path) -> Result<(), HostError> {
+        let path = path.to_owned();
+        blocking(move || files::remove_tree(&path)).await
+    }
+
+    async fn grow_file(&self, path: &Path, bytes: u64) -> Result<(), HostError> {
+        files::grow(path, bytes)
+    }
+
+    async fn truncate_file(&self, path: &Path, bytes: u64) -> Result<(), HostError> {
+        files::truncate(path, bytes)
+    }
+
+    async fn clone_file(&self, from: &Path, to: &Path) -> Result<CloneMethod, HostError> {
+        let (from, to) = (from.to_owned(), to.to_owned());
+        blocking(move || files::clone(&from, &to)).await
+    }
+
+    async fn sync_dir(&self, path: &Path) -> Result<(), HostError> {
+        let path = path.to_owned();
+        blocking(move || files::sync_dir(&path)).await
+    }
+
+    async fn lock_file(&self, path: &Path) -> Result<Option<FileLock>, HostError> {
+        files::lock(path)
+    }
+
+    async fn free_bytes(&self, path: &Path) -> Result<u64, HostError> {
+        files::free_bytes(path)
+    }
+
+    async fn find_program(&self, name: &str) -> Option<PathBuf> {
+        self.surroundings.find(name)
+    }
+
+    async fn run(&self, program: &Program) -> Result<ProgramOutput, HostError> {
+        self.surroundings.run(program).await
+    }
+
+    async fn spawn(&self, detached: &Detached) -> Result<ProcessIdentity, HostError> {
+        self.surroundings.spawn(detached)
+    }
+
+    async fn process(&self, pid: u32) -> Result<Option<ProcessFacts>, HostError> {
+        process::facts(pid)
+    }
+
+    async fn find_processes(&self, token: &str) -> Result<Vec<ProcessFacts>, HostError> {
+        let token = token.to_owned();
+        blocking(move || process::find(&token)).await
+    }
+
+    async fn signal(
+        &self,
+        process: &ProcessIdentity,
+        signal: Signal,
+    ) -> Result<Delivery, HostError> {
+        process::signal(process, signal)
+    }
+
+    async fn wait_end(&self, process: &ProcessIdentity) -> Result<ProcessEnd, HostError> {
+        process::wait_end(process).await
+    }
+
+    async fn connect_unix(
+        &self,
+        path: &Path,
+        timeout: Duration,
+    ) -> Result<UnixStream, HostError> {
+        match tokio::time::timeout(timeout, UnixStream::connect(path)).await {
+            Ok(connected) => connected.map_err(files::failed(FileAct::Connect, path)),
+            Err(_) => Err(HostError::ConnectTimeout {
+                path: path.to_owned(),
+                limit: timeout,
+            }),
+        }
+    }
+
+    fn witness(&self, _act: &'static str, _moment: Moment) -> Result<(), HostError> {
+        Ok(())
+    }
+}
+
+/// Runs what may take long off the threads that others wait on.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(stopped) => std::panic::resume_unwind(stopped.into_panic()),
+    }
+}

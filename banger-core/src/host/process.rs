@@ -1,0 +1,232 @@
+//! Processes: who they are, how they are found, signalled and waited for.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions};
+use tokio::io::unix::AsyncFd;
+
+use super::{Delivery, HostError, ProcessEnd, ProcessFacts, ProcessIdentity, Signal};
+
+type Result<T> = std::result::Result<T, HostError>;
+
+pub(super) fn facts(pid: u32) -> Result<Option<ProcessFacts>> {
+    let Some(identity) = identity(pid)? else {
+        return Ok(None);
+    };
+    match fs::read(format!("/proc/{pid}/cmdline")) {
+        Ok(raw) => Ok(Some(ProcessFacts {
+            identity,
+            command_line: command_line(&raw),
+        })),
+        Err(error) if is_gone(&error) => Ok(None),
+        Err(source) => Err(failed("look at", pid)(source)),
+    }
+}
+
+pub(super) fn find(token: &str) -> Result<Vec<ProcessFacts>> {
+    let entries = fs::read_dir("/proc").map_err(failed("list", 0))?;
+    let mut found = Vec::new();
+    for entry in entries.flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
+            continue;
+        };
+        // Another user's process may hide, or end while we look: neither is one of ours.
+        let Ok(raw) = fs::read(format!("/proc/{pid}/cmdline")) else {
+            continue;
+        };
+        if !contains(&raw, token.as_bytes()) {
+            continue;
+        }
+        if let Some(facts) = facts(pid)? {
+            found.push(facts);
+        }
+    }
+    Ok(found)
+}
+
+pub(super) fn signal(process: &ProcessIdentity, signal: Signal) -> Result<Delivery> {
+    let Some(pidfd) = open_verified(process)? else {
+        return Ok(Delivery::AlreadyGone);
+    };
+    let signal = match signal {
+        Signal::Term => rustix::process::Signal::TERM,
+        Signal::Kill => rustix::process::Signal::KILL,
+    };
+    match rustix::process::pidfd_send_signal(&pidfd, signal) {
+        Ok(()) => Ok(Delivery::Sent),
+        Err(rustix::io::Errno::SRCH) => Ok(Delivery::AlreadyGone),
+        Err(error) => Err(failed("signal", process.pid)(error.into())),
+    }
+}
+
+pub(super) async fn wait_end(process: &ProcessIdentity) -> Result<ProcessEnd> {
+    let pid = process.pid;
+    let Some(pidfd) = open_verified(process)? else {
+        // It may be our own child and a zombie: reap it, so that its number is free again.
+        return Ok(reap_zombie(process));
+    };
+    let pidfd = AsyncFd::register_with_interest(pidfd, tokio::io::Interest::READABLE)
+        .map_err(failed("wait for", pid))?;
+    // A pidfd is readable when its process has ended, and stays so: nothing is lost when this is cancelled.
+    let _ready = pidfd.readable().await.map_err(failed("wait for", pid))?;
+    Ok(reap(pidfd.get_ref()))
+}
+
+/// Opens a pidfd and then compares the start time: in this order, the number cannot change hands in between.
+fn open_verified(process: &ProcessIdentity) -> Result<Option<OwnedFd>> {
+    let Some(pid) = i32::try_from(process.pid).ok().and_then(Pid::from_raw) else {
+        return Ok(None);
+    };
+    let pidfd = match rustix::process::pidfd_open(pid, PidfdFlags::NONBLOCK) {
+        Ok(pidfd) => pidfd,
+        Err(rustix::io::Errno::SRCH) => return Ok(None),
+        Err(error) => return Err(failed("open", process.pid)(error.into())),
+    };
+    Ok((identity(process.pid)?.as_ref() == Some(process)).then_some(pidfd))
+}
+
+fn reap_zombie(process: &ProcessIdentity) -> ProcessEnd {
+    let pid = i32::try_from(process.pid).ok().and_then(Pid::from_raw);
+    match pid.map(|pid| rustix::process::pidfd_open(pid, PidfdFlags::NONBLOCK)) {
+        Some(Ok(pidfd)) if zombie_start_time(process.pid) == Some(process.start_time) => {
+            reap(&pidfd)
+        }
+        _ => ProcessEnd::Unknown,
+    }
+}
+
+fn reap(pidfd: &OwnedFd) -> ProcessEnd {
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+    match rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), options) {
+        Ok(Some(status)) => match (status.exit_status(), status.terminating_signal()) {
+            (Some(status), _) => ProcessEnd::Exited(status),
+            (None, Some(signal)) => ProcessEnd::Signaled(signal),
+            (None, None) => ProcessEnd::Unknown,
+        },
+        // Not our child (the daemon that started it is gone), or somebody has asked before us.
+        _ => ProcessEnd::Unknown,
+    }
+}
+
+/// Returns who holds this number now; a zombie holds nothing any more.
+pub(super) fn identity(pid: u32) -> Result<Option<ProcessIdentity>> {
+    match fs::read_to_string(format!("/proc/{pid}/stat")) {
+        Ok(stat) => Ok(parse_stat(&stat)
+            .filter(|(state, _)| !matches!(state, 'Z' | 'X' | 'x'))
+            .map(|(_, start_time)| ProcessIdentity { pid, start_time })),
+        Err(error) if is_gone(&error) => Ok(None),
+        Err(source) => Err(failed("look at", pid)(source)),
+    }
+}
+
+/// Returns the identity of a child that we have just started and not yet reaped, so that it has one
+/// even if it has already ended.
+pub(super) fn start_identity(pid: u32) -> Result<ProcessIdentity> {
+    match zombie_start_time(pid) {
+        Some(start_time) => Ok(ProcessIdentity { pid, start_time }),
+        None => Err(failed("look at", pid)(io::ErrorKind::NotFound.into())),
+    }
+}
+
+fn zombie_start_time(pid: u32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    parse_stat(&stat).map(|(_, start_time)| start_time)
+}
+
+/// Fields 3 (state) and 22 (start time) of proc(5)'s `stat`. The name in field 2 may hold anything,
+/// parentheses and newlines too: count from its last parenthesis.
+fn parse_stat(stat: &str) -> Option<(char, u64)> {
+    let mut fields = stat[stat.rfind(')')? + 1..].split_ascii_whitespace();
+    let state = fields.next()?.chars().next()?;
+    let start_time = fields.nth(18)?.parse().ok()?;
+    Some((state, start_time))
+}
+
+fn command_line(raw: &[u8]) -> String {
+    String::from_utf8_lossy(raw)
+        .trim_end_matches('\0')
+        .replace('\0', " ")
+}
+
+fn contains(haystack: &[u8], needle: &[u8]) -> bool {
+    !needle.is_empty()
+        && haystack
+            .windows(needle.len())
+            .any(|window| window == needle)
+}
+
+fn is_gone(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound
+        || error.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error())
+}
+
+pub(super) fn failed(act: &'static str, pid: u32) -> impl FnOnce(io::Error) -> HostError {
+    move |source| HostError::Process { act, pid, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::{Child, Command};
+
+    fn sleeper(token: &str) -> (Child, ProcessIdentity) {
+        let child = Command::new("sh")
+            .args(["-c", "read line", token])
+            .stdin(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let identity = identity(child.id()).unwrap().unwrap();
+        (child, identity)
+    }
+
+    #[test]
+    fn the_name_of_a_process_cannot_confuse_its_start_time() {
+        let stat = "77 (a) b) Z (c) S 1 77 77 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 4242 9 9";
+        assert_eq!(parse_stat(stat), Some(('S', 4242)));
+    }
+
+    #[tokio::test]
+    async fn a_process_is_found_by_a_token_in_its_arguments_and_ended_by_its_identity() {
+        let token = format!("banger-test-{}-find", std::process::id());
+        let (mut child, identity) = sleeper(&token);
+        let found = find(&token).unwrap();
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].identity, identity);
+        assert_eq!(signal(&identity, Signal::Kill).unwrap(), Delivery::Sent);
+        assert_eq!(
+            wait_end(&identity).await.unwrap(),
+            ProcessEnd::Signaled(9),
+            "a child of ours tells how it ended"
+        );
+        assert_eq!(facts(identity.pid).unwrap(), None);
+        let _ = child.try_wait();
+    }
+
+    #[tokio::test]
+    async fn a_number_that_was_used_again_is_never_signalled() {
+        let (mut child, identity) = sleeper("banger-test-innocent");
+        let stale = ProcessIdentity {
+            start_time: identity.start_time - 1,
+            ..identity.clone()
+        };
+        assert_eq!(
+            signal(&stale, Signal::Kill).unwrap(),
+            Delivery::AlreadyGone
+        );
+        assert_eq!(wait_end(&stale).await.unwrap(), ProcessEnd::Unknown);
+        assert!(child.try_wait().unwrap().is_none(), "it lives");
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_zombie_counts_as_gone() {
+        let (mut child, identity) = sleeper("banger-test-zombie");
+        drop(child.stdin.take());
+        wait_end(&identity).await.unwrap();
+        assert_eq!(facts(identity.pid).unwrap(), None);
+        let _ = child.try_wait();
+    }
+}

@@ -1,0 +1,136 @@
+//! Programs: run to their end in a clean environment, or started to outlive us.
+
+use std::fs::OpenOptions;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use tokio::io::AsyncWriteExt;
+
+use super::process;
+use super::{Detached, FileAct, HostError, ProcessIdentity, Program, ProgramOutput, files};
+
+type Result<T> = std::result::Result<T, HostError>;
+
+/// Where programs are looked up, and what each of them gets as its environment.
+#[derive(Clone, Debug)]
+pub(super) struct Surroundings {
+    pub(super) search: Vec<PathBuf>,
+    pub(super) environment: Vec<(String, String)>,
+}
+
+impl Surroundings {
+    pub(super) fn find(&self, name: &str) -> Option<PathBuf> {
+        if name.contains('/') {
+            return is_executable(Path::new(name)).then(|| PathBuf::from(name));
+        }
+        self.search
+            .iter()
+            .map(|folder| folder.join(name))
+            .find(|path| is_executable(path))
+    }
+
+    fn resolve(&self, name: &str) -> Result<PathBuf> {
+        self.find(name).ok_or_else(|| HostError::ProgramMissing {
+            program: name.to_owned(),
+            searched: self.path(),
+        })
+    }
+
+    fn path(&self) -> String {
+        let folders: Vec<_> = self.search.iter().map(|f| f.to_string_lossy()).collect();
+        folders.join(":")
+    }
+
+    pub(super) async fn run(&self, program: &Program) -> Result<ProgramOutput> {
+        let path = self.resolve(&program.program)?;
+        let cannot_start = |source| HostError::StartProgram {
+            program: program.program.clone(),
+            source,
+        };
+        let mut child = tokio::process::Command::new(path)
+            .args(&program.arguments)
+            .env_clear()
+            .env("PATH", self.path())
+            .env("LC_ALL", "C.UTF-8")
+            .envs(self.environment.iter().map(|(k, v)| (k, v)))
+            .envs(program.environment.iter().map(|(k, v)| (k, v)))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            // A program that is given up (its caller went away, its time is over) must not run on.
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(cannot_start)?;
+        let mut stdin = child.stdin.take();
+        let feed = async {
+            if let Some(stdin) = stdin.as_mut() {
+                // A program that does not read what it is given is within its rights.
+                let _ = stdin.write_all(&program.input).await;
+            }
+            drop(stdin);
+        };
+        let run = async { tokio::join!(feed, child.wait_with_output()).1 };
+        let output = tokio::time::timeout(program.timeout, run)
+            .await
+            .map_err(|_| HostError::ProgramTimeout {
+                program: program.program.clone(),
+                limit: program.timeout,
+            })?
+            .map_err(cannot_start)?;
+        let status = output.status;
+        Ok(ProgramOutput {
+            status: status
+                .code()
+                .unwrap_or_else(|| 128 + status.signal().unwrap_or(0)),
+            stdout: output.stdout,
+            stderr: output.stderr,
+        })
+    }
+
+    pub(super) fn spawn(&self, detached: &Detached) -> Result<ProcessIdentity> {
+        let path = self.resolve(&detached.program)?;
+        let log = OpenOptions::new()
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            .open(&detached.log)
+            .map_err(files::failed(FileAct::Write, &detached.log))?;
+        let log_for_errors = log
+            .try_clone()
+            .map_err(files::failed(FileAct::Write, &detached.log))?;
+        let mut command = std::process::Command::new(path);
+        command
+            .args(&detached.arguments)
+            .current_dir("/")
+            .env_clear()
+            .env("PATH", self.path())
+            .env("LC_ALL", "C.UTF-8")
+            .envs(self.environment.iter().map(|(k, v)| (k, v)))
+            .stdin(Stdio::null())
+            .stdout(log)
+            .stderr(log_for_errors);
+        // SAFETY: between fork and exec only setsid(2) is called, which is async-signal-safe and
+        // touches no memory of ours.
+        #[allow(unsafe_code)]
+        unsafe {
+            command.pre_exec(|| {
+                // A session of its own: the terminal's Ctrl-C and its hang-up never reach a VM.
+                rustix::process::setsid().map(drop).map_err(Into::into)
+            });
+        }
+        let child = command.spawn().map_err(|source| HostError::StartProgram {
+            program: detached.program.clone(),
+            source,
+        })?;
+        // `std` neither kills nor reaps a dropped child: the watcher reaps it by its pidfd. A child that
+        // has already ended is a zombie until then, and still has its start time.
+        process::start_identity(child.id())
+    }
+}
+
+fn is_executable(path: &Path) -> bool {
+    path.metadata()
+        .is_ok_and(|facts| facts.is_file() && facts.permissions().mode() & 0o111 != 0)
+}

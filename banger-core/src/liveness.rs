@@ -1,0 +1,298 @@
+//! The only judge of "alive".
+//!
+//! What the database *promises* ([`Promise`]) and who the monitor's process *was* ([`ProcessHandle`])
+//! are sealed here: no other room can compare "the state is running and the pid exists", because
+//! neither the state nor the pid can be read outside. Everybody else asks a [`Liveness`] and gets a
+//! [`Verdict`]:
+//!
+//! ```text
+//!                        boot id differs ─────────────────────────► Gone
+//!   handle (pid, start time, boot id) ── process with both ── token on its command line? ── yes ► Alive
+//!                        │                                              └── no ► NotOurs
+//!                        └ none ──► search /proc for the run's token ── found ► Alive (the handle was stale)
+//!                                                                     └ none ► Gone
+//!   any of these could not be looked at ────────────────────────────► CannotTell
+//! ```
+//!
+//! Only `Gone` allows a teardown; only `Alive` is ever signalled.
+
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+use crate::handles::VMHandles;
+use crate::host::{Delivery, Host, HostError, ProcessEnd, ProcessIdentity, Signal};
+use crate::names::{EngineId, RunId, VmId};
+
+/// What was last promised of a VM's state. Opaque: it says nothing about what is true now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Promise(VMState);
+
+/// The states that are ever stored. Nothing in flight is: after a crash it is the request again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum VMState {
+    /// Made, never started.
+    Created,
+    /// Started, and the start acknowledged.
+    Running,
+    /// Ended; everything it held on the host is released.
+    Stopped,
+    /// An undo or a teardown failed, or its files are gone.
+    Error,
+}
+
+impl Promise {
+    /// Promises a state.
+    pub fn of(state: VMState) -> Self {
+        Promise(state)
+    }
+
+    /// Returns the word that is stored.
+    pub fn word(&self) -> &'static str {
+        match self.0 {
+            VMState::Created => "created",
+            VMState::Running => "running",
+            VMState::Stopped => "stopped",
+            VMState::Error => "error",
+        }
+    }
+
+    /// Reads a stored word.
+    pub fn from_word(word: &str) -> Option<Self> {
+        Some(Promise(match word {
+            "created" => VMState::Created,
+            "running" => VMState::Running,
+            "stopped" => VMState::Stopped,
+            "error" => VMState::Error,
+            _ => return None,
+        }))
+    }
+}
+
+/// Who a VM's monitor is or was. Opaque: only a [`Liveness`] can use it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessHandle {
+    pid: u32,
+    #[serde(rename = "pid_start_time")]
+    start_time: u64,
+}
+
+impl ProcessHandle {
+    /// Seals a process that was just started.
+    pub fn new(identity: ProcessIdentity) -> Self {
+        ProcessHandle {
+            pid: identity.pid,
+            start_time: identity.start_time,
+        }
+    }
+}
+
+impl fmt::Display for ProcessHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.pid)
+    }
+}
+
+/// What is true of a VM's monitor now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It runs, and this is who it is.
+    Alive(Monitor),
+    /// It does not run. Its handles may be torn down.
+    Gone,
+    /// The number it had belongs to somebody else, and it is nowhere else either... or so it seems:
+    /// nothing is signalled; the handles may be torn down, since the process is not ours.
+    NotOurs {
+        /// What runs there instead.
+        command_line: String,
+    },
+    /// It could not be found out. Nothing may be touched.
+    CannotTell {
+        /// Why not.
+        reason: String,
+    },
+}
+
+/// A monitor that was seen alive, verified to be the one of its VM and run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Monitor {
+    process: ProcessIdentity,
+    run: RunId,
+}
+
+impl Monitor {
+    /// Returns the handle to write down.
+    pub fn handle(&self) -> ProcessHandle {
+        ProcessHandle::new(self.process.clone())
+    }
+
+    /// Returns the run that it belongs to, as its command line says.
+    pub fn run(&self) -> &RunId {
+        &self.run
+    }
+}
+
+/// What is shown of a VM: its promise held against what is true.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Condition {
+    /// Made, never started.
+    Created,
+    /// It runs.
+    Running,
+    /// It was promised to run and does not: reconcile has yet to see it.
+    Ended,
+    /// It was promised to run; whether it does could not be found out.
+    Unresponsive,
+    /// It does not run, and holds nothing.
+    Stopped,
+    /// An undo or a teardown failed, or its files are gone.
+    Error,
+}
+
+impl fmt::Display for Condition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Condition::Created => "created",
+            Condition::Running => "running",
+            Condition::Ended => "ended",
+            Condition::Unresponsive => "unresponsive",
+            Condition::Stopped => "stopped",
+            Condition::Error => "error",
+        })
+    }
+}
+
+/// The single source of truth for "is it alive".
+#[async_trait]
+pub trait Liveness: fmt::Debug + Send + Sync {
+    /// Judges a VM's monitor by its handles (if there are any) and by what the host shows.
+    async fn judge(&self, vm: &VmId, handles: Option<&VMHandles>) -> Verdict;
+
+    /// Holds a promise against a judgement, which is asked for only if it matters.
+    async fn condition(
+        &self,
+        vm: &VmId,
+        promise: &Promise,
+        handles: Option<&VMHandles>,
+    ) -> Condition {
+        match promise.0 {
+            VMState::Created => Condition::Created,
+            VMState::Stopped => Condition::Stopped,
+            VMState::Error => Condition::Error,
+            VMState::Running => match self.judge(vm, handles).await {
+                Verdict::Alive(_) => Condition::Running,
+                Verdict::Gone | Verdict::NotOurs { .. } => Condition::Ended,
+                Verdict::CannotTell { .. } => Condition::Unresponsive,
+            },
+        }
+    }
+
+    /// Signals a monitor that was judged alive. By pidfd, after one more look at its start time.
+    async fn signal(&self, monitor: &Monitor, signal: Signal) -> Result<Delivery, HostError>;
+
+    /// Waits for the end of a monitor that was judged alive. Cancel-safe.
+    async fn wait_end(&self, monitor: &Monitor) -> Result<ProcessEnd, HostError>;
+}
+
+/// Judges by the operating system.
+#[derive(Debug)]
+pub struct HostLiveness {
+    host: Arc<dyn Host>,
+    engine: EngineId,
+}
+
+impl HostLiveness {
+    /// Makes the judge of one engine's VMs.
+    pub fn new(host: Arc<dyn Host>, engine: EngineId) -> Self {
+        HostLiveness { host, engine }
+    }
+
+    async fn look(&self, vm: &VmId, handles: Option<&VMHandles>) -> Result<Verdict, HostError> {
+        let mut stranger = None;
+        if let Some((handle, boot)) = handles.and_then(|h| Some((h.process.as_ref()?, &h.boot_id)))
+        {
+            if *boot != self.host.boot_id().await? {
+                return Ok(Verdict::Gone);
+            }
+            if let Some(facts) = self.host.process(handle.pid).await? {
+                match token_run(&facts.command_line, &self.engine, vm) {
+                    Some(run) if facts.identity.start_time == handle.start_time => {
+                        return Ok(Verdict::Alive(Monitor {
+                            process: facts.identity,
+                            run,
+                        }));
+                    }
+                    _ => stranger = Some(facts.command_line),
+                }
+            }
+        }
+        // A live process found by its token beats what the file says.
+        let token = token_prefix(&self.engine, vm);
+        for facts in self.host.find_processes(&token).await? {
+            if let Some(run) = token_run(&facts.command_line, &self.engine, vm) {
+                return Ok(Verdict::Alive(Monitor {
+                    process: facts.identity,
+                    run,
+                }));
+            }
+        }
+        Ok(match stranger {
+            Some(command_line) => Verdict::NotOurs { command_line },
+            None => Verdict::Gone,
+        })
+    }
+}
+
+#[async_trait]
+impl Liveness for HostLiveness {
+    async fn judge(&self, vm: &VmId, handles: Option<&VMHandles>) -> Verdict {
+        match self.look(vm, handles).await {
+            Ok(verdict) => verdict,
+            Err(error) => Verdict::CannotTell {
+                reason: error.to_string(),
+            },
+        }
+    }
+
+    async fn signal(&self, monitor: &Monitor, signal: Signal) -> Result<Delivery, HostError> {
+        self.host.signal(&monitor.process, signal).await
+    }
+
+    async fn wait_end(&self, monitor: &Monitor) -> Result<ProcessEnd, HostError> {
+        self.host.wait_end(&monitor.process).await
+    }
+}
+
+/// Makes a monitor of a process that we have just started for this run ourselves.
+pub(crate) fn just_started(process: ProcessIdentity, run: RunId) -> Monitor {
+    Monitor { process, run }
+}
+
+/// Returns the token that a monitor carries on its command line: engine, VM and run.
+pub fn token(engine: &EngineId, vm: &VmId, run: &RunId) -> String {
+    format!("{}{run}", token_prefix(engine, vm))
+}
+
+fn token_prefix(engine: &EngineId, vm: &VmId) -> String {
+    format!("banger:{engine}:{vm}:")
+}
+
+fn token_run(command_line: &str, engine: &EngineId, vm: &VmId) -> Option<RunId> {
+    let prefix = token_prefix(engine, vm);
+    let rest = &command_line[command_line.find(&prefix)? + prefix.len()..];
+    rest.get(..16)?.parse().ok()
+}
+
+/// Returns every VM and run of an engine that a process's command line names.
+pub(crate) fn tokens_of(engine: &EngineId, command_line: &str) -> Option<(VmId, RunId)> {
+    let prefix = format!("banger:{engine}:");
+    let rest = &command_line[command_line.find(&prefix)? + prefix.len()..];
+    let vm: VmId = rest.get(..32)?.parse().ok()?;
+    let run = token_run(command_line, engine, &vm)?;
+    Some((vm, run))
+}
