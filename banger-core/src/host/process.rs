@@ -67,8 +67,10 @@ pub(super) async fn wait_end(process: &ProcessIdentity) -> Result<ProcessEnd> {
         // It may be our own child and a zombie: reap it, so that its number is free again.
         return Ok(reap_zombie(process));
     };
-    let pidfd = AsyncFd::register_with_interest(pidfd, tokio::io::Interest::READABLE)
-        .map_err(failed("wait for", pid))?;
+    // SAFETY: the descriptor is owned by the `AsyncFd` and closed only when that is dropped.
+    #[allow(unsafe_code)]
+    let pidfd = unsafe { AsyncFd::register_with_interest(pidfd, tokio::io::Interest::READABLE) }
+        .map_err(|error| failed("wait for", pid)(error.into()))?;
     // A pidfd is readable when its process has ended, and stays so: nothing is lost when this is cancelled.
     let _ready = pidfd.readable().await.map_err(failed("wait for", pid))?;
     Ok(reap(pidfd.get_ref()))

@@ -1,0 +1,197 @@
+//! The seam for networks: how a VM is reached, and what it reaches.
+
+use std::fmt;
+use std::net::Ipv4Addr;
+
+use async_trait::async_trait;
+
+use crate::choice::Probe;
+use crate::handles::VMHandles;
+use crate::host::{Host, HostError};
+use crate::vm::{Internet, NetworkKind};
+
+/// Why a network could not be had or given back.
+#[derive(Debug, thiserror::Error)]
+pub enum NetworkError {
+    /// The host refused.
+    #[error(transparent)]
+    Host(#[from] HostError),
+}
+
+/// What the monitor is to connect the guest to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NetworkAttachment {
+    /// The monitor's own user-mode stack.
+    User(Internet),
+    /// Nothing.
+    None,
+    /// The simulator's.
+    Sim,
+}
+
+/// How a guest sees itself. The same for every guest: each has a network of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GuestAddress {
+    /// Its address.
+    pub address: Ipv4Addr,
+    /// The length of its network's prefix.
+    pub prefix: u8,
+    /// Its gateway.
+    pub gateway: Ipv4Addr,
+    /// Its name server.
+    pub dns: Ipv4Addr,
+}
+
+/// Where a guest's port can be dialled from the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Endpoint {
+    /// A port on the host's loopback that the monitor forwards.
+    Loopback(u16),
+    /// Inside the simulator.
+    Sim,
+}
+
+/// How a VM is connected.
+#[async_trait]
+pub trait Network: fmt::Debug + Send + Sync {
+    /// Which one this is.
+    fn kind(&self) -> NetworkKind;
+
+    /// Says whether it works on this host.
+    async fn probe(&self, host: &dyn Host) -> Probe;
+
+    /// Returns how the guest sees itself; none without a network.
+    fn guest(&self) -> Option<GuestAddress>;
+
+    /// Acquires what a run needs; what the kernel then holds is named in `handles`.
+    async fn acquire(
+        &self,
+        host: &dyn Host,
+        internet: Internet,
+        handles: &VMHandles,
+    ) -> Result<NetworkAttachment, NetworkError>;
+
+    /// Lets go of what a run held. By name, so that it can be repeated; "already gone" is success.
+    async fn release(&self, host: &dyn Host, handles: &VMHandles) -> Result<(), NetworkError>;
+
+    /// Returns where ssh is dialled in a run; none without a network, or before the port is known.
+    fn ssh_endpoint(&self, handles: &VMHandles) -> Option<Endpoint>;
+}
+
+/// The network `user`: QEMU's user-mode stack. Needs no privilege; ssh is forwarded on a port of the
+/// loopback that QEMU chooses (so that none can be taken) and that is read back through its socket.
+#[derive(Debug)]
+pub struct UserNetwork;
+
+#[async_trait]
+impl Network for UserNetwork {
+    fn kind(&self) -> NetworkKind {
+        NetworkKind::User
+    }
+
+    async fn probe(&self, _host: &dyn Host) -> Probe {
+        Probe::works("QEMU's user-mode stack; ssh forwarded on the loopback")
+    }
+
+    fn guest(&self) -> Option<GuestAddress> {
+        Some(USER_GUEST)
+    }
+
+    async fn acquire(
+        &self,
+        _host: &dyn Host,
+        internet: Internet,
+        _handles: &VMHandles,
+    ) -> Result<NetworkAttachment, NetworkError> {
+        Ok(NetworkAttachment::User(internet))
+    }
+
+    async fn release(&self, _host: &dyn Host, _handles: &VMHandles) -> Result<(), NetworkError> {
+        // The port goes with the monitor's process.
+        Ok(())
+    }
+
+    fn ssh_endpoint(&self, handles: &VMHandles) -> Option<Endpoint> {
+        handles.ssh_port.map(Endpoint::Loopback)
+    }
+}
+
+/// The network `none`: the guest has a loopback and a console.
+#[derive(Debug)]
+pub struct NoNetwork;
+
+#[async_trait]
+impl Network for NoNetwork {
+    fn kind(&self) -> NetworkKind {
+        NetworkKind::None
+    }
+
+    async fn probe(&self, _host: &dyn Host) -> Probe {
+        Probe::works("no network at all: such a VM cannot be reached by ssh")
+    }
+
+    fn guest(&self) -> Option<GuestAddress> {
+        None
+    }
+
+    async fn acquire(
+        &self,
+        _host: &dyn Host,
+        _internet: Internet,
+        _handles: &VMHandles,
+    ) -> Result<NetworkAttachment, NetworkError> {
+        Ok(NetworkAttachment::None)
+    }
+
+    async fn release(&self, _host: &dyn Host, _handles: &VMHandles) -> Result<(), NetworkError> {
+        Ok(())
+    }
+
+    fn ssh_endpoint(&self, _handles: &VMHandles) -> Option<Endpoint> {
+        None
+    }
+}
+
+/// The simulator's network.
+#[derive(Debug)]
+pub struct SimNetwork;
+
+#[async_trait]
+impl Network for SimNetwork {
+    fn kind(&self) -> NetworkKind {
+        NetworkKind::Sim
+    }
+
+    async fn probe(&self, _host: &dyn Host) -> Probe {
+        Probe::works("simulated")
+    }
+
+    fn guest(&self) -> Option<GuestAddress> {
+        Some(USER_GUEST)
+    }
+
+    async fn acquire(
+        &self,
+        _host: &dyn Host,
+        _internet: Internet,
+        _handles: &VMHandles,
+    ) -> Result<NetworkAttachment, NetworkError> {
+        Ok(NetworkAttachment::Sim)
+    }
+
+    async fn release(&self, _host: &dyn Host, _handles: &VMHandles) -> Result<(), NetworkError> {
+        Ok(())
+    }
+
+    fn ssh_endpoint(&self, _handles: &VMHandles) -> Option<Endpoint> {
+        Some(Endpoint::Sim)
+    }
+}
+
+/// slirp's own defaults, which every other network keeps to.
+const USER_GUEST: GuestAddress = GuestAddress {
+    address: Ipv4Addr::new(10, 0, 2, 15),
+    prefix: 24,
+    gateway: Ipv4Addr::new(10, 0, 2, 2),
+    dns: Ipv4Addr::new(10, 0, 2, 3),
+};

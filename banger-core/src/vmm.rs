@@ -1,0 +1,167 @@
+//! The seam for virtual machine monitors: the programs that run the guests.
+
+mod qemu;
+mod sim;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::watch;
+
+use crate::choice::Probe;
+use crate::disk::{BlockFormat, BlockSource};
+use crate::host::{Host, HostError, ProcessIdentity};
+use crate::names::Mebibytes;
+use crate::network::NetworkAttachment;
+use crate::vm::VmmKind;
+
+pub use qemu::QemuVmm;
+pub use sim::SimVmm;
+
+/// Why a monitor did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum VmmError {
+    /// It does not take a disk of this format.
+    #[error("{vmm} takes no {format:?} disks")]
+    DiskFormat {
+        /// The monitor.
+        vmm: VmmKind,
+        /// The format.
+        format: BlockFormat,
+    },
+    /// It ended before it could be spoken to.
+    #[error("{vmm} ended while it was starting{}", said(output))]
+    EndedEarly {
+        /// The monitor.
+        vmm: VmmKind,
+        /// What it said last.
+        output: String,
+    },
+    /// It did not answer in time.
+    #[error("{vmm} did not answer {command:?} within {} s", limit.as_secs_f32())]
+    Unresponsive {
+        /// The monitor.
+        vmm: VmmKind,
+        /// What it was asked.
+        command: &'static str,
+        /// The time it had.
+        limit: Duration,
+    },
+    /// It refused a command.
+    #[error("{vmm} refused {command:?}: {message}")]
+    Refused {
+        /// The monitor.
+        vmm: VmmKind,
+        /// What it was asked.
+        command: &'static str,
+        /// What it said.
+        message: String,
+    },
+    /// The host refused.
+    #[error(transparent)]
+    Host(#[from] HostError),
+}
+
+impl VmmError {
+    /// Returns the next step for whoever reads the message, where there is one.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            VmmError::Host(host) => host.hint(),
+            VmmError::DiskFormat { .. } => Some("choose another disk or another monitor".into()),
+            _ => None,
+        }
+    }
+}
+
+/// Everything that a monitor is started with.
+#[derive(Clone, Debug)]
+pub struct Launch {
+    /// The token of engine, VM and run that it carries on its command line.
+    pub token: String,
+    /// Virtual processors.
+    pub vcpus: u32,
+    /// Memory.
+    pub memory: Mebibytes,
+    /// The kernel, an ELF vmlinux.
+    pub kernel: PathBuf,
+    /// The initramfs, with the VM's identity appended.
+    pub initrd: PathBuf,
+    /// The root disk.
+    pub root: BlockSource,
+    /// The VM's own disk.
+    pub work: BlockSource,
+    /// What it is connected to.
+    pub network: NetworkAttachment,
+    /// The control socket, to be made by the monitor.
+    pub api_socket: PathBuf,
+    /// The second control socket.
+    pub rescue_socket: PathBuf,
+    /// Where the serial console is appended.
+    pub console_log: PathBuf,
+    /// Where the monitor's own words are appended.
+    pub monitor_log: PathBuf,
+}
+
+/// Why a guest's run came to its end, as the monitor tells it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EndReason {
+    /// The guest powered itself off.
+    PoweredOff,
+    /// The guest asked for a reboot.
+    Rebooted,
+    /// The guest's kernel panicked.
+    Panicked,
+    /// The monitor was told to end, by us or by a signal.
+    Told,
+}
+
+/// One kind of monitor.
+#[async_trait]
+pub trait Vmm: fmt::Debug + Send + Sync {
+    /// Which one this is.
+    fn kind(&self) -> VmmKind;
+
+    /// Says whether it works on this host.
+    async fn probe(&self, host: &dyn Host) -> Probe;
+
+    /// Says whether it takes disks of a format.
+    fn takes(&self, format: BlockFormat) -> bool;
+
+    /// Starts the monitor with its guest paused. It outlives us.
+    async fn spawn(&self, host: &dyn Host, launch: &Launch) -> Result<ProcessIdentity, VmmError>;
+
+    /// Connects to a running monitor's control socket, waiting for it at most this long.
+    async fn connect(
+        &self,
+        host: &dyn Host,
+        api_socket: &Path,
+        limit: Duration,
+    ) -> Result<Box<dyn VmmControl>, VmmError>;
+}
+
+/// A connection to one running monitor. Every call has a time limit; after a failure the connection
+/// is of no more use.
+#[async_trait]
+pub trait VmmControl: fmt::Debug + Send + Sync {
+    /// Returns the port on the host's loopback behind which the guest's ssh is, where there is one.
+    async fn ssh_port(&self) -> Result<Option<u16>, VmmError>;
+
+    /// Lets a paused guest run.
+    async fn resume(&self) -> Result<(), VmmError>;
+
+    /// Presses Ctrl-Alt-Del in the guest, which its init takes as "reboot": a clean end for us.
+    async fn press_ctrl_alt_del(&self) -> Result<(), VmmError>;
+
+    /// Tells why the guest ended, once it has.
+    fn end_reason(&self) -> watch::Receiver<Option<EndReason>>;
+}
+
+fn said(output: &str) -> String {
+    if output.trim().is_empty() {
+        String::new()
+    } else {
+        format!(": {}", output.trim())
+    }
+}

@@ -1,0 +1,73 @@
+//! QEMU, machine type microvm: KVM where it truly works, else plain emulation.
+
+mod command_line;
+mod control;
+
+use std::path::Path;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use super::{Launch, Vmm, VmmControl, VmmError};
+use crate::choice::Probe;
+use crate::disk::BlockFormat;
+use crate::host::{Detached, Host, ProcessIdentity};
+use crate::vm::VmmKind;
+
+use command_line::{Acceleration, arguments};
+use control::QmpControl;
+
+const PROGRAM: &str = "qemu-system-x86_64";
+
+/// The monitor `qemu`.
+#[derive(Debug)]
+pub struct QemuVmm;
+
+#[async_trait]
+impl Vmm for QemuVmm {
+    fn kind(&self) -> VmmKind {
+        VmmKind::Qemu
+    }
+
+    async fn probe(&self, host: &dyn Host) -> Probe {
+        let program = Probe::needs_program(host, PROGRAM).await;
+        if program.usable == crate::choice::Usable::No {
+            return program;
+        }
+        match host.cpu().await.kvm {
+            Ok(()) => Probe::works(format!("{}, with KVM", program.reason)),
+            Err(why) => Probe::works(format!("{}, emulated: {why}", program.reason)),
+        }
+    }
+
+    fn takes(&self, format: BlockFormat) -> bool {
+        match format {
+            BlockFormat::Raw | BlockFormat::Qcow2 => true,
+        }
+    }
+
+    async fn spawn(&self, host: &dyn Host, launch: &Launch) -> Result<ProcessIdentity, VmmError> {
+        let acceleration = match host.cpu().await.kvm {
+            Ok(()) => Acceleration::Kvm,
+            Err(_) => Acceleration::Emulated {
+                tsc_khz: host.tsc_khz().await,
+            },
+        };
+        Ok(host
+            .spawn(&Detached {
+                program: PROGRAM.to_owned(),
+                arguments: arguments(launch, acceleration),
+                log: launch.monitor_log.clone(),
+            })
+            .await?)
+    }
+
+    async fn connect(
+        &self,
+        host: &dyn Host,
+        api_socket: &Path,
+        limit: Duration,
+    ) -> Result<Box<dyn VmmControl>, VmmError> {
+        Ok(Box::new(QmpControl::connect(host, api_socket, limit).await?))
+    }
+}

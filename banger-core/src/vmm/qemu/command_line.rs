@@ -1,0 +1,220 @@
+//! The words that QEMU and the guest's kernel are started with.
+
+use std::ffi::OsString;
+use std::path::Path;
+
+use crate::disk::{Access, BlockFormat, BlockSource};
+use crate::network::NetworkAttachment;
+use crate::vm::Internet;
+use crate::vmm::Launch;
+
+/// What runs the guest's instructions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Acceleration {
+    /// The processor.
+    Kvm,
+    /// QEMU's translator.
+    Emulated {
+        /// The host's time stamp counter rate.
+        tsc_khz: Option<u32>,
+    },
+}
+
+/// The virtual device behind which the guest agent's channel is reserved: adding it later would
+/// change every snapshot.
+const AGENT_PORT: &str = "banger.agent.0";
+
+pub(super) fn arguments(launch: &Launch, acceleration: Acceleration) -> Vec<OsString> {
+    let mut words = Words::default();
+    words.all(["-nodefaults", "-no-user-config", "-display", "none"]);
+    // Where FINDINGS of the guest's boot time matter: nothing here is probed for that is not needed.
+    words.pair("-name", format!("guest={}", launch.token));
+    words.pair(
+        "-machine",
+        "microvm,acpi=on,rtc=on,pit=on,pic=on,isa-serial=on,x-option-roms=off,auto-kernel-cmdline=off",
+    );
+    match acceleration {
+        Acceleration::Kvm => {
+            words.pair("-accel", "kvm");
+            words.pair("-cpu", "host");
+        }
+        Acceleration::Emulated { .. } => {
+            // One thread a virtual processor; a translation cache that holds a whole Debian boot.
+            words.pair("-accel", "tcg,thread=multi,tb-size=256");
+            words.pair("-cpu", "max");
+        }
+    }
+    words.pair("-smp", launch.vcpus.to_string());
+    words.pair("-m", format!("{}M", launch.memory.0));
+    words.path("-kernel", "", &launch.kernel);
+    words.path("-initrd", "", &launch.initrd);
+    words.pair("-append", kernel_line(acceleration));
+    // A reboot in the guest ends the monitor; the engine decides what then.
+    words.all(["-no-reboot", "-S"]);
+
+    // The only keyboard on which Ctrl-Alt-Del can be pressed here (there is no ACPI button in the guest).
+    words.pair("-device", "i8042");
+    words.pair("-object", "rng-random,id=rng0,filename=/dev/urandom");
+    words.pair("-device", "virtio-rng-device,rng=rng0");
+
+    words.path("-chardev", "file,id=console,append=on,path=", &launch.console_log);
+    words.pair("-serial", "chardev:console");
+    words.pair("-device", "virtio-serial-device,id=serial0");
+    words.pair("-chardev", "null,id=agent");
+    words.pair(
+        "-device",
+        format!("virtserialport,bus=serial0.0,chardev=agent,name={AGENT_PORT}"),
+    );
+
+    words.disk("root", &launch.root);
+    words.disk("work", &launch.work);
+
+    match launch.network {
+        NetworkAttachment::User(internet) => {
+            let restrict = match internet {
+                Internet::Closed => "on",
+                Internet::Open => "off",
+            };
+            words.pair(
+                "-netdev",
+                format!("user,id=net0,ipv6=off,restrict={restrict},hostfwd=tcp:127.0.0.1:0-:22"),
+            );
+            words.pair("-device", "virtio-net-device,netdev=net0,mac=52:54:00:12:34:56");
+        }
+        NetworkAttachment::None | NetworkAttachment::Sim => {}
+    }
+
+    for (id, socket) in [("api", &launch.api_socket), ("rescue", &launch.rescue_socket)] {
+        let chardev = format!("socket,id={id},server=on,wait=off,path=");
+        words.path("-chardev", &chardev, socket);
+        words.pair("-mon", format!("chardev={id},mode=control"));
+    }
+    words.0
+}
+
+/// The guest kernel's line. Nothing secret is on it.
+fn kernel_line(acceleration: Acceleration) -> String {
+    let mut line = String::from(
+        "console=ttyS0 loglevel=4 reboot=t panic=-1 random.trust_cpu=on i8042.noaux i8042.nomux i8042.dumbkbd",
+    );
+    if let Acceleration::Emulated { tsc_khz: Some(khz) } = acceleration {
+        // Under load an emulated guest never gets its counter calibrated and hangs in that loop.
+        line.push_str(&format!(" tsc_early_khz={khz}"));
+    }
+    line
+}
+
+#[derive(Default)]
+struct Words(Vec<OsString>);
+
+impl Words {
+    fn all<const N: usize>(&mut self, words: [&str; N]) {
+        self.0.extend(words.map(OsString::from));
+    }
+
+    fn pair(&mut self, option: &str, value: impl Into<OsString>) {
+        self.0.push(option.into());
+        self.0.push(value.into());
+    }
+
+    /// A path as an option's value, or as the last field of one. Inside a field QEMU reads `,` as the
+    /// beginning of the next one and `,,` as a comma.
+    fn path(&mut self, option: &str, before: &str, path: &Path) {
+        let mut value = OsString::from(before);
+        if before.is_empty() {
+            value.push(path);
+        } else {
+            value.push(doubled_commas(path));
+        }
+        self.pair(option, value);
+    }
+
+    fn disk(&mut self, id: &str, source: &BlockSource) {
+        let format = match source.format {
+            BlockFormat::Raw => "raw",
+            BlockFormat::Qcow2 => "qcow2",
+        };
+        let read_only = match source.access {
+            Access::ReadOnly => "on",
+            Access::ReadWrite => "off",
+        };
+        // What a guest frees is freed on the host: a sparse file stays as small as what is in it.
+        let fields = format!(
+            "driver={format},node-name={id},read-only={read_only},discard=unmap,file.driver=file,file.filename="
+        );
+        self.path("-blockdev", &fields, &source.path);
+        self.pair("-device", format!("virtio-blk-device,drive={id}"));
+    }
+}
+
+fn doubled_commas(path: &Path) -> OsString {
+    use std::os::unix::ffi::{OsStrExt, OsStringExt};
+    let mut bytes = Vec::new();
+    for &byte in path.as_os_str().as_bytes() {
+        bytes.push(byte);
+        if byte == b',' {
+            bytes.push(b',');
+        }
+    }
+    OsString::from_vec(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::names::Mebibytes;
+
+    fn launch() -> Launch {
+        let disk = |path: &str, format| BlockSource {
+            path: path.into(),
+            format,
+            access: Access::ReadWrite,
+        };
+        Launch {
+            token: "banger:0a0a0a0a:x:y".to_owned(),
+            vcpus: 2,
+            memory: Mebibytes(512),
+            kernel: "/images/a,b/vmlinux".into(),
+            initrd: "/run/initrd".into(),
+            root: disk("/vms/a,b/root.qcow2", BlockFormat::Qcow2),
+            work: disk("/vms/work.ext4", BlockFormat::Raw),
+            network: NetworkAttachment::User(Internet::Closed),
+            api_socket: "/run/api.sock".into(),
+            rescue_socket: "/run/rescue.sock".into(),
+            console_log: "/vms/console.log".into(),
+            monitor_log: "/vms/monitor.log".into(),
+        }
+    }
+
+    fn line(launch: &Launch, acceleration: Acceleration) -> String {
+        let words = arguments(launch, acceleration);
+        let words: Vec<_> = words.iter().map(|word| word.to_string_lossy()).collect();
+        words.join(" ")
+    }
+
+    #[test]
+    fn commas_in_paths_are_doubled_where_qemu_splits_at_them_and_only_there() {
+        let line = line(&launch(), Acceleration::Kvm);
+        assert!(line.contains("-kernel /images/a,b/vmlinux"), "{line}");
+        assert!(line.contains("file.filename=/vms/a,,b/root.qcow2"), "{line}");
+    }
+
+    #[test]
+    fn a_guest_reaches_nothing_unless_it_was_asked_for() {
+        let mut launch = launch();
+        assert!(line(&launch, Acceleration::Kvm).contains("restrict=on"));
+        launch.network = NetworkAttachment::User(Internet::Open);
+        assert!(line(&launch, Acceleration::Kvm).contains("restrict=off"));
+        launch.network = NetworkAttachment::None;
+        assert!(!line(&launch, Acceleration::Kvm).contains("-netdev"));
+    }
+
+    #[test]
+    fn only_an_emulated_guest_is_told_the_counters_rate() {
+        let emulated = Acceleration::Emulated {
+            tsc_khz: Some(2_600_002),
+        };
+        assert!(line(&launch(), emulated).contains("tsc_early_khz=2600002"));
+        assert!(!line(&launch(), Acceleration::Kvm).contains("tsc_early_khz"));
+    }
+}
