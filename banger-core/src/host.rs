@@ -110,11 +110,7 @@ pub trait Host: fmt::Debug + Send + Sync {
     async fn wait_end(&self, process: &ProcessIdentity) -> Result<ProcessEnd, HostError>;
 
     /// Connects to a Unix socket, within the time given.
-    async fn connect_unix(
-        &self,
-        path: &Path,
-        timeout: Duration,
-    ) -> Result<UnixStream, HostError>;
+    async fn connect_unix(&self, path: &Path, timeout: Duration) -> Result<UnixStream, HostError>;
 
     /// Marks a write that reaches the disk by another way than this room (the database), so that
     /// a fake can die before or after it. Does nothing on a real host.
@@ -223,7 +219,9 @@ pub enum Moment {
 
 /// An advisory lock, held while this lives.
 #[derive(Debug)]
-pub struct FileLock(#[allow(dead_code, reason = "the open file is the lock")] Option<std::fs::File>);
+pub struct FileLock(
+    #[allow(dead_code, reason = "the open file is the lock")] Option<std::fs::File>,
+);
 
 /// A program to run to its end.
 #[derive(Clone, Debug)]

@@ -47,7 +47,9 @@ pub enum NameError {
         digits: usize,
     },
     /// It is not an amount of memory or disk.
-    #[error("{text:?} is no size: write a number of MiB, or one with K, M, G or T (as in 512M, 4GiB)")]
+    #[error(
+        "{text:?} is no size: write a number of MiB, or one with K, M, G or T (as in 512M, 4GiB)"
+    )]
     Size {
         /// What was given.
         text: String,
@@ -296,7 +298,15 @@ mod tests {
         assert_eq!(size("1T"), Ok(1 << 20));
         assert_eq!(size("1k"), Ok(1));
         assert_eq!(size("0"), Ok(0));
-        for bad in ["", "g", "-1", "1.5g", "4x", "99999999999999999999", "99999999999999999T"] {
+        for bad in [
+            "",
+            "g",
+            "-1",
+            "1.5g",
+            "4x",
+            "99999999999999999999",
+            "99999999999999999T",
+        ] {
             assert!(size(bad).is_err(), "{bad:?}");
         }
     }

@@ -174,7 +174,8 @@ mod tests {
 
     #[test]
     fn a_runtime_folder_that_is_too_deep_is_refused_with_the_length_that_fits() {
-        let places = |bytes: usize| Places::new("/s".into(), format!("/{}", "r".repeat(bytes - 1)).into());
+        let places =
+            |bytes: usize| Places::new("/s".into(), format!("/{}", "r".repeat(bytes - 1)).into());
         let error = places(200).check_socket_paths().unwrap_err();
         assert!(places(error.spare).check_socket_paths().is_ok());
         assert!(places(error.spare + 1).check_socket_paths().is_err());

@@ -136,7 +136,9 @@ mod tests {
             })),
         ] {
             handles.process = process;
-            write_handles_file(&host(), dir.path(), &handles).await.unwrap();
+            write_handles_file(&host(), dir.path(), &handles)
+                .await
+                .unwrap();
             assert_eq!(
                 read_handles_file(&host(), dir.path()).await.unwrap(),
                 HandlesFile::Found(Box::new(handles.clone()))
@@ -158,7 +160,14 @@ mod tests {
 
     #[tokio::test]
     async fn a_damaged_file_is_set_aside_with_the_reason_and_then_missing() {
-        for damage in ["", "{", "[]", "{\"version\":1}", "\0\0\0", "{\"version\":-1}"] {
+        for damage in [
+            "",
+            "{",
+            "[]",
+            "{\"version\":1}",
+            "\0\0\0",
+            "{\"version\":-1}",
+        ] {
             let dir = tempfile::tempdir().unwrap();
             std::fs::write(dir.path().join(HANDLES_FILE), damage).unwrap();
             let found = read_handles_file(&host(), dir.path()).await.unwrap();

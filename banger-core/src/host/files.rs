@@ -207,7 +207,9 @@ fn copy_data(source: &File, target: &File) -> io::Result<()> {
         let end = rustix::fs::seek(source, SeekFrom::Hole(start))?;
         let (mut read_at, mut write_at) = (start, start);
         while read_at < end {
-            let chunk = usize::try_from(end - read_at).unwrap_or(1 << 30).min(1 << 30);
+            let chunk = usize::try_from(end - read_at)
+                .unwrap_or(1 << 30)
+                .min(1 << 30);
             let copied = rustix::fs::copy_file_range(
                 source,
                 Some(&mut read_at),

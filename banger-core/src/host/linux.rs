@@ -179,11 +179,7 @@ impl Host for LinuxHost {
         process::wait_end(process).await
     }
 
-    async fn connect_unix(
-        &self,
-        path: &Path,
-        timeout: Duration,
-    ) -> Result<UnixStream, HostError> {
+    async fn connect_unix(&self, path: &Path, timeout: Duration) -> Result<UnixStream, HostError> {
         match tokio::time::timeout(timeout, UnixStream::connect(path)).await {
             Ok(connected) => connected.map_err(files::failed(FileAct::Connect, path)),
             Err(_) => Err(HostError::ConnectTimeout {

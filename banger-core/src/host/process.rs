@@ -29,7 +29,11 @@ pub(super) fn find(token: &str) -> Result<Vec<ProcessFacts>> {
     let entries = fs::read_dir("/proc").map_err(failed("list", 0))?;
     let mut found = Vec::new();
     for entry in entries.flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
+        let Some(pid) = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse().ok())
+        else {
             continue;
         };
         // Another user's process may hide, or end while we look: neither is one of ours.
@@ -213,10 +217,7 @@ mod tests {
             start_time: identity.start_time - 1,
             ..identity.clone()
         };
-        assert_eq!(
-            signal(&stale, Signal::Kill).unwrap(),
-            Delivery::AlreadyGone
-        );
+        assert_eq!(signal(&stale, Signal::Kill).unwrap(), Delivery::AlreadyGone);
         assert_eq!(wait_end(&stale).await.unwrap(), ProcessEnd::Unknown);
         assert!(child.try_wait().unwrap().is_none(), "it lives");
         child.kill().unwrap();

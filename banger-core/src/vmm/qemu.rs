@@ -68,6 +68,8 @@ impl Vmm for QemuVmm {
         api_socket: &Path,
         limit: Duration,
     ) -> Result<Box<dyn VmmControl>, VmmError> {
-        Ok(Box::new(QmpControl::connect(host, api_socket, limit).await?))
+        Ok(Box::new(
+            QmpControl::connect(host, api_socket, limit).await?,
+        ))
     }
 }

@@ -57,7 +57,11 @@ pub(super) fn arguments(launch: &Launch, acceleration: Acceleration) -> Vec<OsSt
     words.pair("-object", "rng-random,id=rng0,filename=/dev/urandom");
     words.pair("-device", "virtio-rng-device,rng=rng0");
 
-    words.path("-chardev", "file,id=console,append=on,path=", &launch.console_log);
+    words.path(
+        "-chardev",
+        "file,id=console,append=on,path=",
+        &launch.console_log,
+    );
     words.pair("-serial", "chardev:console");
     words.pair("-device", "virtio-serial-device,id=serial0");
     words.pair("-chardev", "null,id=agent");
@@ -79,12 +83,18 @@ pub(super) fn arguments(launch: &Launch, acceleration: Acceleration) -> Vec<OsSt
                 "-netdev",
                 format!("user,id=net0,ipv6=off,restrict={restrict},hostfwd=tcp:127.0.0.1:0-:22"),
             );
-            words.pair("-device", "virtio-net-device,netdev=net0,mac=52:54:00:12:34:56");
+            words.pair(
+                "-device",
+                "virtio-net-device,netdev=net0,mac=52:54:00:12:34:56",
+            );
         }
         NetworkAttachment::None | NetworkAttachment::Sim => {}
     }
 
-    for (id, socket) in [("api", &launch.api_socket), ("rescue", &launch.rescue_socket)] {
+    for (id, socket) in [
+        ("api", &launch.api_socket),
+        ("rescue", &launch.rescue_socket),
+    ] {
         let chardev = format!("socket,id={id},server=on,wait=off,path=");
         words.path("-chardev", &chardev, socket);
         words.pair("-mon", format!("chardev={id},mode=control"));
@@ -196,7 +206,10 @@ mod tests {
     fn commas_in_paths_are_doubled_where_qemu_splits_at_them_and_only_there() {
         let line = line(&launch(), Acceleration::Kvm);
         assert!(line.contains("-kernel /images/a,b/vmlinux"), "{line}");
-        assert!(line.contains("file.filename=/vms/a,,b/root.qcow2"), "{line}");
+        assert!(
+            line.contains("file.filename=/vms/a,,b/root.qcow2"),
+            "{line}"
+        );
     }
 
     #[test]

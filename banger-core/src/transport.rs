@@ -1,0 +1,137 @@
+//! The seam for talking to a guest: run a script in it, with three streams.
+//!
+//! A transport knows nothing of exit codes and process groups: what a script reports, it reports
+//! through its streams (see `banger_session::exec`), so that an agent on a channel can take ssh's place.
+
+mod sim;
+mod ssh;
+
+use std::fmt;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::host::{Host, HostError};
+use crate::names::{VmId, VmName};
+use crate::network::Endpoint;
+
+pub use sim::SimTransport;
+pub use ssh::{DialHelper, SshTransport, hand_over_socket};
+
+/// Why a guest could not be talked to.
+#[derive(Debug, thiserror::Error)]
+pub enum TransportError {
+    /// It did not answer in time.
+    #[error("the guest's ssh did not answer within {} s", limit.as_secs())]
+    NotReady {
+        /// The time it had.
+        limit: Duration,
+    },
+    /// Its network offers no way in.
+    #[error("VM {vm} has no network: nothing can be dialled in it")]
+    NoWayIn {
+        /// The VM.
+        vm: VmName,
+    },
+    /// ssh refused, or was refused.
+    #[error("ssh to VM {vm} failed: {message}")]
+    Refused {
+        /// The VM.
+        vm: VmName,
+        /// What ssh said.
+        message: String,
+    },
+    /// A script could not be started over an established connection.
+    #[error("cannot start a command in VM {vm}: {message}")]
+    Start {
+        /// The VM.
+        vm: VmName,
+        /// What the connection said.
+        message: String,
+    },
+    /// The host refused.
+    #[error(transparent)]
+    Host(#[from] HostError),
+}
+
+/// Whom to talk to, and with which files.
+#[derive(Clone, Debug)]
+pub struct GuestTarget {
+    /// The VM's id.
+    pub id: VmId,
+    /// Its name.
+    pub name: VmName,
+    /// Where its ssh is dialled; none without a network.
+    pub endpoint: Option<Endpoint>,
+    /// Its folder.
+    pub vm_dir: PathBuf,
+    /// Its runtime folder.
+    pub run_dir: PathBuf,
+    /// The ssh_config of this run.
+    pub ssh_config: PathBuf,
+    /// The control socket of the ssh master.
+    pub ssh_control: PathBuf,
+}
+
+/// A way to talk to guests.
+#[async_trait]
+pub trait GuestTransport: fmt::Debug + Send + Sync {
+    /// Connects, waiting at most this long for the guest to answer. Cancel-safe.
+    async fn connect(
+        &self,
+        host: &dyn Host,
+        target: &GuestTarget,
+        limit: Duration,
+    ) -> Result<Box<dyn GuestConnection>, TransportError>;
+
+    /// Takes up the connection that an earlier engine left, if it still works.
+    async fn resume(
+        &self,
+        host: &dyn Host,
+        target: &GuestTarget,
+    ) -> Option<Box<dyn GuestConnection>>;
+
+    /// Ends whatever connection is left. By name, so that it can be repeated; "already gone" is success.
+    async fn disconnect(&self, host: &dyn Host, target: &GuestTarget)
+    -> Result<(), TransportError>;
+}
+
+/// An established connection; scripts run side by side on it.
+#[async_trait]
+pub trait GuestConnection: fmt::Debug + Send + Sync {
+    /// Says whether it still works.
+    async fn is_up(&self) -> bool;
+
+    /// Starts a script under the guest's login shell, as leader of its own process group.
+    async fn run(&self, script: &[u8]) -> Result<GuestProcess, TransportError>;
+}
+
+/// A script that runs in a guest. Dropping it lets go of its streams; the script runs on.
+pub struct GuestProcess {
+    /// Its standard input; drop it to end it.
+    pub stdin: Pin<Box<dyn AsyncWrite + Send>>,
+    /// Its standard output.
+    pub stdout: Pin<Box<dyn AsyncRead + Send>>,
+    /// Its standard error.
+    pub stderr: Pin<Box<dyn AsyncRead + Send>>,
+    /// Resolves when the transport says that it ended.
+    pub end: Pin<Box<dyn Future<Output = GuestEnd> + Send>>,
+}
+
+impl fmt::Debug for GuestProcess {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GuestProcess").finish_non_exhaustive()
+    }
+}
+
+/// What the transport knows of a script's end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum GuestEnd {
+    /// The login shell ended with this status.
+    Exited(i32),
+    /// The connection was lost, or a signal ended the login shell.
+    Lost(String),
+}

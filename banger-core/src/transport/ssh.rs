@@ -1,0 +1,297 @@
+//! ssh, by the `openssh` crate's native mux over a master that we start ourselves.
+//!
+//! The master's socket has a name derived from the VM, so that an engine that comes after us takes the
+//! connection up instead of leaving a stranger behind. Nothing of the user's own ssh is read or
+//! written: our config file, our known_hosts with the one key that we made, no agent.
+
+mod config;
+mod handover;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use openssh::{Session, Stdio};
+use tokio::net::TcpStream;
+
+use super::{GuestConnection, GuestEnd, GuestProcess, GuestTarget, GuestTransport, TransportError};
+use crate::host::{Detached, Host, ProcessEnd, Signal};
+use crate::names::VmName;
+use crate::network::Endpoint;
+
+pub use handover::hand_over_socket;
+
+pub(crate) use config::{SshFiles, write_files};
+use handover::Handover;
+
+/// A program that receives a connected socket from us and passes it on to ssh: it is called with the
+/// path of a Unix socket as its last argument and is to call [`hand_over_socket`] with it.
+#[derive(Clone, Debug)]
+pub struct DialHelper {
+    /// The program and its first arguments.
+    pub command: Vec<PathBuf>,
+}
+
+/// The transport `ssh`.
+#[derive(Debug)]
+pub struct SshTransport {
+    helper: Option<DialHelper>,
+}
+
+impl SshTransport {
+    /// Makes the transport. Without a helper ssh dials once more by itself after the guest has
+    /// answered, which costs an emulated guest some tenths of a second.
+    pub fn new(helper: Option<DialHelper>) -> Self {
+        SshTransport { helper }
+    }
+
+    async fn start_master(
+        &self,
+        host: &dyn Host,
+        target: &GuestTarget,
+        banner: TcpStream,
+        limit: Duration,
+    ) -> Result<(), TransportError> {
+        let log = target.run_dir.join("ssh.log");
+        host.remove_file(&log).await?;
+        let mut arguments: Vec<std::ffi::OsString> = vec!["-F".into()];
+        arguments.push(target.ssh_config.clone().into());
+        arguments.extend(["-M", "-N", "-f", "-o", "ControlMaster=yes"].map(Into::into));
+        let handover = match &self.helper {
+            Some(helper) => {
+                let socket = target.run_dir.join("dial.sock");
+                host.remove_file(&socket).await?;
+                let handover = Handover::listen(&socket, banner)?;
+                let mut command: Vec<String> = Vec::new();
+                for word in helper.command.iter().chain([&socket]) {
+                    // A path holds no NUL, the one thing that cannot be quoted.
+                    let quoted = banger_session::shell_quote_str(&word.to_string_lossy())
+                        .unwrap_or_default();
+                    // ssh expands %-sequences in this option and then gives it to a shell.
+                    command.push(quoted.replace('%', "%%"));
+                }
+                arguments.push("-o".into());
+                arguments.push(format!("ProxyCommand={}", command.join(" ")).into());
+                arguments.extend(["-o", "ProxyUseFdpass=yes"].map(Into::into));
+                Some(handover)
+            }
+            None => {
+                drop(banner);
+                None
+            }
+        };
+        arguments.push(config::alias(&target.name).into());
+        let process = host
+            .spawn(&Detached {
+                program: "ssh".to_owned(),
+                arguments,
+                log: log.clone(),
+            })
+            .await?;
+        // `-f`: the process that we started ends once the guest has let us in and the socket listens.
+        let ended = async {
+            match handover {
+                Some(handover) => tokio::select! {
+                    // Either side may be dropped: the handover serves one helper and then only waits.
+                    end = host.wait_end(&process) => end,
+                    never = handover.serve() => match never {},
+                },
+                None => host.wait_end(&process).await,
+            }
+        };
+        let ended = tokio::time::timeout(limit, ended).await;
+        if ended.is_err() {
+            host.signal(&process, Signal::Kill).await?;
+        }
+        match ended {
+            Ok(Ok(ProcessEnd::Exited(0))) => Ok(()),
+            Ok(Err(error)) => Err(error.into()),
+            Err(_) => Err(TransportError::NotReady { limit }),
+            Ok(Ok(end)) => {
+                let said = host.read_tail(&log, 2000).await.unwrap_or_default();
+                let said = String::from_utf8_lossy(&said).trim().to_owned();
+                Err(TransportError::Refused {
+                    vm: target.name.clone(),
+                    message: if said.is_empty() {
+                        format!("it {end}")
+                    } else {
+                        said
+                    },
+                })
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl GuestTransport for SshTransport {
+    async fn connect(
+        &self,
+        host: &dyn Host,
+        target: &GuestTarget,
+        limit: Duration,
+    ) -> Result<Box<dyn GuestConnection>, TransportError> {
+        let deadline = Instant::now() + limit;
+        let Some(Endpoint::Loopback(port)) = target.endpoint else {
+            return Err(TransportError::NoWayIn {
+                vm: target.name.clone(),
+            });
+        };
+        let banner = tokio::time::timeout(limit, answering_socket(port))
+            .await
+            .map_err(|_| TransportError::NotReady { limit })?;
+        // A guest that has shown its banner logs us in soon or never.
+        let left = deadline.saturating_duration_since(Instant::now());
+        host.remove_file(&target.ssh_control).await?;
+        self.start_master(host, target, banner, left.max(Duration::from_secs(10)))
+            .await?;
+        Ok(Box::new(SshConnection::over(target)))
+    }
+
+    async fn resume(
+        &self,
+        host: &dyn Host,
+        target: &GuestTarget,
+    ) -> Option<Box<dyn GuestConnection>> {
+        host.stat(&target.ssh_control).await.ok()??;
+        let connection = SshConnection::over(target);
+        match connection.is_up().await {
+            true => Some(Box::new(connection)),
+            false => None,
+        }
+    }
+
+    async fn disconnect(
+        &self,
+        host: &dyn Host,
+        target: &GuestTarget,
+    ) -> Result<(), TransportError> {
+        if host.stat(&target.ssh_control).await?.is_some() {
+            // The master ends by itself when its guest is gone; this is for one that still stands.
+            let session = Session::resume_mux(target.ssh_control.clone().into(), None);
+            let _ = tokio::time::timeout(Duration::from_secs(1), session.close()).await;
+        }
+        // One that answers nobody is found by its socket's path, which ssh keeps on its command line.
+        for master in host
+            .find_processes(&target.run_dir.to_string_lossy())
+            .await?
+        {
+            if is_ssh(&master.command_line) {
+                host.signal(&master.identity, Signal::Term).await?;
+            }
+        }
+        Ok(host.remove_file(&target.ssh_control).await?)
+    }
+}
+
+/// One master, by its control socket.
+#[derive(Debug)]
+struct SshConnection {
+    vm: VmName,
+    session: Arc<Session>,
+}
+
+impl SshConnection {
+    fn over(target: &GuestTarget) -> Self {
+        let control: Box<Path> = target.ssh_control.clone().into();
+        SshConnection {
+            vm: target.name.clone(),
+            session: Arc::new(Session::resume_mux(control, None)),
+        }
+    }
+}
+
+#[async_trait]
+impl GuestConnection for SshConnection {
+    async fn is_up(&self) -> bool {
+        let check = tokio::time::timeout(Duration::from_secs(2), self.session.check());
+        matches!(check.await, Ok(Ok(())))
+    }
+
+    async fn run(&self, script: &[u8]) -> Result<GuestProcess, TransportError> {
+        use std::os::unix::ffi::OsStrExt;
+        let failed = |message: String| TransportError::Start {
+            vm: self.vm.clone(),
+            message,
+        };
+        let mut child = Arc::clone(&self.session)
+            .arc_raw_command(std::ffi::OsStr::from_bytes(script))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .await
+            .map_err(|error| failed(chain(&error)))?;
+        let (Some(stdin), Some(stdout), Some(stderr)) = (
+            child.stdin().take(),
+            child.stdout().take(),
+            child.stderr().take(),
+        ) else {
+            return Err(failed("it has no streams".to_owned()));
+        };
+        let end = async move {
+            match child.wait().await {
+                Ok(status) => match status.code() {
+                    Some(code) => GuestEnd::Exited(code),
+                    None => GuestEnd::Lost("a signal ended the login shell".to_owned()),
+                },
+                // The crate takes a status of 127 for its own "not found".
+                Err(openssh::Error::Remote(error))
+                    if error.kind() == std::io::ErrorKind::NotFound =>
+                {
+                    GuestEnd::Exited(127)
+                }
+                Err(error) => GuestEnd::Lost(chain(&error)),
+            }
+        };
+        Ok(GuestProcess {
+            stdin: Box::pin(stdin),
+            stdout: Box::pin(stdout),
+            stderr: Box::pin(stderr),
+            end: Box::pin(end),
+        })
+    }
+}
+
+/// Returns a connection whose other side has begun to talk. QEMU's stack accepts at once, long before
+/// the guest is up, so that an open connection proves nothing; it is held until the first byte comes,
+/// not opened and closed in turns (which newer ssh servers punish).
+async fn answering_socket(port: u16) -> TcpStream {
+    loop {
+        if let Ok(stream) = TcpStream::connect(("127.0.0.1", port)).await {
+            let _ = stream.set_nodelay(true);
+            let mut first = [0; 4];
+            match stream.peek(&mut first).await {
+                Ok(4) if &first == b"SSH-" => return stream,
+                // Closed by the guest (its kernel is up, its sshd is not yet), or not all there yet.
+                _ => drop(stream),
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+fn is_ssh(command_line: &str) -> bool {
+    command_line.starts_with("ssh:") || command_line.split(' ').next().is_some_and(is_ssh_program)
+}
+
+fn is_ssh_program(program: &str) -> bool {
+    Path::new(program)
+        .file_name()
+        .is_some_and(|name| name == "ssh")
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}
