@@ -20,6 +20,8 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use tokio::net::UnixStream;
 
+use crate::names::Mebibytes;
+
 pub use error::{FileAct, HostError};
 pub use fake::{Crash, FakeHost, FakeProcess};
 pub use linux::{LinuxHost, LinuxHostConfig};
@@ -199,11 +201,13 @@ pub struct FileFacts {
     pub allocated_bytes: u64,
 }
 
-/// What the processor and `/dev/kvm` offer.
+/// What the machine and `/dev/kvm` offer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CpuFacts {
     /// How many processors there are.
     pub processors: u32,
+    /// All its memory.
+    pub memory: Mebibytes,
     /// Whether KVM works here, and if not, why.
     pub kvm: Result<(), String>,
 }

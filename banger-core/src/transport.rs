@@ -20,6 +20,10 @@ use crate::network::Endpoint;
 
 pub use sim::SimTransport;
 pub use ssh::{DialHelper, SshTransport, hand_over_socket};
+pub(crate) use ssh::{Ciphers, SshFiles, write_files};
+
+/// What makes a guest end itself with everything on its disks. Returns at once.
+pub(crate) const POWER_OFF: &[u8] = b"systemctl --no-block --no-wall poweroff || poweroff";
 
 /// Why a guest could not be talked to.
 #[derive(Debug, thiserror::Error)]
