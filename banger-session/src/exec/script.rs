@@ -60,7 +60,9 @@ pub fn exec_script(request: &ExecRequest, nonce: &Nonce) -> Result<Vec<u8>, Exec
     line(&mut script, "(");
     script.extend_from_slice(&env_lines(&request.env)?);
     // From inside the subshell, where signals have their default action
-    // again: one sent on the strength of this line is never swallowed.
+    // again: one sent on the strength of this line finds the command, not the
+    // handler above. bash alone swallows an INT that arrives before its exec,
+    // some microseconds on; a second one gets through.
     line(
         &mut script,
         &format!(r#"printf '\036banger-{nonce} p %s\036' "$$" >&3"#),
