@@ -112,7 +112,10 @@ pub enum Error {
         undo_failures: Vec<String>,
     },
     /// The VM's monitor ended while its guest was booting.
-    #[error("VM {vm} ended while it was booting: its monitor {end}{}", console(last_lines))]
+    #[error(
+        "VM {vm} ended while it was booting: its monitor {end}{}",
+        console(last_lines)
+    )]
     EndedBooting {
         /// The VM.
         vm: VmName,
@@ -229,15 +232,18 @@ impl Error {
                 ErrorKind::NotReady
             }
             Error::Start { source, .. } => source.kind(),
-            Error::Store(StoreError::Newer { .. })
-            | Error::Handles(HandlesError::Newer { .. }) => ErrorKind::Newer,
+            Error::Store(StoreError::Newer { .. }) | Error::Handles(HandlesError::Newer { .. }) => {
+                ErrorKind::Newer
+            }
             Error::Store(StoreError::Damaged { .. } | StoreError::Row { .. }) => ErrorKind::Damaged,
-            _ => self.host_error().map_or(ErrorKind::Failed, |host| match host {
-                HostError::ProgramMissing { .. } => ErrorKind::Unavailable,
-                host if host.is_full() => ErrorKind::NoSpace,
-                host if host.is_denied() => ErrorKind::Denied,
-                _ => ErrorKind::Failed,
-            }),
+            _ => self
+                .host_error()
+                .map_or(ErrorKind::Failed, |host| match host {
+                    HostError::ProgramMissing { .. } => ErrorKind::Unavailable,
+                    host if host.is_full() => ErrorKind::NoSpace,
+                    host if host.is_denied() => ErrorKind::Denied,
+                    _ => ErrorKind::Failed,
+                }),
         }
     }
 

@@ -11,7 +11,9 @@ use crate::identity::{HOST_KEY, read_identity};
 use crate::liveness::Verdict;
 use crate::network::Endpoint;
 use crate::progress::Progress;
-use crate::transport::{Ciphers, GuestConnection, GuestTarget, SshFiles, TransportError, write_files};
+use crate::transport::{
+    Ciphers, GuestConnection, GuestTarget, SshFiles, TransportError, write_files,
+};
 use crate::vm::VMRecord;
 use crate::watch::Live;
 

@@ -31,10 +31,7 @@ pub(crate) async fn write_identity(host: &dyn Host, vm_dir: &Path) -> Result<(),
 }
 
 /// Reads the identity from a VM's folder.
-pub(crate) async fn read_identity(
-    host: &dyn Host,
-    vm_dir: &Path,
-) -> Result<StoredIdentity, Error> {
+pub(crate) async fn read_identity(host: &dyn Host, vm_dir: &Path) -> Result<StoredIdentity, Error> {
     Ok(StoredIdentity {
         host_key: text(host, &vm_dir.join(HOST_KEY)).await?,
         host_key_pub: text(host, &vm_dir.join(format!("{HOST_KEY}.pub"))).await?,

@@ -61,7 +61,11 @@ impl Engine {
     /// Returns at most the last `limit` bytes of a VM's serial console.
     pub async fn console_tail(&self, vm: &str, limit: u64) -> Result<Vec<u8>, Error> {
         let vm = self.lookup(vm).await?;
-        Ok(self.inner.host().read_tail(&vm.runtime.log_path, limit).await?)
+        Ok(self
+            .inner
+            .host()
+            .read_tail(&vm.runtime.log_path, limit)
+            .await?)
     }
 
     pub(crate) async fn view(&self, vm: VMRecord) -> VmView {

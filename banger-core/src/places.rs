@@ -180,8 +180,7 @@ mod tests {
 
     #[test]
     fn a_runtime_folder_that_is_too_deep_is_refused_with_the_length_that_fits() {
-        let places =
-            |bytes: usize| {
+        let places = |bytes: usize| {
             let runtime = format!("/{}", "r".repeat(bytes - 1));
             Places::new("/s".into(), runtime.into(), EngineId::from_random([0; 4]))
         };

@@ -332,8 +332,7 @@ impl Engine {
         };
         if !known {
             handles.process = Some(monitor.handle());
-            crate::handles::write_handles_file(inner.host(), &vm.runtime.vm_dir, &handles)
-                .await?;
+            crate::handles::write_handles_file(inner.host(), &vm.runtime.vm_dir, &handles).await?;
         }
         inner.cache.set(&vm.id, handles);
         inner.watch(&vm, monitor, None);

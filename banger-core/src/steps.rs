@@ -29,10 +29,7 @@ pub(crate) struct Failure {
 }
 
 /// Runs the steps in order.
-pub(crate) async fn run<C: Send>(
-    steps: &[&dyn Step<C>],
-    context: &mut C,
-) -> Result<(), Failure> {
+pub(crate) async fn run<C: Send>(steps: &[&dyn Step<C>], context: &mut C) -> Result<(), Failure> {
     for (index, step) in steps.iter().enumerate() {
         let Err(cause) = step.apply(context).await else {
             continue;
@@ -101,7 +98,9 @@ mod tests {
         let failure = run(&[&a, &b, &c, &d], &mut log).await.unwrap_err();
         assert_eq!(failure.step, "c");
         assert_eq!(failure.undo_failures, ["b: the engine is closing"]);
-        let expected = ["apply a", "apply b", "apply c", "undo c", "undo b", "undo a"];
+        let expected = [
+            "apply a", "apply b", "apply c", "undo c", "undo b", "undo a",
+        ];
         assert_eq!(log, expected);
     }
 }

@@ -95,7 +95,8 @@ async fn watch(engine: Weak<Inner>, id: VmId, live: Arc<Live>) {
     };
     // On a task of its own: forgetting the VM aborts this one.
     tokio::spawn(async move {
-        if let Err(error) = Engine { inner }.ended(&id, &live.monitor, end, reason).await {
+        let engine = Engine { inner };
+        if let Err(error) = engine.ended(&id, &live.monitor, end, reason).await {
             tracing::warn!(vm = %id, %error, "could not clean up after a VM that ended by itself");
         }
     });
@@ -104,10 +105,7 @@ async fn watch(engine: Weak<Inner>, id: VmId, live: Arc<Live>) {
 /// The monitor says why just before it ends; the message may still be on its way to us.
 async fn told_reason(control: &dyn VmmControl) -> Option<EndReason> {
     let mut reason = control.end_reason();
-    let told = tokio::time::timeout(
-        Duration::from_millis(200),
-        reason.wait_for(Option::is_some),
-    );
+    let told = tokio::time::timeout(Duration::from_millis(200), reason.wait_for(Option::is_some));
     told.await.ok()?.ok().and_then(|reason| *reason)
 }
 
@@ -151,12 +149,16 @@ impl Engine {
         }
         let text = describe(&end, reason);
         tracing::info!(vm = %vm.name, reason = %text, "a VM ended by itself");
-        self.inner.release_and_mark_stopped(vm.clone(), &text).await?;
+        self.inner
+            .release_and_mark_stopped(vm.clone(), &text)
+            .await?;
         drop(turn);
         match (vm.spec.lifetime, reason) {
             (Lifetime::Kept, Some(EndReason::Rebooted)) => {
-                let again = self.start(vm.id.as_str(), &crate::progress::Progress::silent());
-                Box::pin(again).await.map(drop)
+                let silent = crate::progress::Progress::silent();
+                Box::pin(self.start(vm.id.as_str(), &silent))
+                    .await
+                    .map(drop)
             }
             // Its client deletes it; if that is gone too, the daemon or the next reconcile does.
             _ => Ok(()),

@@ -46,7 +46,9 @@ pub(super) fn cpu_facts() -> CpuFacts {
 }
 
 fn memory(meminfo: &str) -> Mebibytes {
-    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"));
+    let line = meminfo
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:"));
     let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
     Mebibytes(kib.unwrap_or(0) / 1024)
 }

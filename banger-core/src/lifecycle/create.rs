@@ -12,9 +12,7 @@ use crate::identity::write_identity;
 use crate::liveness::{Promise, VMState};
 use crate::names::{ImageName, Mebibytes, VmId, VmName};
 use crate::progress::Progress;
-use crate::vm::{
-    DiskKind, Internet, Lifetime, NetworkKind, VMRecord, VMRuntime, VMSpec, VmmKind,
-};
+use crate::vm::{DiskKind, Internet, Lifetime, NetworkKind, VMRecord, VMRuntime, VMSpec, VmmKind};
 
 /// What is asked for. What is left out comes from the engine's defaults.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -177,7 +175,12 @@ impl Inner {
         loop {
             let id = VmId::from_random(random()?);
             // Eight digits is the shortest name that a host object is given.
-            if self.store.vms_with_prefix(&id.short()[..8]).await?.is_empty() {
+            if self
+                .store
+                .vms_with_prefix(&id.short()[..8])
+                .await?
+                .is_empty()
+            {
                 return Ok(id);
             }
         }

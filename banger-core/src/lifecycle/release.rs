@@ -43,7 +43,10 @@ impl Inner {
         let transport = self.backends.transport();
         note(
             "ssh",
-            transport.disconnect(host, &target).await.map_err(Into::into),
+            transport
+                .disconnect(host, &target)
+                .await
+                .map_err(Into::into),
         );
         if let Some(handles) = handles {
             if let Ok(network) = self.backends.network(vm.spec.network) {

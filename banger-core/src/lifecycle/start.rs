@@ -308,7 +308,11 @@ impl Step<StartContext> for SpawnMonitor {
         let process = vmm.spawn(inner.host(), &launch).await?;
         start.monitor = Some(just_started(process, start.run.clone()));
         let connected = vmm
-            .connect(inner.host(), &launch.api_socket, inner.config.limits.control)
+            .connect(
+                inner.host(),
+                &launch.api_socket,
+                inner.config.limits.control,
+            )
             .await;
         match connected {
             Ok(control) => start.control = Some(control.into()),
@@ -332,7 +336,10 @@ impl Step<StartContext> for SpawnMonitor {
     async fn undo(&self, start: &mut StartContext) -> Result<(), Error> {
         start.control = None;
         // By the token, not by what we remember: a spawn that failed half way may have left one.
-        match (start.inner.liveness).judge(&start.vm.id, Some(&start.handles)).await {
+        match (start.inner.liveness)
+            .judge(&start.vm.id, Some(&start.handles))
+            .await
+        {
             Verdict::Alive(monitor) => start.inner.kill_and_wait(&start.vm, &monitor).await,
             Verdict::Gone | Verdict::NotOurs { .. } => {
                 // It ended by itself: collect it, so that no zombie stays.
@@ -363,7 +370,10 @@ impl Step<StartContext> for RecordMonitor {
         }
         start.handles.process = start.monitor.as_ref().map(Monitor::handle);
         start.write_handles().await?;
-        start.inner.write_ssh_config(&start.vm, &start.handles).await
+        start
+            .inner
+            .write_ssh_config(&start.vm, &start.handles)
+            .await
     }
 
     async fn undo(&self, _start: &mut StartContext) -> Result<(), Error> {
@@ -443,8 +453,10 @@ impl Inner {
     }
 
     async fn forget_start(&self, vm: &VMRecord, text: &str) -> Result<(), Error> {
-        self.note(vm.clone(), |runtime| runtime.last_error = Some(text.to_owned()))
-            .await?;
+        self.note(vm.clone(), |runtime| {
+            runtime.last_error = Some(text.to_owned())
+        })
+        .await?;
         remove_handles_file(self.host(), &vm.runtime.vm_dir).await?;
         self.cache.clear(&vm.id);
         Ok(())

@@ -149,7 +149,9 @@ impl Engine {
         let (inner, limits) = (&self.inner, &self.inner.config.limits);
         let asked = Instant::now();
         if self.ask_to_power_off(vm).await
-            && self.ends_within(monitor, limits.power_off.saturating_sub(asked.elapsed())).await?
+            && self
+                .ends_within(monitor, limits.power_off.saturating_sub(asked.elapsed()))
+                .await?
         {
             return Ok(StopRung::PoweredOff);
         }

@@ -133,7 +133,10 @@ impl Action {
             Action::LeaveAlone(reason) => ("left alone", reason.clone()),
             Action::MarkStopped(reason) => ("stopped", reason.clone()),
             Action::UndoStart(_) => ("undone", "its start was never acknowledged".to_owned()),
-            Action::CleanUp => ("cleaned", "a run that is over had left something".to_owned()),
+            Action::CleanUp => (
+                "cleaned",
+                "a run that is over had left something".to_owned(),
+            ),
             Action::FinishCreate => ("created", "its creation had been interrupted".to_owned()),
             Action::RemoveUnborn => ("removed", "its creation had been interrupted".to_owned()),
             Action::FinishDelete(_) => ("deleted", "its deletion had been interrupted".to_owned()),
@@ -143,7 +146,10 @@ impl Action {
                 "orphan",
                 "a VM's folder without a record; it is never removed by itself".to_owned(),
             ),
-            Action::EndStray(_) => ("ended", "a monitor of ours that belongs to no VM".to_owned()),
+            Action::EndStray(_) => (
+                "ended",
+                "a monitor of ours that belongs to no VM".to_owned(),
+            ),
         };
         Some(told)
     }
@@ -268,8 +274,14 @@ mod tests {
             (facts(None, Folder::New, Standing::Rests, none), "removed"),
             (facts(kept, Folder::New, Standing::Rests, none), "created"),
             (facts(kept, Folder::Complete, half, some), "undone"),
-            (facts(kept, Folder::Complete, Standing::Rests, some), "cleaned"),
-            (facts(kept, Folder::Complete, Standing::Ended, some), "stopped"),
+            (
+                facts(kept, Folder::Complete, Standing::Rests, some),
+                "cleaned",
+            ),
+            (
+                facts(kept, Folder::Complete, Standing::Ended, some),
+                "stopped",
+            ),
             (facts(kept, Folder::Trash, Standing::Rests, none), "deleted"),
             (facts(None, Folder::Trash, Standing::Rests, none), "deleted"),
             (facts(kept, Folder::None, Standing::Rests, none), "error"),
