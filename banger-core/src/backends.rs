@@ -53,6 +53,11 @@ impl Backends {
         }
     }
 
+    /// Says whether nothing here is real: then images are not needed either.
+    pub(crate) fn simulated(&self) -> bool {
+        self.vmms.iter().all(|vmm| vmm.kind() == VmmKind::Sim)
+    }
+
     pub(crate) fn vmm(&self, kind: VmmKind) -> Result<&Arc<dyn Vmm>, Error> {
         let found = self.vmms.iter().find(|vmm| vmm.kind() == kind);
         found.ok_or_else(|| unknown("monitor", kind.as_str()))
