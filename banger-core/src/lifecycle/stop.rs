@@ -148,7 +148,8 @@ impl Engine {
     async fn step_down(&self, vm: &VMRecord, monitor: &Monitor) -> Result<StopRung, Error> {
         let (inner, limits) = (&self.inner, &self.inner.config.limits);
         let asked = Instant::now();
-        if self.ask_to_power_off(vm).await
+        if !limits.power_off.is_zero()
+            && self.ask_to_power_off(vm).await
             && self
                 .ends_within(monitor, limits.power_off.saturating_sub(asked.elapsed()))
                 .await?
@@ -157,6 +158,7 @@ impl Engine {
         }
         let control = inner.live(&vm.id).and_then(|live| live.control());
         if let Some(control) = control
+            && !limits.ctrl_alt_del.is_zero()
             && control.press_ctrl_alt_del().await.is_ok()
             && self.ends_within(monitor, limits.ctrl_alt_del).await?
         {
