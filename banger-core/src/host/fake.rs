@@ -154,6 +154,13 @@ impl FakeHost {
         self.tell();
     }
 
+    /// Ends a process without waking those who wait for its end, as if nobody watched it.
+    pub fn end_unnoticed(&self, pid: u32) {
+        if let Some(process) = self.inner().processes.get_mut(&pid) {
+            process.end.get_or_insert(ProcessEnd::Unknown);
+        }
+    }
+
     /// Puts a process that is none of ours on the host, under a number of choice.
     pub fn add_stranger(&self, pid: u32, command_line: &str) -> ProcessIdentity {
         self.inner().start(Some(pid), command_line.to_owned())
