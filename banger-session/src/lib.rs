@@ -5,6 +5,7 @@ mod command;
 pub mod exec;
 pub mod mux;
 mod quote;
+pub mod session;
 mod signal;
 
 pub use command::{CommandError, env_lines};
