@@ -3,7 +3,7 @@
 use super::dir::SessionDir;
 use super::inspect::inspect_script;
 use super::refusal::Refusal;
-use super::shell::{push_is_command, quoted};
+use super::shell::{LIVES, push_is_command, quoted};
 use super::state::{Stage, StdinMode, format_step_error};
 use crate::command::{CommandError, env_lines, program_name, push_exec, push_folder, quote_part};
 
@@ -65,13 +65,11 @@ pub fn script(launch: &Launch) -> Result<Vec<u8>, CommandError> {
     script.extend_from_slice(b" 3>&-\nfi\n");
 
     script.extend_from_slice(MONITOR_BEGIN.as_bytes());
-    script.extend_from_slice(
-        match launch.stdin {
-            StdinMode::Closed => MONITOR_RUN_CLOSED,
-            StdinMode::Pipe => MONITOR_RUN_PIPE,
-        }
-        .as_bytes(),
-    );
+    let run = match launch.stdin {
+        StdinMode::Closed => MONITOR_RUN_CLOSED.to_owned(),
+        StdinMode::Pipe => format!("{LIVES}{MONITOR_RUN_PIPE}"),
+    };
+    script.extend_from_slice(run.as_bytes());
     script.extend_from_slice(MONITOR_END.as_bytes());
     Ok(script)
 }
@@ -144,7 +142,6 @@ trap - PIPE
 const MONITOR_BEGIN: &str = r#"exec 3>&1 >/dev/null
 begun
 { note monitor_start_time "$start" && note monitor_pid "$$"; } || fail 'launch: cannot write the session'\''s files'
-keep=
 "#;
 
 /// In a subshell, whose redirections are its own: dash would write its
@@ -155,22 +152,24 @@ r=$?
 
 /// Each end of the FIFO is opened by the process that keeps it, and waits for
 /// the other: the monitor holds neither, so that a sender learns at once when
-/// nobody reads.
+/// nobody reads. At the end the keepalive's number may be another's, and the
+/// folder may be gone: it is known by its start time.
 const MONITOR_RUN_PIPE: &str = r#"mkfifo -m 600 "$d/stdin.pipe" || fail 'launch: cannot make the stdin pipe'
 sleep 2147483647 3>&- >"$d/stdin.pipe" &
 keep=$!
+{ IFS= read -r s <"/proc/$keep/stat"; } 2>/dev/null
+# shellcheck disable=SC2086
+set -- ${s##*) }
+keep_start=${20}
 note stdin_keepalive.pid "$keep"
 ( exec setsid /bin/sh "$d/run.sh" command <"$d/stdin.pipe" >>"$d/stdout.log" 2>>"$d/stderr.log" )
 r=$?
+if lives "$keep" "$keep_start"; then kill "$keep"; fi
+rm -f "$d/stdin.pipe" "$d/stdin_keepalive.pid"
 "#;
 
-/// The keepalive's number may be another's by now: only what has the FIFO
-/// open is killed. A full disk delays the last words instead of losing them.
-const MONITOR_END: &str = r#"# dash, bash and busybox all have -ef.
-# shellcheck disable=SC3013
-[ -z "$keep" ] || { [ "/proc/$keep/fd/1" -ef "$d/stdin.pipe" ] && kill "$keep"; }
-rm -f "$d/stdin.pipe" "$d/stdin_keepalive.pid"
-[ ! -e "$d/error" ] || exit 1
+/// A full disk delays the last words instead of losing them.
+const MONITOR_END: &str = r#"[ ! -e "$d/error" ] || exit 1
 [ -s "$d/pid" ] || fail 'launch: the command could not be started'
 until note exit_code "$r" && put status exited; do
   [ -d "$d" ] || exit 1

@@ -69,6 +69,10 @@ pub fn remove_script(dir: &SessionDir) -> Vec<u8> {
     if lives "$v" "$t"; then exit {still_running}; fi
   done
 fi
+# What a killed monitor left behind.
+first stdin_keepalive.pid
+# shellcheck disable=SC3013
+if [ -n "$v" ] && [ "/proc/$v/fd/1" -ef stdin.pipe ]; then kill "$v"; fi
 cd / && rm -rf {path} || exit {cannot_write}
 "#,
         path = super::shell::quoted(&dir.path()),

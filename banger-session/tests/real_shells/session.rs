@@ -341,6 +341,61 @@ fn a_session_is_removed_once_it_has_ended() {
 }
 
 #[test]
+fn nothing_is_left_of_a_session_that_was_removed() {
+    let runs = |pid: i32| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"));
+        stat.is_ok_and(|stat| !stat.contains(") Z "))
+    };
+    for guest in Guest::all() {
+        guest.start_sh(LONG, StdinMode::Pipe);
+        wait_until("the keepalive", || {
+            std::fs::read(guest.dir.stdin_keepalive_pid()).is_ok_and(|pid| !pid.is_empty())
+        });
+        let keepalive = guest.number(guest.dir.stdin_keepalive_pid());
+        assert!(runs(keepalive));
+        guest.ok(&signal_script(&guest.dir, Signal::TERM));
+        guest.wait_for_end();
+        wait_until("the keepalive's end", || !runs(keepalive));
+
+        // Nor if the monitor could not tidy up.
+        let guest = Guest::new(guest.shell.clone());
+        guest.start_sh(LONG, StdinMode::Pipe);
+        let keepalive = guest.number(guest.dir.stdin_keepalive_pid());
+        let monitor = guest.number(guest.dir.monitor_pid()) as u32;
+        let monitor = ProcessGroup::new(monitor).unwrap();
+        let kill = format!("kill -KILL {monitor}");
+        guest.ok(kill.as_bytes());
+        guest.ok(&signal_script(&guest.dir, Signal::KILL));
+        wait_until("the command's end", || guest.refresh().status.is_final());
+        assert!(runs(keepalive));
+        guest.ok(&remove_script(&guest.dir));
+        wait_until("the keepalive's end", || !runs(keepalive));
+    }
+}
+
+#[test]
+fn a_full_disk_is_told_and_nothing_half_written_stays() {
+    // No file may grow: what a full disk does, and needs no disk for.
+    let full = |script: &[u8]| [b"ulimit -f 0\n", script].concat();
+    for guest in Guest::all() {
+        let run_sh = script(&guest.launch(&["true"], StdinMode::Closed)).unwrap();
+        let launch = full(&launch_command(&guest.dir, run_sh.len()));
+        assert_eq!(guest.refused(&launch, &run_sh), Some(Refusal::CannotWrite));
+        assert_eq!(guest.inspect().folder, Folder::Missing);
+
+        guest.start_sh("exec cat", StdinMode::Pipe);
+        let send = send_command(&guest.dir, 4, std::time::Duration::from_secs(5));
+        assert_eq!(
+            guest.refused(&full(&send), b"text"),
+            Some(Refusal::CannotWrite)
+        );
+        guest.ok(&close_stdin_script(&guest.dir));
+        guest.wait_for_end();
+        assert_eq!(guest.stdout(), b"");
+    }
+}
+
+#[test]
 fn preflights_name_what_is_missing() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("file");
