@@ -1,1 +1,37 @@
-//! Tests.
+//! What the tests share.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Once;
+
+/// Returns a program of this workspace, built with the profile of the running test.
+///
+/// Cargo builds a package's own programs for its tests, and no other package's: so this asks cargo once,
+/// which takes no time when `make test` has built them already.
+pub fn binary(name: &str) -> PathBuf {
+    static BUILD: Once = Once::new();
+    BUILD.call_once(|| {
+        let packages = [
+            "-p",
+            "banger-cli",
+            "-p",
+            "banger-daemon",
+            "-p",
+            "banger-examples",
+        ];
+        let built = Command::new(env!("CARGO"))
+            .args(["build", "--offline", "--quiet", "--bins"])
+            .args(packages)
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .status();
+        assert!(
+            built.is_ok_and(|status| status.success()),
+            "cargo build failed"
+        );
+    });
+    let mut path = std::env::current_exe().unwrap_or_default();
+    // target/<profile>/deps/<test>
+    path.pop();
+    path.pop();
+    path.join(name)
+}
