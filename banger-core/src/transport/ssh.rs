@@ -16,7 +16,7 @@ use openssh::{Session, Stdio};
 use tokio::net::TcpStream;
 
 use super::{GuestConnection, GuestEnd, GuestProcess, GuestTarget, GuestTransport, TransportError};
-use crate::host::{Detached, Host, ProcessEnd, Signal};
+use crate::host::{Detached, Host, ProcessEnd, ProcessSignal};
 use crate::names::VmName;
 use crate::network::Endpoint;
 
@@ -35,14 +35,14 @@ pub struct DialHelper {
 
 /// The transport `ssh`.
 #[derive(Debug)]
-pub struct SshTransport {
+pub(crate) struct SshTransport {
     helper: Option<DialHelper>,
 }
 
 impl SshTransport {
     /// Makes the transport. Without a helper ssh dials once more by itself after the guest has
     /// answered, which costs an emulated guest some tenths of a second.
-    pub fn new(helper: Option<DialHelper>) -> Self {
+    pub(crate) fn new(helper: Option<DialHelper>) -> Self {
         SshTransport { helper }
     }
 
@@ -102,7 +102,7 @@ impl SshTransport {
         };
         let ended = tokio::time::timeout(limit, ended).await;
         if ended.is_err() {
-            host.signal(&process, Signal::Kill).await?;
+            host.signal(&process, ProcessSignal::Kill).await?;
         }
         match ended {
             Ok(Ok(ProcessEnd::Exited(0))) => Ok(()),
@@ -178,7 +178,7 @@ impl GuestTransport for SshTransport {
             .await?
         {
             if is_ssh(&master.command_line) {
-                host.signal(&master.identity, Signal::Term).await?;
+                host.signal(&master.identity, ProcessSignal::Term).await?;
             }
         }
         Ok(host.remove_file(&target.ssh_control).await?)
