@@ -17,8 +17,7 @@ use crate::names::RunId;
 
 pub use cache::HandleCache;
 pub use file::{
-    HANDLES_FILE, HANDLES_VERSION, HandlesError, HandlesFile, read_handles_file,
-    remove_handles_file, write_handles_file,
+    HandlesError, HandlesFile, read_handles_file, remove_handles_file, write_handles_file,
 };
 
 /// The live grips of one run of a VM. What is planned but not yet held is in here too: the file is

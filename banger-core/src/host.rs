@@ -10,6 +10,7 @@ mod files;
 mod linux;
 mod process;
 mod program;
+mod scratch;
 mod tsc;
 
 use std::fmt;
@@ -20,9 +21,12 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use tokio::net::UnixStream;
 
+use crate::names::Mebibytes;
+
 pub use error::{FileAct, HostError};
 pub use fake::{Crash, FakeHost, FakeProcess};
 pub use linux::{LinuxHost, LinuxHostConfig};
+pub(crate) use scratch::{Scratch, ScratchEnd, ScratchError, ScratchPlan, ScratchProcess};
 
 /// A grip on one host. Object safe; every method is one act, so that a test can count and fail it.
 #[async_trait]
@@ -199,11 +203,13 @@ pub struct FileFacts {
     pub allocated_bytes: u64,
 }
 
-/// What the processor and `/dev/kvm` offer.
+/// What the machine and `/dev/kvm` offer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CpuFacts {
     /// How many processors there are.
     pub processors: u32,
+    /// All its memory.
+    pub memory: Mebibytes,
     /// Whether KVM works here, and if not, why.
     pub kvm: Result<(), String>,
 }

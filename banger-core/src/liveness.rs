@@ -167,6 +167,34 @@ impl fmt::Display for Condition {
     }
 }
 
+/// A promise held against a verdict: what a reconcile decides by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It was promised to run, and this very run does.
+    Runs(Monitor),
+    /// It was promised to run, and does not.
+    Ended,
+    /// It runs, and no start of it was acknowledged.
+    HalfStarted(Monitor),
+    /// It was promised not to run, and does not.
+    Rests,
+    /// It could not be found out.
+    CannotTell(String),
+}
+
+/// Holds a promise against a verdict. Pure.
+pub fn hold(promise: &Promise, run: Option<&RunId>, verdict: Verdict) -> Standing {
+    match (verdict, promise.0) {
+        (Verdict::CannotTell { reason }, _) => Standing::CannotTell(reason),
+        (Verdict::Alive(monitor), VMState::Running) if run == Some(&monitor.run) => {
+            Standing::Runs(monitor)
+        }
+        (Verdict::Alive(monitor), _) => Standing::HalfStarted(monitor),
+        (Verdict::Gone | Verdict::NotOurs { .. }, VMState::Running) => Standing::Ended,
+        (Verdict::Gone | Verdict::NotOurs { .. }, _) => Standing::Rests,
+    }
+}
+
 /// The single source of truth for "is it alive".
 #[async_trait]
 pub trait Liveness: fmt::Debug + Send + Sync {

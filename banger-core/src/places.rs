@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::names::{ImageName, VmId};
+use crate::names::{EngineId, ImageName, VmId};
 
 /// The longest path of a Unix socket, its terminating NUL not counted (`sun_path` has 108 bytes, unix(7)).
 pub const MAX_SOCKET_PATH: usize = 107;
@@ -15,12 +15,27 @@ pub const MAX_CONTROL_PATH: usize = 90;
 pub struct Places {
     state: PathBuf,
     runtime: PathBuf,
+    engine: EngineId,
 }
 
 impl Places {
-    /// Derives every place from the state folder and the runtime folder.
-    pub fn new(state: PathBuf, runtime: PathBuf) -> Self {
-        Places { state, runtime }
+    /// Derives every place from the state folder, the runtime folder and the engine's id.
+    pub fn new(state: PathBuf, runtime: PathBuf, engine: EngineId) -> Self {
+        Places {
+            state,
+            runtime,
+            engine,
+        }
+    }
+
+    /// The lock that keeps a second engine out of a state folder.
+    pub fn lock_of(state: &Path) -> PathBuf {
+        state.join("engine.lock")
+    }
+
+    /// The file that holds the id of a state folder's engine.
+    pub fn engine_id_of(state: &Path) -> PathBuf {
+        state.join("engine-id")
     }
 
     /// The state folder: what outlives a boot.
@@ -36,16 +51,6 @@ impl Places {
     /// The database.
     pub fn database(&self) -> PathBuf {
         self.state.join("banger.db")
-    }
-
-    /// The lock that keeps a second engine out.
-    pub fn lock(&self) -> PathBuf {
-        self.state.join("engine.lock")
-    }
-
-    /// The engine's id.
-    pub fn engine_id(&self) -> PathBuf {
-        self.state.join("engine-id")
     }
 
     /// The private key with which the engine logs in to its guests.
@@ -83,9 +88,10 @@ impl Places {
         self.vms().join(format!("{TRASH}{id}"))
     }
 
-    /// The folder of everything that belongs to runs: a subfolder a VM.
+    /// The folder of everything that belongs to runs: a subfolder a VM. It carries the engine's id,
+    /// because two engines may share a runtime folder.
     pub fn runs(&self) -> PathBuf {
-        self.runtime.join("vm")
+        self.runtime.join(self.engine.as_str())
     }
 
     /// A VM's runtime folder: sockets and scratch of its run.
@@ -130,18 +136,22 @@ impl Places {
             (self.rescue_socket(&id), MAX_SOCKET_PATH),
             (self.ssh_control(&id), MAX_CONTROL_PATH),
         ];
-        for (path, limit) in longest {
-            let bytes = path.as_os_str().len();
-            if bytes > limit {
-                return Err(PlaceError {
-                    runtime: self.runtime.clone(),
-                    bytes,
-                    limit,
-                    spare: self.runtime.as_os_str().len() - (bytes - limit),
-                });
-            }
+        let runtime = self.runtime.as_os_str().len();
+        // Where both are broken, the one that leaves less room is the one to tell.
+        let broken = longest
+            .iter()
+            .map(|(path, limit)| (path.as_os_str().len(), *limit))
+            .filter(|(bytes, limit)| bytes > limit)
+            .max_by_key(|(bytes, limit)| bytes - limit);
+        match broken {
+            None => Ok(()),
+            Some((bytes, limit)) => Err(PlaceError {
+                runtime: self.runtime.clone(),
+                bytes,
+                limit,
+                spare: runtime.saturating_sub(bytes - limit),
+            }),
         }
-        Ok(())
     }
 }
 
@@ -174,8 +184,10 @@ mod tests {
 
     #[test]
     fn a_runtime_folder_that_is_too_deep_is_refused_with_the_length_that_fits() {
-        let places =
-            |bytes: usize| Places::new("/s".into(), format!("/{}", "r".repeat(bytes - 1)).into());
+        let places = |bytes: usize| {
+            let runtime = format!("/{}", "r".repeat(bytes - 1));
+            Places::new("/s".into(), runtime.into(), EngineId::from_random([0; 4]))
+        };
         let error = places(200).check_socket_paths().unwrap_err();
         assert!(places(error.spare).check_socket_paths().is_ok());
         assert!(places(error.spare + 1).check_socket_paths().is_err());

@@ -1,1 +1,2 @@
-//! Daemon.
+//! bangerd.
+pub mod protocol;

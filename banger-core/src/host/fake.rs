@@ -296,6 +296,7 @@ impl Host for FakeHost {
     async fn cpu(&self) -> CpuFacts {
         CpuFacts {
             processors: 2,
+            memory: crate::names::Mebibytes(64 * 1024),
             kvm: self.inner().kvm.clone(),
         }
     }

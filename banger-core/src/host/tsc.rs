@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::CpuFacts;
+use crate::names::Mebibytes;
 
 /// Counts for 30 ms. Measured against `CLOCK_MONOTONIC`, good to some 25 ppm; a guest kernel that is
 /// told a wrong rate runs with a wrong clock.
@@ -33,6 +34,7 @@ pub(super) fn cpu_facts() -> CpuFacts {
     CpuFacts {
         processors: std::thread::available_parallelism()
             .map_or(1, |n| u32::try_from(n.get()).unwrap_or(u32::MAX)),
+        memory: memory(&std::fs::read_to_string("/proc/meminfo").unwrap_or_default()),
         kvm: kvm_usable(&cpuinfo, &|| {
             std::fs::OpenOptions::new()
                 .read(true)
@@ -41,6 +43,14 @@ pub(super) fn cpu_facts() -> CpuFacts {
                 .map(drop)
         }),
     }
+}
+
+fn memory(meminfo: &str) -> Mebibytes {
+    let line = meminfo
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:"));
+    let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
+    Mebibytes(kib.unwrap_or(0) / 1024)
 }
 
 /// `/dev/kvm` that opens is not KVM that works: without vmx or svm a stock guest kernel hangs on it.

@@ -22,7 +22,7 @@ use crate::network::Endpoint;
 
 pub use handover::hand_over_socket;
 
-pub(crate) use config::{SshFiles, write_files};
+pub(crate) use config::{Ciphers, SshFiles, write_files};
 use handover::Handover;
 
 /// A program that receives a connected socket from us and passes it on to ssh: it is called with the

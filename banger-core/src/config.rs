@@ -1,0 +1,110 @@
+//! Everything that an engine needs to know, handed in by whoever embeds it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::host::{Host, LinuxHost, LinuxHostConfig};
+use crate::names::Mebibytes;
+use crate::transport::DialHelper;
+use crate::vm::{DiskKind, NetworkKind, VmmKind};
+
+/// What an [`Engine`](crate::Engine) is opened with.
+#[derive(Clone, Debug)]
+pub struct EngineConfig {
+    /// Where images, disks and the database are. One engine at a time uses it.
+    pub state_dir: PathBuf,
+    /// Where sockets and scratch files of running VMs are; emptied by a reboot. Its path must be short:
+    /// a socket below it has at most 107 bytes, an ssh control path 90.
+    pub runtime_dir: PathBuf,
+    /// The host to work on.
+    pub host: Arc<dyn Host>,
+    /// The program that passes connected sockets to ssh.
+    pub dial_helper: Option<DialHelper>,
+    /// Backends to use where a request names none; none means `auto`.
+    pub choice: BackendChoice,
+    /// What a VM gets where its request says nothing.
+    pub defaults: Defaults,
+    /// How long others may take.
+    pub limits: Limits,
+    /// The Debian mirror that images are made from; none means Debian's own.
+    pub mirror: Option<String>,
+}
+
+impl EngineConfig {
+    /// Takes this machine, `auto` throughout, and the default sizes and limits.
+    pub fn new(state_dir: impl Into<PathBuf>, runtime_dir: impl Into<PathBuf>) -> Self {
+        EngineConfig {
+            state_dir: state_dir.into(),
+            runtime_dir: runtime_dir.into(),
+            host: Arc::new(LinuxHost::new(LinuxHostConfig::default())),
+            dial_helper: None,
+            choice: BackendChoice::default(),
+            defaults: Defaults::default(),
+            limits: Limits::default(),
+            mirror: None,
+        }
+    }
+}
+
+/// Backends by name; none means `auto`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BackendChoice {
+    /// The monitor.
+    pub vmm: Option<VmmKind>,
+    /// The root disk.
+    pub disk: Option<DiskKind>,
+    /// The network.
+    pub network: Option<NetworkKind>,
+}
+
+/// What a VM gets where its request says nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Defaults {
+    /// Virtual processors: 2. The second takes 1.5 s off an emulated boot.
+    pub vcpus: u32,
+    /// Memory: 1 GiB, taken from the host as the guest touches it.
+    pub memory: Mebibytes,
+    /// The VM's own disk at `/root`: 8 GiB, sparse.
+    pub work_disk: Mebibytes,
+    /// The image: `debian-12`, made on the first use.
+    pub image: String,
+}
+
+impl Default for Defaults {
+    fn default() -> Self {
+        Defaults {
+            vcpus: 2,
+            memory: Mebibytes(1024),
+            work_disk: Mebibytes(8 * 1024),
+            image: "debian-12".to_owned(),
+        }
+    }
+}
+
+/// How long others may take. An emulated guest on a busy host is slow; these are for being sure.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// A guest's first answer over ssh, from power-on: 180 s.
+    pub ready: Duration,
+    /// A monitor's answer on its control socket: 10 s.
+    pub control: Duration,
+    /// The guest's own power-off, asked for over ssh: 30 s; zero means that it is not asked.
+    pub power_off: Duration,
+    /// The guest's answer to Ctrl-Alt-Del: 30 s; zero means that it is not pressed.
+    pub ctrl_alt_del: Duration,
+    /// A monitor's answer to SIGTERM, and the kernel's to SIGKILL: 5 s each.
+    pub signal: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            ready: Duration::from_secs(180),
+            control: Duration::from_secs(10),
+            power_off: Duration::from_secs(30),
+            ctrl_alt_del: Duration::from_secs(30),
+            signal: Duration::from_secs(5),
+        }
+    }
+}

@@ -1,0 +1,328 @@
+//! What the engine's verbs answer when they cannot do what was asked.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::disk::DiskError;
+use crate::handles::HandlesError;
+use crate::host::HostError;
+use crate::image::ImageError;
+use crate::names::{ImageName, NameError, VmName};
+use crate::network::NetworkError;
+use crate::places::PlaceError;
+use crate::store::StoreError;
+use crate::transport::TransportError;
+use crate::vmm::VmmError;
+
+/// An error of the engine. `Display` never repeats its source's text: print the chain.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Another engine holds the state folder.
+    #[error("another banger engine uses {}", state.display())]
+    StateInUse {
+        /// The folder.
+        state: std::path::PathBuf,
+    },
+    /// The runtime folder is too deep for sockets.
+    #[error(transparent)]
+    Place(#[from] PlaceError),
+    /// A file of the engine holds what it never writes.
+    #[error("{} is damaged: {reason}", path.display())]
+    DamagedFile {
+        /// The file.
+        path: std::path::PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A name or id was refused.
+    #[error(transparent)]
+    Name(#[from] NameError),
+    /// There is no such VM.
+    #[error("there is no VM {name:?}")]
+    NoSuchVm {
+        /// What was given.
+        name: String,
+    },
+    /// An id's beginning fits several VMs.
+    #[error("{prefix:?} is the beginning of more than one VM's id")]
+    AmbiguousId {
+        /// What was given.
+        prefix: String,
+    },
+    /// The name belongs to another VM, or to one that is being made.
+    #[error("there is already a VM named {name}")]
+    NameTaken {
+        /// The name.
+        name: VmName,
+    },
+    /// A number in a request is out of its range.
+    #[error("{what} must be {range}, not {given}")]
+    OutOfRange {
+        /// Which.
+        what: &'static str,
+        /// What is allowed.
+        range: String,
+        /// What was given.
+        given: String,
+    },
+    /// There is no such image.
+    #[error("there is no image {name}")]
+    NoSuchImage {
+        /// The name.
+        name: ImageName,
+    },
+    /// A backend does not work here.
+    #[error("{what} does not work here: {reason}")]
+    Unusable {
+        /// Which backend.
+        what: String,
+        /// Why not.
+        reason: String,
+        /// What to do about it.
+        hint: Option<String>,
+    },
+    /// The VM does not run.
+    #[error("VM {vm} is not running ({condition})")]
+    NotRunning {
+        /// The VM.
+        vm: VmName,
+        /// What it is instead.
+        condition: String,
+    },
+    /// Whether the VM runs could not be found out, and so nothing was touched.
+    #[error("cannot tell whether VM {vm} runs: {reason}")]
+    CannotTell {
+        /// The VM.
+        vm: VmName,
+        /// Why not.
+        reason: String,
+    },
+    /// A start failed. What it had done was undone, except for what `undo_failures` names.
+    #[error("cannot start VM {vm}: {step} failed{}", listed(undo_failures))]
+    Start {
+        /// The VM.
+        vm: VmName,
+        /// The step that failed.
+        step: &'static str,
+        /// Why.
+        source: Box<Error>,
+        /// What could not be undone.
+        undo_failures: Vec<String>,
+    },
+    /// The VM's monitor ended while its guest was booting.
+    #[error(
+        "VM {vm} ended while it was booting: its monitor {end}{}",
+        console(last_lines)
+    )]
+    EndedBooting {
+        /// The VM.
+        vm: VmName,
+        /// How.
+        end: String,
+        /// The last lines of its console.
+        last_lines: String,
+    },
+    /// The guest did not answer. It runs on, to be looked at.
+    #[error("VM {vm} runs, but its ssh did not answer within {} s", limit.as_secs())]
+    NotReady {
+        /// The VM.
+        vm: VmName,
+        /// The time it had.
+        limit: Duration,
+        /// Where its console is logged.
+        console_log: std::path::PathBuf,
+    },
+    /// A monitor outlived SIGKILL.
+    #[error("the monitor of VM {vm} did not end within {} s of SIGKILL", limit.as_secs())]
+    Unkillable {
+        /// The VM.
+        vm: VmName,
+        /// The time it had.
+        limit: Duration,
+    },
+    /// Something that the VM held could not be released.
+    #[error("cannot release what VM {vm} held: {}", failures.join("; "))]
+    Teardown {
+        /// The VM.
+        vm: VmName,
+        /// What failed.
+        failures: Vec<String>,
+    },
+    /// The command cannot be expressed in the guest's shell.
+    #[error(transparent)]
+    Command(#[from] banger_session::exec::ExecError),
+    /// The engine is closing.
+    #[error("the engine is closing")]
+    Closing,
+    /// An image.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    /// The database.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The handles file.
+    #[error(transparent)]
+    Handles(#[from] HandlesError),
+    /// A disk.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    /// A network.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
+    /// A monitor.
+    #[error(transparent)]
+    Vmm(#[from] VmmError),
+    /// The way into a guest.
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+    /// The host.
+    #[error(transparent)]
+    Host(#[from] HostError),
+}
+
+/// What a program can match on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ErrorKind {
+    /// There is no such thing.
+    NotFound,
+    /// The name is taken.
+    NameTaken,
+    /// What was asked for makes no sense.
+    Invalid,
+    /// The VM does not run.
+    NotRunning,
+    /// The guest does not answer.
+    NotReady,
+    /// A program or backend is missing.
+    Unavailable,
+    /// The disk is full.
+    NoSpace,
+    /// We were not allowed to.
+    Denied,
+    /// Somebody else holds it.
+    InUse,
+    /// Made by a newer banger.
+    Newer,
+    /// A file or database is damaged.
+    Damaged,
+    /// Anything else that failed.
+    Failed,
+}
+
+impl Error {
+    /// Returns what a program can match on.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Error::StateInUse { .. } => ErrorKind::InUse,
+            Error::Place(_) | Error::Name(_) | Error::OutOfRange { .. } | Error::Command(_) => {
+                ErrorKind::Invalid
+            }
+            Error::DamagedFile { .. } => ErrorKind::Damaged,
+            Error::NoSuchVm { .. } | Error::NoSuchImage { .. } => ErrorKind::NotFound,
+            Error::AmbiguousId { .. } => ErrorKind::Invalid,
+            Error::NameTaken { .. } | Error::Store(StoreError::NameTaken { .. }) => {
+                ErrorKind::NameTaken
+            }
+            Error::Unusable { .. } => ErrorKind::Unavailable,
+            Error::NotRunning { .. } => ErrorKind::NotRunning,
+            Error::NotReady { .. } | Error::Transport(TransportError::NotReady { .. }) => {
+                ErrorKind::NotReady
+            }
+            Error::Start { source, .. } => source.kind(),
+            Error::Store(StoreError::Newer { .. }) | Error::Handles(HandlesError::Newer { .. }) => {
+                ErrorKind::Newer
+            }
+            Error::Store(StoreError::Damaged { .. } | StoreError::Row { .. }) => ErrorKind::Damaged,
+            _ => self
+                .host_error()
+                .map_or(ErrorKind::Failed, |host| match host {
+                    HostError::ProgramMissing { .. } => ErrorKind::Unavailable,
+                    host if host.is_full() => ErrorKind::NoSpace,
+                    host if host.is_denied() => ErrorKind::Denied,
+                    _ => ErrorKind::Failed,
+                }),
+        }
+    }
+
+    /// Returns the next step for whoever reads the message, where there is one.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Error::StateInUse { .. } => Some(
+                "stop the daemon that holds it (banger daemon stop), or choose another state folder"
+                    .to_owned(),
+            ),
+            Error::NoSuchVm { .. } => Some("banger vm list shows the VMs there are".to_owned()),
+            Error::AmbiguousId { .. } => Some("give more digits, or the VM's name".to_owned()),
+            Error::NameTaken { name } => Some(format!(
+                "choose another name, or delete that VM: banger vm delete {name}"
+            )),
+            Error::NoSuchImage { .. } => {
+                Some("the default image is made by itself; others have to be made first".to_owned())
+            }
+            Error::Unusable { hint, .. } => hint.clone(),
+            Error::NotRunning { vm, .. } => Some(format!("start it: banger vm start {vm}")),
+            Error::Start { source, .. } => source.hint(),
+            Error::NotReady {
+                vm, console_log, ..
+            } => Some(format!(
+                "its console is in {}; look at it with: banger vm logs {vm}; it runs on until: banger vm delete {vm}",
+                console_log.display()
+            )),
+            Error::EndedBooting { vm, .. } => {
+                Some(format!("the whole console: banger vm logs {vm}"))
+            }
+            Error::Teardown { vm, .. } | Error::Unkillable { vm, .. } => Some(format!(
+                "try again: banger vm delete {vm}; it can be repeated"
+            )),
+            Error::Image(image) => image.hint(),
+            Error::Store(store) => store.hint(),
+            Error::Disk(disk) => disk.hint(),
+            Error::Vmm(vmm) => vmm.hint(),
+            _ => self.host_error().and_then(HostError::hint),
+        }
+    }
+
+    /// Returns the texts of this error and of everything that caused it.
+    pub fn chain(&self) -> Vec<String> {
+        let mut texts = vec![self.to_string()];
+        let mut source = std::error::Error::source(self);
+        while let Some(cause) = source {
+            texts.push(cause.to_string());
+            source = cause.source();
+        }
+        texts
+    }
+
+    fn host_error(&self) -> Option<&HostError> {
+        match self {
+            Error::Host(host)
+            | Error::Store(StoreError::Host(host))
+            | Error::Handles(HandlesError::Host(host))
+            | Error::Disk(DiskError::Host(host))
+            | Error::Network(NetworkError::Host(host))
+            | Error::Vmm(VmmError::Host(host))
+            | Error::Image(ImageError::Host(host))
+            | Error::Transport(TransportError::Host(host)) => Some(host),
+            _ => None,
+        }
+    }
+}
+
+fn listed(failures: &[String]) -> impl fmt::Display {
+    if failures.is_empty() {
+        String::new()
+    } else {
+        format!("; and could not be undone: {}", failures.join("; "))
+    }
+}
+
+fn console(last_lines: &str) -> impl fmt::Display {
+    if last_lines.trim().is_empty() {
+        "; its console is empty".to_owned()
+    } else {
+        format!("; its console ends with:\n{}", last_lines.trim_end())
+    }
+}

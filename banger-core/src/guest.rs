@@ -1,0 +1,227 @@
+//! Reaching a guest: one connection a VM, made when it is first needed, taken up after a restart.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::engine::{Engine, Inner};
+use crate::error::Error;
+use crate::handles::{VMHandles, write_handles_file};
+use crate::host::HostError;
+use crate::identity::{HOST_KEY, read_identity};
+use crate::liveness::Verdict;
+use crate::network::Endpoint;
+use crate::progress::Progress;
+use crate::transport::{
+    Ciphers, GuestConnection, GuestTarget, SshFiles, TransportError, write_files,
+};
+use crate::vm::{Lifetime, VMRecord};
+use crate::watch::Live;
+
+/// How ssh is called to reach a VM: `ssh -F config host`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SshAccess {
+    /// The ssh_config of this run.
+    pub config: PathBuf,
+    /// The host's name in it.
+    pub host: String,
+}
+
+impl Engine {
+    /// Waits until a VM's guest answers over ssh. When it does not in time, the VM runs on with its
+    /// `last_error` set, to be looked at.
+    pub async fn wait_ready(&self, vm: &str, progress: &Progress) -> Result<(), Error> {
+        let vm = self.lookup(vm).await?;
+        let limit = self.inner.config.limits.ready;
+        progress.tell("boot", "booting; waiting for ssh");
+        match self.connection(&vm, limit).await {
+            Ok(_) => Ok(()),
+            Err(Error::Transport(TransportError::NotReady { limit })) => {
+                let error = Error::NotReady {
+                    vm: vm.name.clone(),
+                    limit,
+                    console_log: vm.runtime.log_path.clone(),
+                };
+                let text = error.to_string();
+                let _turn = self.inner.turn(&vm.id).await;
+                // It may have been stopped or deleted while we waited: then there is nothing to note.
+                if let Some(now) = self.inner.store.vm(&vm.id).await?
+                    && now.runtime.run_id == vm.runtime.run_id
+                {
+                    self.inner
+                        .note(now, |runtime| runtime.last_error = Some(text))
+                        .await?;
+                }
+                Err(error)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Waits for a running VM's ssh, and says how to call it.
+    pub async fn ssh_access(&self, vm: &str, progress: &Progress) -> Result<SshAccess, Error> {
+        self.wait_ready(vm, progress).await?;
+        let vm = self.lookup(vm).await?;
+        Ok(SshAccess {
+            config: self.inner.places.ssh_config(&vm.id),
+            host: vm.runtime.dns_name,
+        })
+    }
+
+    /// Keeps a VM that was to live only as long as its client: one that never came up is left to be
+    /// looked at.
+    pub async fn keep(&self, vm: &str) -> Result<VMRecord, Error> {
+        let id = self.lookup(vm).await?.id;
+        let _turn = self.inner.turn(&id).await;
+        let mut vm = self.lookup(id.as_str()).await?;
+        vm.spec.lifetime = Lifetime::Kept;
+        self.inner.note(vm, |_| {}).await
+    }
+
+    /// Returns the connection to a running VM's guest, making it within this time.
+    pub(crate) async fn connection(
+        &self,
+        vm: &VMRecord,
+        limit: Duration,
+    ) -> Result<Arc<dyn GuestConnection>, Error> {
+        let inner = &self.inner;
+        let live = self.running(vm).await?;
+        let mut connection = live.connection.lock().await;
+        if let Some(connection) = connection.as_ref()
+            && connection.is_up().await
+        {
+            return Ok(connection.clone());
+        }
+        *connection = None;
+        let handles = inner.handles_for_ssh(vm, &live).await?;
+        let target = inner.target(vm, Some(&handles));
+        let transport = inner.backends.transport().clone();
+        let established = match transport.resume(inner.host(), &target).await {
+            Some(resumed) => resumed,
+            None => {
+                let connect = transport.connect(inner.host(), &target, limit);
+                tokio::select! {
+                    // Both are cancel-safe: one waits on a pidfd, the other holds nothing but sockets.
+                    connected = connect => connected?,
+                    end = inner.liveness.wait_end(&live.monitor) => {
+                        let end = end.map_or_else(|error| error.to_string(), |end| end.to_string());
+                        return Err(inner.ended_booting(vm, end).await);
+                    }
+                }
+            }
+        };
+        let established: Arc<dyn GuestConnection> = established.into();
+        *connection = Some(established.clone());
+        Ok(established)
+    }
+
+    /// Returns what this process keeps of a VM, if it truly runs.
+    async fn running(&self, vm: &VMRecord) -> Result<Arc<Live>, Error> {
+        let inner = &self.inner;
+        if let Some(live) = inner.live(&vm.id) {
+            return Ok(live);
+        }
+        let handles = inner.handles(vm).await?;
+        match inner.liveness.judge(&vm.id, handles.as_ref()).await {
+            // Alive and not watched: a start that is under way, or one that nobody acknowledged.
+            Verdict::Alive(_) | Verdict::Gone | Verdict::NotOurs { .. } => Err(Error::NotRunning {
+                vm: vm.name.clone(),
+                condition: self.view(vm.clone()).await.condition.to_string(),
+            }),
+            Verdict::CannotTell { reason } => Err(Error::CannotTell {
+                vm: vm.name.clone(),
+                reason,
+            }),
+        }
+    }
+}
+
+impl Inner {
+    /// Names whom a transport talks to.
+    pub(crate) fn target(&self, vm: &VMRecord, handles: Option<&VMHandles>) -> GuestTarget {
+        let network = self.backends.network(vm.spec.network).ok();
+        let endpoint = network
+            .zip(handles)
+            .and_then(|(network, handles)| network.ssh_endpoint(handles));
+        GuestTarget {
+            id: vm.id.clone(),
+            name: vm.name.clone(),
+            endpoint,
+            vm_dir: vm.runtime.vm_dir.clone(),
+            run_dir: self.places.run(&vm.id),
+            ssh_config: self.places.ssh_config(&vm.id),
+            ssh_control: self.places.ssh_control(&vm.id),
+        }
+    }
+
+    /// Returns a running VM's handles with its ssh port, and makes sure that ssh's files are there:
+    /// both can be lost, and found again.
+    async fn handles_for_ssh(&self, vm: &VMRecord, live: &Live) -> Result<VMHandles, Error> {
+        let handles = self.handles(vm).await?;
+        let mut handles = match handles {
+            Some(handles) => handles,
+            None => VMHandles::planned(
+                live.monitor.run().clone(),
+                self.host().boot_id().await?,
+                vm.runtime.api_sock_path.clone(),
+            ),
+        };
+        let config = self.places.ssh_config(&vm.id);
+        let has_files = self.host().stat(&config).await?.is_some();
+        if handles.ssh_port.is_none()
+            && let Some(control) = live.control()
+            && let Some(port) = control.ssh_port().await?
+        {
+            handles.ssh_port = Some(port);
+            handles.process = Some(live.monitor.handle());
+            write_handles_file(self.host(), &vm.runtime.vm_dir, &handles).await?;
+            self.cache.set(&vm.id, handles.clone());
+        } else if has_files {
+            return Ok(handles);
+        }
+        self.write_ssh_config(vm, &handles).await?;
+        Ok(handles)
+    }
+
+    /// Writes the files with which ssh reaches a VM in this run. Without a port there is nothing to write.
+    pub(crate) async fn write_ssh_config(
+        &self,
+        vm: &VMRecord,
+        handles: &VMHandles,
+    ) -> Result<(), Error> {
+        let Some(Endpoint::Loopback(port)) = self.target(vm, Some(handles)).endpoint else {
+            return Ok(());
+        };
+        let identity = read_identity(self.host(), &vm.runtime.vm_dir).await?;
+        let ciphers = match self.host().cpu().await.kvm {
+            Ok(()) => Ciphers::Usual,
+            Err(_) => Ciphers::ForEmulation,
+        };
+        self.host().create_dir(&self.places.run(&vm.id)).await?;
+        let files = SshFiles {
+            id: vm.id.clone(),
+            name: vm.name.clone(),
+            port,
+            client_key: self.places.client_key(),
+            host_key: identity.host_key_pub,
+            config: self.places.ssh_config(&vm.id),
+            known_hosts: self.places.known_hosts(&vm.id),
+            control: self.places.ssh_control(&vm.id),
+            ciphers,
+        };
+        tracing::debug!(vm = %vm.name, port, key = HOST_KEY, "wrote ssh's files");
+        Ok(write_files(self.host(), &files).await?)
+    }
+
+    async fn ended_booting(&self, vm: &VMRecord, end: String) -> Error {
+        let tail: Result<Vec<u8>, HostError> =
+            self.host().read_tail(&vm.runtime.log_path, 2000).await;
+        let text = String::from_utf8_lossy(&tail.unwrap_or_default()).into_owned();
+        let lines: Vec<&str> = text.lines().rev().take(10).collect();
+        Error::EndedBooting {
+            vm: vm.name.clone(),
+            end,
+            last_lines: lines.into_iter().rev().collect::<Vec<_>>().join("\n"),
+        }
+    }
+}

@@ -1,0 +1,242 @@
+//! Creating a VM: everything aside, then the row, then one rename.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use jiff::Timestamp;
+
+use crate::disk::{WORK_DISK, create_work_disk};
+use crate::engine::{Engine, Inner, random};
+use crate::error::Error;
+use crate::identity::write_identity;
+use crate::liveness::{Promise, VMState};
+use crate::names::{ImageName, Mebibytes, VmId, VmName};
+use crate::progress::Progress;
+use crate::vm::{DiskKind, Internet, Lifetime, NetworkKind, VMRecord, VMRuntime, VMSpec, VmmKind};
+
+/// What is asked for. What is left out comes from the engine's defaults.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CreateRequest {
+    /// Its name; one is made up.
+    pub name: Option<VmName>,
+    /// The image.
+    pub image: Option<ImageName>,
+    /// Virtual processors: 1 to 64.
+    pub vcpus: Option<u32>,
+    /// Memory: 128 MiB up to what the host has.
+    pub memory: Option<Mebibytes>,
+    /// The size of its own disk: 16 MiB to 16 TiB.
+    pub work_disk: Option<Mebibytes>,
+    /// The monitor.
+    pub vmm: Option<VmmKind>,
+    /// The root disk.
+    pub disk: Option<DiskKind>,
+    /// The network.
+    pub network: Option<NetworkKind>,
+    /// Whether it reaches the internet; it does not.
+    pub internet: Option<Internet>,
+    /// How long it is to live; it is kept.
+    pub lifetime: Option<Lifetime>,
+    /// Words of its owner.
+    pub labels: BTreeMap<String, String>,
+}
+
+impl CreateRequest {
+    /// Asks for a VM of this name and the defaults.
+    pub fn named(name: VmName) -> Self {
+        CreateRequest {
+            name: Some(name),
+            ..CreateRequest::default()
+        }
+    }
+}
+
+impl Engine {
+    /// Creates a VM, making its image first if it is the default one and not there yet. A failure
+    /// leaves nothing, and the name free.
+    pub async fn create(
+        &self,
+        request: CreateRequest,
+        progress: &Progress,
+    ) -> Result<VMRecord, Error> {
+        let (engine, progress) = (self.clone(), progress.clone());
+        self.to_its_end(async move { engine.create_now(request, &progress).await })
+            .await
+    }
+
+    async fn create_now(
+        &self,
+        request: CreateRequest,
+        progress: &Progress,
+    ) -> Result<VMRecord, Error> {
+        let inner = &self.inner;
+        let spec = inner.resolve(&request).await?;
+        let image = match request.image {
+            Some(image) => image,
+            None => inner.config.defaults.image.parse()?,
+        };
+        let name = match request.name {
+            Some(name) => name,
+            None => inner.free_name().await?,
+        };
+        let _reserved = inner.reserve(&name)?;
+        if inner.store.vm_named(name.as_str()).await?.is_some() {
+            return Err(Error::NameTaken { name });
+        }
+        // The name is ours; nobody else waits for the image while it is made.
+        self.ensure_image(&image, progress).await?;
+
+        progress.tell("disk", "making its disks");
+        let id = inner.free_id().await?;
+        // A reconcile that runs meanwhile must not take its folder for what a crash left.
+        let _turn = inner.turn(&id).await;
+        let vm = inner.record(id, name, image, spec)?;
+        let aside = inner.places.vm_new(&vm.id);
+        let made = self.build_and_insert(&vm, &aside).await;
+        if let Err(cause) = made {
+            // The first error is the one to tell. What cannot be removed now is removed by the next
+            // reconcile: a folder of this name without a row is rubbish.
+            if let Err(error) = inner.host().remove_tree(&aside).await {
+                tracing::warn!(%error, "could not remove what a failed create left");
+            }
+            return Err(cause);
+        }
+        // From here on it exists: a crash before the rename is finished by the next reconcile.
+        inner.host().rename(&aside, &vm.runtime.vm_dir).await?;
+        tracing::info!(vm = %vm.name, id = %vm.id, "created");
+        Ok(vm)
+    }
+
+    async fn build_and_insert(&self, vm: &VMRecord, aside: &Path) -> Result<(), Error> {
+        let inner = &self.inner;
+        let host = inner.host();
+        host.create_dir(aside).await?;
+        let rootfs = inner.image_files(&vm.image).await?.rootfs;
+        let disk = inner.backends.disk(vm.spec.disk)?;
+        disk.create(host, &rootfs, aside).await?;
+        create_work_disk(host, aside, vm.spec.work_disk).await?;
+        write_identity(host, aside).await?;
+        host.sync_dir(aside).await?;
+        inner.store.insert_vm(vm).await?;
+        Ok(())
+    }
+}
+
+impl Inner {
+    async fn resolve(&self, request: &CreateRequest) -> Result<VMSpec, Error> {
+        let (host, defaults) = (self.host(), &self.config.defaults);
+        let facts = host.cpu().await;
+        let vcpus = request.vcpus.unwrap_or(defaults.vcpus);
+        in_range("--vcpu", vcpus, 1, 64, "")?;
+        let memory = request.memory.unwrap_or(defaults.memory);
+        let most = facts.memory.0.max(128);
+        in_range("--memory", memory.0, 128, most, " MiB (what this host has)")?;
+        let work_disk = request.work_disk.unwrap_or(defaults.work_disk);
+        in_range("--disk-size", work_disk.0, 16, 16 << 20, " MiB")?;
+        let choice = self.config.choice;
+        let vmm = (self.backends)
+            .choose_vmm(host, request.vmm.or(choice.vmm))
+            .await?;
+        let disk = (self.backends)
+            .choose_disk(host, request.disk.or(choice.disk))
+            .await?;
+        let network = (self.backends)
+            .choose_network(host, request.network.or(choice.network))
+            .await?;
+        tracing::debug!(%vmm, %disk, %network, "chose the backends");
+        Ok(VMSpec {
+            vcpus,
+            memory,
+            work_disk,
+            vmm,
+            disk,
+            network,
+            internet: request.internet.unwrap_or(Internet::Closed),
+            lifetime: request.lifetime.unwrap_or(Lifetime::Kept),
+            labels: request.labels.clone(),
+        })
+    }
+
+    async fn free_name(&self) -> Result<VmName, Error> {
+        for words in [2, 2, 2, 3, 3] {
+            let name = petname::petname(words, "-").unwrap_or_default();
+            if let Ok(name) = name.parse::<VmName>()
+                && self.store.vm_named(name.as_str()).await?.is_none()
+            {
+                return Ok(name);
+            }
+        }
+        // Five collisions among tens of thousands of names: digits then.
+        Ok(format!("vm-{}", VmId::from_random(random()?).short()).parse()?)
+    }
+
+    /// Draws ids until the digits that names of host objects are made of are free.
+    async fn free_id(&self) -> Result<VmId, Error> {
+        loop {
+            let id = VmId::from_random(random()?);
+            // Eight digits is the shortest name that a host object is given.
+            if self
+                .store
+                .vms_with_prefix(&id.short()[..8])
+                .await?
+                .is_empty()
+            {
+                return Ok(id);
+            }
+        }
+    }
+
+    fn record(
+        &self,
+        id: VmId,
+        name: VmName,
+        image: ImageName,
+        spec: VMSpec,
+    ) -> Result<VMRecord, Error> {
+        let vm_dir = self.places.vm(&id);
+        let layer = self.backends.disk(spec.disk)?.layer();
+        let guest = self.backends.network(spec.network)?.guest();
+        let now = Timestamp::now();
+        Ok(VMRecord {
+            runtime: VMRuntime {
+                state: Promise::of(VMState::Created),
+                run_id: None,
+                guest_ip: guest.map(|guest| guest.address),
+                api_sock_path: self.places.api_socket(&id),
+                vsock_path: None,
+                vsock_cid: None,
+                log_path: vm_dir.join("console.log"),
+                metrics_path: None,
+                dns_name: format!("{name}.vm"),
+                system_overlay: vm_dir.join(layer),
+                work_disk_path: vm_dir.join(WORK_DISK),
+                vm_dir,
+                last_error: None,
+                stop_reason: None,
+            },
+            id,
+            name,
+            image,
+            spec,
+            created_at: now,
+            updated_at: now,
+        })
+    }
+}
+
+fn in_range<N: PartialOrd + std::fmt::Display>(
+    what: &'static str,
+    given: N,
+    least: N,
+    most: N,
+    unit: &str,
+) -> Result<(), Error> {
+    if given >= least && given <= most {
+        return Ok(());
+    }
+    Err(Error::OutOfRange {
+        what,
+        range: format!("{least} to {most}{unit}"),
+        given: given.to_string(),
+    })
+}

@@ -1,0 +1,65 @@
+//! Deleting a VM, in whatever state it is.
+
+use crate::engine::Engine;
+use crate::error::Error;
+use crate::lifecycle::stop::Manner;
+use crate::liveness::Verdict;
+use crate::names::VmName;
+
+/// What a delete changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeleteOutcome {
+    /// The VM that is no more.
+    pub name: VmName,
+}
+
+impl Engine {
+    /// Deletes a VM and its disks. One that runs is killed: nothing of it is kept anyway.
+    pub async fn delete(&self, vm: &str) -> Result<DeleteOutcome, Error> {
+        let (engine, vm) = (self.clone(), vm.to_owned());
+        self.to_its_end(async move {
+            let record = engine.lookup(&vm).await?;
+            let _turn = engine.inner.turn(&record.id).await;
+            engine.delete_in_turn(&vm).await
+        })
+        .await
+    }
+
+    pub(crate) async fn delete_in_turn(&self, vm: &str) -> Result<DeleteOutcome, Error> {
+        let inner = &self.inner;
+        let vm = self.lookup(vm).await?;
+        let handles = inner.handles(&vm).await.unwrap_or_default();
+        match inner.liveness.judge(&vm.id, handles.as_ref()).await {
+            Verdict::Alive(_) => {
+                self.stop_in_turn(vm.id.as_str(), Manner::AtOnce).await?;
+            }
+            Verdict::CannotTell { reason } => {
+                return Err(Error::CannotTell {
+                    vm: vm.name,
+                    reason,
+                });
+            }
+            Verdict::Gone | Verdict::NotOurs { .. } => {
+                inner.unwatch(&vm.id);
+                inner.release(&vm, handles.as_ref()).await?;
+            }
+        }
+        self.bury(&vm.id).await?;
+        inner.cache.clear(&vm.id);
+        tracing::info!(vm = %vm.name, "deleted");
+        Ok(DeleteOutcome { name: vm.name })
+    }
+
+    /// Folder aside, row gone, folder gone: whatever a crash leaves, the next reconcile goes on with.
+    pub(crate) async fn bury(&self, id: &crate::names::VmId) -> Result<(), Error> {
+        let inner = &self.inner;
+        let (host, places) = (inner.host(), &inner.places);
+        let (folder, trash) = (places.vm(id), places.vm_trash(id));
+        if host.stat(&folder).await?.is_some() {
+            host.rename(&folder, &trash).await?;
+        }
+        inner.store.delete_vm(id).await?;
+        host.remove_tree(&trash).await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,128 @@
+//! Giving everything back: a list keyed by name, which can be repeated and never stops at a failure.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use crate::engine::Inner;
+use crate::error::Error;
+use crate::handles::{HandlesFile, VMHandles, read_handles_file, remove_handles_file};
+use crate::liveness::{Promise, VMState};
+use crate::vm::VMRecord;
+
+impl Inner {
+    /// Returns a VM's handles: from memory, else from the file, else none.
+    pub(crate) async fn handles(&self, vm: &VMRecord) -> Result<Option<VMHandles>, Error> {
+        if let Some(handles) = self.cache.get(&vm.id) {
+            return Ok(Some(handles));
+        }
+        match read_handles_file(self.host(), &vm.runtime.vm_dir).await? {
+            HandlesFile::Found(handles) => Ok(Some(*handles)),
+            HandlesFile::Missing => Ok(None),
+            HandlesFile::SetAside { path, reason } => {
+                tracing::warn!(vm = %vm.name, path = %path.display(), %reason, "set a damaged handles file aside");
+                Ok(None)
+            }
+        }
+    }
+
+    /// Releases all that a VM's run held. Its monitor must be known to be gone.
+    pub(crate) async fn release(
+        &self,
+        vm: &VMRecord,
+        handles: Option<&VMHandles>,
+    ) -> Result<(), Error> {
+        let host = self.host();
+        let mut failures = Vec::new();
+        let mut note = |what: &str, done: Result<(), Error>| {
+            if let Err(error) = done {
+                failures.push(format!("{what}: {}", error.chain().join(": ")));
+            }
+        };
+        let target = self.target(vm, handles);
+        let transport = self.backends.transport();
+        note(
+            "ssh",
+            transport
+                .disconnect(host, &target)
+                .await
+                .map_err(Into::into),
+        );
+        if let Some(handles) = handles {
+            if let Ok(network) = self.backends.network(vm.spec.network) {
+                note(
+                    "network",
+                    network.release(host, handles).await.map_err(Into::into),
+                );
+            }
+            if let Ok(disk) = self.backends.disk(vm.spec.disk) {
+                note("disk", disk.detach(host, handles).await.map_err(Into::into));
+            }
+        }
+        note(
+            "runtime folder",
+            host.remove_tree(&self.places.run(&vm.id))
+                .await
+                .map_err(Into::into),
+        );
+        if failures.is_empty() {
+            return Ok(());
+        }
+        Err(Error::Teardown {
+            vm: vm.name.clone(),
+            failures,
+        })
+    }
+
+    /// Releases, then promises `stopped`, then forgets the handles: in this order, because a crash in
+    /// between must leave the file to tell the next engine what may still be held.
+    pub(crate) async fn release_and_mark_stopped(
+        self: &Arc<Self>,
+        vm: VMRecord,
+        reason: &str,
+    ) -> Result<VMRecord, Error> {
+        self.unwatch(&vm.id);
+        let handles = self.handles(&vm).await?;
+        if let Err(cause) = self.release(&vm, handles.as_ref()).await {
+            self.mark(vm, VMState::Error, |runtime| {
+                runtime.run_id = None;
+                runtime.last_error = Some(cause.to_string());
+            })
+            .await?;
+            return Err(cause);
+        }
+        let vm = self
+            .mark(vm, VMState::Stopped, |runtime| {
+                runtime.run_id = None;
+                runtime.last_error = None;
+                runtime.stop_reason = Some(reason.to_owned());
+            })
+            .await?;
+        remove_handles_file(self.host(), &vm.runtime.vm_dir).await?;
+        self.cache.clear(&vm.id);
+        Ok(vm)
+    }
+
+    /// Writes a new promise to the row.
+    pub(crate) async fn mark(
+        &self,
+        mut vm: VMRecord,
+        state: VMState,
+        change: impl FnOnce(&mut crate::vm::VMRuntime),
+    ) -> Result<VMRecord, Error> {
+        vm.runtime.state = Promise::of(state);
+        self.note(vm, change).await
+    }
+
+    /// Writes to the row and leaves the promise as it is.
+    pub(crate) async fn note(
+        &self,
+        mut vm: VMRecord,
+        change: impl FnOnce(&mut crate::vm::VMRuntime),
+    ) -> Result<VMRecord, Error> {
+        change(&mut vm.runtime);
+        vm.updated_at = Timestamp::now();
+        self.store.update_vm(&vm).await?;
+        Ok(vm)
+    }
+}

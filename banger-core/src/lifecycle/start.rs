@@ -1,0 +1,488 @@
+//! Starting a VM: a list of steps, the last of which is the promise.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use crate::disk::{Access, BlockFormat, BlockSource};
+use crate::engine::{Engine, Inner, random};
+use crate::error::Error;
+use crate::handles::{VMHandles, remove_handles_file, write_handles_file};
+use crate::host::Signal;
+use crate::identity::{client_key, read_identity};
+use crate::image::{GuestNetwork, Identity, identity_archive};
+use crate::liveness::{Monitor, VMState, Verdict, just_started, token};
+use crate::names::RunId;
+use crate::network::NetworkAttachment;
+use crate::progress::Progress;
+use crate::steps::{self, Step};
+use crate::vm::VMRecord;
+use crate::vmm::{Launch, VmmControl};
+
+/// What a start changed.
+#[derive(Clone, Debug, PartialEq)]
+pub enum StartOutcome {
+    /// It was started.
+    Started(VMRecord),
+    /// It ran already.
+    AlreadyRunning(VMRecord),
+}
+
+impl StartOutcome {
+    /// Returns the VM as it is now.
+    pub fn vm(&self) -> &VMRecord {
+        match self {
+            StartOutcome::Started(vm) | StartOutcome::AlreadyRunning(vm) => vm,
+        }
+    }
+}
+
+impl Engine {
+    /// Starts a VM and returns as soon as its guest runs; [`Engine::wait_ready`] waits for its ssh. A
+    /// start that fails is undone, and the VM is in the state it was in.
+    pub async fn start(&self, vm: &str, progress: &Progress) -> Result<StartOutcome, Error> {
+        let (engine, vm, progress) = (self.clone(), vm.to_owned(), progress.clone());
+        self.to_its_end(async move {
+            let id = engine.lookup(&vm).await?.id;
+            let _turn = engine.inner.turn(&id).await;
+            engine.start_in_turn(&vm, &progress).await
+        })
+        .await
+    }
+
+    pub(crate) async fn start_in_turn(
+        &self,
+        vm: &str,
+        progress: &Progress,
+    ) -> Result<StartOutcome, Error> {
+        let inner = &self.inner;
+        // Again, now that it is our turn: it may have been deleted or renamed meanwhile.
+        let vm = self.lookup(vm).await?;
+        let handles = inner.handles(&vm).await?;
+        match inner.liveness.judge(&vm.id, handles.as_ref()).await {
+            Verdict::Alive(monitor) if vm.runtime.run_id.as_ref() == Some(monitor.run()) => {
+                return Ok(StartOutcome::AlreadyRunning(vm));
+            }
+            Verdict::Alive(monitor) => inner.kill_and_wait(&vm, &monitor).await?,
+            Verdict::Gone | Verdict::NotOurs { .. } => {}
+            Verdict::CannotTell { reason } => {
+                return Err(Error::CannotTell {
+                    vm: vm.name,
+                    reason,
+                });
+            }
+        }
+        // Never over a corpse: whatever an earlier run left is released first.
+        inner.unwatch(&vm.id);
+        inner.release(&vm, handles.as_ref()).await?;
+
+        let run = RunId::from_random(random()?);
+        let mut start = StartContext {
+            inner: inner.clone(),
+            handles: VMHandles {
+                ssh_control: Some(inner.places.ssh_control(&vm.id)),
+                ..VMHandles::planned(
+                    run.clone(),
+                    inner.host().boot_id().await?,
+                    vm.runtime.api_sock_path.clone(),
+                )
+            },
+            vm,
+            run,
+            progress: progress.clone(),
+            root: None,
+            attachment: None,
+            monitor: None,
+            control: None,
+        };
+        let outcome = steps::run(&STEPS, &mut start).await;
+        let StartContext {
+            vm,
+            monitor,
+            control,
+            ..
+        } = start;
+        match outcome {
+            Ok(()) => {
+                if let Some(monitor) = monitor {
+                    inner.watch(&vm, monitor, control);
+                }
+                tracing::info!(vm = %vm.name, "started");
+                Ok(StartOutcome::Started(vm))
+            }
+            Err(failure) => Err(inner.start_failed(vm, failure).await),
+        }
+    }
+}
+
+/// The list. Order matters: what is planned is written before anything is acquired, the monitor is
+/// written down before its guest runs, and the promise comes last.
+const STEPS: [&dyn Step<StartContext>; 8] = [
+    &PlanHandles,
+    &AttachDisk,
+    &AcquireNetwork,
+    &WriteIdentity,
+    &SpawnMonitor,
+    &RecordMonitor,
+    &ResumeGuest,
+    &PromiseRunning,
+];
+
+pub(crate) struct StartContext {
+    inner: Arc<Inner>,
+    vm: VMRecord,
+    run: RunId,
+    handles: VMHandles,
+    progress: Progress,
+    root: Option<BlockSource>,
+    attachment: Option<NetworkAttachment>,
+    monitor: Option<Monitor>,
+    control: Option<Arc<dyn VmmControl>>,
+}
+
+impl StartContext {
+    /// The file first, then the cache.
+    async fn write_handles(&self) -> Result<(), Error> {
+        let inner = &self.inner;
+        write_handles_file(inner.host(), &self.vm.runtime.vm_dir, &self.handles).await?;
+        inner.cache.set(&self.vm.id, self.handles.clone());
+        Ok(())
+    }
+}
+
+struct PlanHandles;
+
+#[async_trait]
+impl Step<StartContext> for PlanHandles {
+    fn name(&self) -> &'static str {
+        "writing the planned handles"
+    }
+
+    async fn apply(&self, start: &mut StartContext) -> Result<(), Error> {
+        start.write_handles().await
+    }
+
+    async fn undo(&self, _start: &mut StartContext) -> Result<(), Error> {
+        // The file goes last of all, and only if every other undo succeeded: see `start_failed`.
+        Ok(())
+    }
+}
+
+struct AttachDisk;
+
+#[async_trait]
+impl Step<StartContext> for AttachDisk {
+    fn name(&self) -> &'static str {
+        "attaching the disk"
+    }
+
+    async fn apply(&self, start: &mut StartContext) -> Result<(), Error> {
+        let inner = &start.inner;
+        let disk = inner.backends.disk(start.vm.spec.disk)?;
+        let layer = &start.vm.runtime.system_overlay;
+        let root = disk.attach(inner.host(), layer, &start.handles).await?;
+        let vmm = inner.backends.vmm(start.vm.spec.vmm)?;
+        if !vmm.takes(root.format) {
+            return Err(Error::Vmm(crate::vmm::VmmError::DiskFormat {
+                vmm: vmm.kind(),
+                format: root.format,
+            }));
+        }
+        start.root = Some(root);
+        Ok(())
+    }
+
+    async fn undo(&self, start: &mut StartContext) -> Result<(), Error> {
+        let disk = start.inner.backends.disk(start.vm.spec.disk)?;
+        Ok(disk.detach(start.inner.host(), &start.handles).await?)
+    }
+}
+
+struct AcquireNetwork;
+
+#[async_trait]
+impl Step<StartContext> for AcquireNetwork {
+    fn name(&self) -> &'static str {
+        "acquiring the network"
+    }
+
+    async fn apply(&self, start: &mut StartContext) -> Result<(), Error> {
+        let inner = &start.inner;
+        let network = inner.backends.network(start.vm.spec.network)?;
+        let attachment = network
+            .acquire(inner.host(), start.vm.spec.internet, &start.handles)
+            .await?;
+        start.attachment = Some(attachment);
+        Ok(())
+    }
+
+    async fn undo(&self, start: &mut StartContext) -> Result<(), Error> {
+        let network = start.inner.backends.network(start.vm.spec.network)?;
+        Ok(network.release(start.inner.host(), &start.handles).await?)
+    }
+}
+
+struct WriteIdentity;
+
+#[async_trait]
+impl Step<StartContext> for WriteIdentity {
+    fn name(&self) -> &'static str {
+        "writing the guest's identity"
+    }
+
+    async fn apply(&self, start: &mut StartContext) -> Result<(), Error> {
+        let (inner, vm) = (&start.inner, &start.vm);
+        let host = inner.host();
+        host.create_dir(&inner.places.run(&vm.id)).await?;
+        let stored = read_identity(host, &vm.runtime.vm_dir).await?;
+        let guest = inner.backends.network(vm.spec.network)?.guest();
+        let archive = identity_archive(&Identity {
+            hostname: vm.name.to_string(),
+            machine_id: stored.machine_id,
+            ssh_host_key: stored.host_key,
+            ssh_host_key_pub: stored.host_key_pub,
+            authorized_key: client_key(host, &inner.places.client_key()).await?,
+            seed: random()?,
+            network: guest.map(|guest| GuestNetwork {
+                address: guest.address,
+                prefix: guest.prefix,
+                gateway: guest.gateway,
+                dns: guest.dns,
+            }),
+        });
+        let image = inner.image_files(&vm.image).await?;
+        let mut initrd = inner.read_initrd(&image.initrd).await?;
+        initrd.extend_from_slice(&archive);
+        // It holds the guest's private host key: nobody else may read it.
+        host.write_file(&inner.places.initrd(&vm.id), &initrd, 0o600)
+            .await?;
+        Ok(())
+    }
+
+    async fn undo(&self, start: &mut StartContext) -> Result<(), Error> {
+        let run_dir = start.inner.places.run(&start.vm.id);
+        Ok(start.inner.host().remove_tree(&run_dir).await?)
+    }
+}
+
+struct SpawnMonitor;
+
+#[async_trait]
+impl Step<StartContext> for SpawnMonitor {
+    fn name(&self) -> &'static str {
+        "starting the monitor"
+    }
+
+    async fn apply(&self, start: &mut StartContext) -> Result<(), Error> {
+        start.progress.tell("vmm", "starting the virtual machine");
+        let (inner, vm) = (&start.inner, &start.vm);
+        let vmm = inner.backends.vmm(vm.spec.vmm)?;
+        let (Some(root), Some(network)) = (start.root.clone(), start.attachment.clone()) else {
+            return Err(Error::Closing);
+        };
+        let launch = Launch {
+            token: token(&inner.id, &vm.id, &start.run),
+            vcpus: vm.spec.vcpus,
+            memory: vm.spec.memory,
+            kernel: inner.image_files(&vm.image).await?.kernel,
+            initrd: inner.places.initrd(&vm.id),
+            root,
+            work: BlockSource {
+                path: vm.runtime.work_disk_path.clone(),
+                format: BlockFormat::Raw,
+                access: Access::ReadWrite,
+            },
+            network,
+            api_socket: vm.runtime.api_sock_path.clone(),
+            rescue_socket: inner.places.rescue_socket(&vm.id),
+            console_log: vm.runtime.log_path.clone(),
+            monitor_log: vm.runtime.vm_dir.join("monitor.log"),
+        };
+        inner.cap_console(&launch.console_log).await?;
+        inner.host().remove_file(&launch.monitor_log).await?;
+        let process = vmm.spawn(inner.host(), &launch).await?;
+        start.monitor = Some(just_started(process, start.run.clone()));
+        let connected = vmm
+            .connect(
+                inner.host(),
+                &launch.api_socket,
+                inner.config.limits.control,
+            )
+            .await;
+        match connected {
+            Ok(control) => start.control = Some(control.into()),
+            // A monitor that has ended says more in its log than its socket does.
+            Err(error) => {
+                let said = inner.host().read_tail(&launch.monitor_log, 2000).await?;
+                let output = String::from_utf8_lossy(&said).trim().to_owned();
+                let alive = inner.liveness.judge(&vm.id, None).await;
+                return Err(match alive {
+                    Verdict::Alive(_) => error.into(),
+                    _ => Error::Vmm(crate::vmm::VmmError::EndedEarly {
+                        vmm: vmm.kind(),
+                        output,
+                    }),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    async fn undo(&self, start: &mut StartContext) -> Result<(), Error> {
+        start.control = None;
+        // By the token, not by what we remember: a spawn that failed half way may have left one.
+        match (start.inner.liveness)
+            .judge(&start.vm.id, Some(&start.handles))
+            .await
+        {
+            Verdict::Alive(monitor) => start.inner.kill_and_wait(&start.vm, &monitor).await,
+            Verdict::Gone | Verdict::NotOurs { .. } => {
+                // It ended by itself: collect it, so that no zombie stays.
+                if let Some(monitor) = start.monitor.take() {
+                    start.inner.liveness.wait_end(&monitor).await?;
+                }
+                Ok(())
+            }
+            Verdict::CannotTell { reason } => Err(Error::CannotTell {
+                vm: start.vm.name.clone(),
+                reason,
+            }),
+        }
+    }
+}
+
+struct RecordMonitor;
+
+#[async_trait]
+impl Step<StartContext> for RecordMonitor {
+    fn name(&self) -> &'static str {
+        "recording the monitor"
+    }
+
+    async fn apply(&self, start: &mut StartContext) -> Result<(), Error> {
+        if let Some(control) = &start.control {
+            start.handles.ssh_port = control.ssh_port().await?;
+        }
+        start.handles.process = start.monitor.as_ref().map(Monitor::handle);
+        start.write_handles().await?;
+        start
+            .inner
+            .write_ssh_config(&start.vm, &start.handles)
+            .await
+    }
+
+    async fn undo(&self, _start: &mut StartContext) -> Result<(), Error> {
+        // The undo of the spawn finds the process by itself; the file goes last.
+        Ok(())
+    }
+}
+
+struct ResumeGuest;
+
+#[async_trait]
+impl Step<StartContext> for ResumeGuest {
+    fn name(&self) -> &'static str {
+        "letting the guest run"
+    }
+
+    async fn apply(&self, start: &mut StartContext) -> Result<(), Error> {
+        match &start.control {
+            Some(control) => Ok(control.resume().await?),
+            None => Ok(()),
+        }
+    }
+
+    async fn undo(&self, _start: &mut StartContext) -> Result<(), Error> {
+        Ok(())
+    }
+}
+
+struct PromiseRunning;
+
+#[async_trait]
+impl Step<StartContext> for PromiseRunning {
+    fn name(&self) -> &'static str {
+        "recording that it runs"
+    }
+
+    async fn apply(&self, start: &mut StartContext) -> Result<(), Error> {
+        let run = start.run.clone();
+        start.vm = (start.inner)
+            .mark(start.vm.clone(), VMState::Running, |runtime| {
+                runtime.run_id = Some(run);
+                runtime.last_error = None;
+                runtime.stop_reason = None;
+            })
+            .await?;
+        Ok(())
+    }
+
+    async fn undo(&self, _start: &mut StartContext) -> Result<(), Error> {
+        Ok(())
+    }
+}
+
+impl Inner {
+    async fn start_failed(&self, vm: VMRecord, failure: steps::Failure) -> Error {
+        let error = Error::Start {
+            vm: vm.name.clone(),
+            step: failure.step,
+            source: Box::new(failure.cause),
+            undo_failures: failure.undo_failures.clone(),
+        };
+        let text = error.chain().join(": ");
+        let recorded = if failure.undo_failures.is_empty() {
+            self.forget_start(&vm, &text).await
+        } else {
+            self.mark(vm, VMState::Error, |runtime| {
+                runtime.run_id = None;
+                runtime.last_error = Some(text);
+            })
+            .await
+            .map(drop)
+        };
+        if let Err(error) = recorded {
+            tracing::warn!(%error, "could not record a failed start");
+        }
+        error
+    }
+
+    async fn forget_start(&self, vm: &VMRecord, text: &str) -> Result<(), Error> {
+        self.note(vm.clone(), |runtime| {
+            runtime.last_error = Some(text.to_owned())
+        })
+        .await?;
+        remove_handles_file(self.host(), &vm.runtime.vm_dir).await?;
+        self.cache.clear(&vm.id);
+        Ok(())
+    }
+
+    /// Kills a monitor that was judged alive and waits until it is gone.
+    pub(crate) async fn kill_and_wait(
+        &self,
+        vm: &VMRecord,
+        monitor: &Monitor,
+    ) -> Result<(), Error> {
+        self.liveness.signal(monitor, Signal::Kill).await?;
+        let limit = self.config.limits.signal;
+        match tokio::time::timeout(limit, self.liveness.wait_end(monitor)).await {
+            Ok(end) => end.map(drop).map_err(Into::into),
+            Err(_) => Err(Error::Unkillable {
+                vm: vm.name.clone(),
+                limit,
+            }),
+        }
+    }
+
+    /// Keeps the console's log of earlier runs, up to 1 MiB in all.
+    async fn cap_console(&self, log: &std::path::Path) -> Result<(), Error> {
+        const KEPT: u64 = 1 << 20;
+        if let Some(facts) = self.host().stat(log).await?
+            && facts.bytes > KEPT
+        {
+            let tail = self.host().read_tail(log, KEPT / 2).await?;
+            self.host().write_file(log, &tail, 0o600).await?;
+        }
+        Ok(())
+    }
+}

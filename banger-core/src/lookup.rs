@@ -1,0 +1,84 @@
+//! Looking: which VMs there are, and how they are. Takes nobody's turn.
+
+use serde::{Deserialize, Serialize};
+
+use crate::engine::Engine;
+use crate::error::Error;
+use crate::handles::VMHandles;
+use crate::liveness::Condition;
+use crate::vm::VMRecord;
+
+/// A VM as it is shown.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct VmView {
+    /// What it is.
+    #[serde(flatten)]
+    pub vm: VMRecord,
+    /// How it is.
+    pub condition: Condition,
+    /// What is held for it now.
+    pub handles: Option<VMHandles>,
+}
+
+impl Engine {
+    /// Finds a VM by its name, or by at least four first digits of its id.
+    pub async fn lookup(&self, vm: &str) -> Result<VMRecord, Error> {
+        let store = &self.inner.store;
+        if let Some(found) = store.vm_named(vm).await? {
+            return Ok(found);
+        }
+        let is_prefix = vm.len() >= 4 && vm.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let mut found = match is_prefix {
+            true => store.vms_with_prefix(&vm.to_ascii_lowercase()).await?,
+            false => Vec::new(),
+        };
+        match (found.pop(), found.is_empty()) {
+            (Some(found), true) => Ok(found),
+            (Some(_), false) => Err(Error::AmbiguousId {
+                prefix: vm.to_owned(),
+            }),
+            (None, _) => Err(Error::NoSuchVm {
+                name: vm.to_owned(),
+            }),
+        }
+    }
+
+    /// Lists every VM by name. Liveness is asked only of those that were promised to run.
+    pub async fn list(&self) -> Result<Vec<VmView>, Error> {
+        let mut views = Vec::new();
+        for vm in self.inner.store.vms().await? {
+            views.push(self.view(vm).await);
+        }
+        Ok(views)
+    }
+
+    /// Shows one VM.
+    pub async fn show(&self, vm: &str) -> Result<VmView, Error> {
+        let vm = self.lookup(vm).await?;
+        Ok(self.view(vm).await)
+    }
+
+    /// Returns at most the last `limit` bytes of a VM's serial console.
+    pub async fn console_tail(&self, vm: &str, limit: u64) -> Result<Vec<u8>, Error> {
+        let vm = self.lookup(vm).await?;
+        Ok(self
+            .inner
+            .host()
+            .read_tail(&vm.runtime.log_path, limit)
+            .await?)
+    }
+
+    pub(crate) async fn view(&self, vm: VMRecord) -> VmView {
+        let inner = &self.inner;
+        let handles = inner.cache.get(&vm.id);
+        let condition = inner
+            .liveness
+            .condition(&vm.id, &vm.runtime.state, handles.as_ref())
+            .await;
+        VmView {
+            vm,
+            condition,
+            handles,
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! What this process keeps of a VM that runs: somebody who waits for its end, and the connections to
+//! its monitor and its guest. All of it can be lost at any time, and is made again.
+
+use std::sync::{Arc, Mutex, Weak};
+use std::time::Duration;
+
+use tokio::sync::Mutex as AsyncMutex;
+use tokio::task::AbortHandle;
+
+use crate::engine::{Engine, Inner, lock};
+use crate::host::ProcessEnd;
+use crate::liveness::Monitor;
+use crate::names::VmId;
+use crate::transport::GuestConnection;
+use crate::vm::{Lifetime, VMRecord};
+use crate::vmm::{EndReason, VmmControl};
+
+/// One running VM.
+#[derive(Debug)]
+pub(crate) struct Live {
+    pub(crate) monitor: Monitor,
+    control: Mutex<Option<Arc<dyn VmmControl>>>,
+    /// Held while a connection is being made, so that it is made once.
+    pub(crate) connection: AsyncMutex<Option<Arc<dyn GuestConnection>>>,
+    watcher: Mutex<Option<AbortHandle>>,
+}
+
+impl Live {
+    pub(crate) fn control(&self) -> Option<Arc<dyn VmmControl>> {
+        lock(&self.control).clone()
+    }
+
+    pub(crate) fn stop_watching(&self) {
+        if let Some(watcher) = lock(&self.watcher).take() {
+            watcher.abort();
+        }
+    }
+}
+
+impl Inner {
+    /// Begins to watch a VM that was seen alive. Without a connection to its monitor one is sought in
+    /// the background: a frozen monitor must not hold up anybody.
+    pub(crate) fn watch(
+        self: &Arc<Self>,
+        vm: &VMRecord,
+        monitor: Monitor,
+        control: Option<Arc<dyn VmmControl>>,
+    ) {
+        let live = Arc::new(Live {
+            monitor,
+            control: Mutex::new(control),
+            connection: AsyncMutex::new(None),
+            watcher: Mutex::new(None),
+        });
+        let before = lock(&self.live).insert(vm.id.clone(), live.clone());
+        if let Some(before) = before {
+            before.stop_watching();
+        }
+        let task = tokio::spawn(watch(Arc::downgrade(self), vm.id.clone(), live.clone()));
+        *lock(&live.watcher) = Some(task.abort_handle());
+    }
+
+    /// Forgets a VM that has ended or is about to. Returns what was kept of it.
+    pub(crate) fn unwatch(&self, id: &VmId) -> Option<Arc<Live>> {
+        let live = lock(&self.live).remove(id)?;
+        live.stop_watching();
+        Some(live)
+    }
+}
+
+async fn watch(engine: Weak<Inner>, id: VmId, live: Arc<Live>) {
+    if live.control().is_none()
+        && let Some(inner) = engine.upgrade()
+    {
+        let control = inner.connect_to_monitor(&id).await;
+        *lock(&live.control) = control;
+    }
+    let liveness = match engine.upgrade() {
+        Some(inner) => inner.liveness.clone(),
+        None => return,
+    };
+    let end = match liveness.wait_end(&live.monitor).await {
+        Ok(end) => end,
+        Err(error) => {
+            tracing::warn!(vm = %id, %error, "cannot watch a VM's monitor");
+            return;
+        }
+    };
+    let reason = match live.control() {
+        Some(control) => told_reason(&*control).await,
+        None => None,
+    };
+    let Some(inner) = engine.upgrade() else {
+        return;
+    };
+    // On a task of its own: forgetting the VM aborts this one.
+    tokio::spawn(async move {
+        let engine = Engine { inner };
+        if let Err(error) = engine.ended(&id, &live.monitor, end, reason).await {
+            tracing::warn!(vm = %id, %error, "could not clean up after a VM that ended by itself");
+        }
+    });
+}
+
+/// The monitor says why just before it ends; the message may still be on its way to us.
+async fn told_reason(control: &dyn VmmControl) -> Option<EndReason> {
+    let mut reason = control.end_reason();
+    let told = tokio::time::timeout(Duration::from_millis(200), reason.wait_for(Option::is_some));
+    told.await.ok()?.ok().and_then(|reason| *reason)
+}
+
+impl Inner {
+    async fn connect_to_monitor(&self, id: &VmId) -> Option<Arc<dyn VmmControl>> {
+        let vm = self.store.vm(id).await.ok()??;
+        let vmm = self.backends.vmm(vm.spec.vmm).ok()?;
+        let socket = &vm.runtime.api_sock_path;
+        let connected = vmm
+            .connect(self.host(), socket, self.config.limits.control)
+            .await;
+        match connected {
+            Ok(control) => Some(control.into()),
+            Err(error) => {
+                tracing::warn!(vm = %vm.name, %error, "a VM's monitor does not answer");
+                None
+            }
+        }
+    }
+}
+
+impl Engine {
+    /// A monitor that was watched has ended: cleans up, unless a verb that was at work has done so.
+    async fn ended(
+        &self,
+        id: &VmId,
+        monitor: &Monitor,
+        end: ProcessEnd,
+        reason: Option<EndReason>,
+    ) -> Result<(), crate::error::Error> {
+        let turn = self.inner.turn(id).await;
+        let still_ours = self
+            .inner
+            .live(id)
+            .is_some_and(|live| live.monitor == *monitor);
+        let Some(vm) = self.inner.store.vm(id).await? else {
+            return Ok(());
+        };
+        if !still_ours {
+            return Ok(());
+        }
+        let text = describe(&end, reason);
+        tracing::info!(vm = %vm.name, reason = %text, "a VM ended by itself");
+        self.inner
+            .release_and_mark_stopped(vm.clone(), &text)
+            .await?;
+        drop(turn);
+        match (vm.spec.lifetime, reason) {
+            (Lifetime::Kept, Some(EndReason::Rebooted)) => {
+                let silent = crate::progress::Progress::silent();
+                Box::pin(self.start(vm.id.as_str(), &silent))
+                    .await
+                    .map(drop)
+            }
+            // Its client deletes it; if that is gone too, the daemon or the next reconcile does.
+            _ => Ok(()),
+        }
+    }
+}
+
+fn describe(end: &ProcessEnd, reason: Option<EndReason>) -> String {
+    match (reason, end) {
+        (Some(EndReason::PoweredOff), _) => "the guest powered itself off".to_owned(),
+        (Some(EndReason::Rebooted), _) => "the guest rebooted".to_owned(),
+        (Some(EndReason::Panicked), _) => "the guest's kernel panicked".to_owned(),
+        (Some(EndReason::Told), ProcessEnd::Exited(0)) => {
+            "its monitor was told to end by somebody else".to_owned()
+        }
+        (_, end) => format!("its monitor {end}"),
+    }
+}

@@ -1,0 +1,7 @@
+//! Runs the generated scripts for real, under every shell a guest may have.
+
+// clippy.toml allows it in `#[test]` functions only, not in what they share.
+#![allow(clippy::unwrap_used)]
+
+mod exec;
+mod shell;
