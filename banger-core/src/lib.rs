@@ -47,6 +47,12 @@ pub use host::{
     BootId, CpuFacts, Crash, FakeHost, FakeProcess, Host, HostError, LinuxHost, LinuxHostConfig,
     ProcessEnd, ProcessFacts, ProcessIdentity,
 };
+pub use image::{
+    BaseParts, Capability, DEFAULT_SIZE, GuestNetwork, Identity, ImageError, ImageManifest,
+    ImageSpec, Initrd, Kernel, KernelError, MANIFEST, ManifestError, Mirror, NEEDED_BYTES,
+    PackageName, Rootfs, SCRATCH, SMALLEST_SIZE, SpecError, Suite, base_archive, build,
+    extract_vmlinux, identity_archive, is_elf_vmlinux, sweep,
+};
 pub use lifecycle::{CreateRequest, DeleteOutcome, StartOutcome, StopOutcome, StopRung};
 pub use liveness::{Condition, Liveness, ProcessHandle, Promise, VMState, Verdict};
 pub use lookup::VmView;

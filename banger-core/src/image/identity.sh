@@ -80,7 +80,6 @@ $hosts" public || return 1
 
     # Adds to the kernel's pool; counts for nothing there, so two clones differ but nobody trusts it.
     echo "$banger_seed" >/dev/urandom
-    if [ -n "$banger_epoch" ]; then date -u -s "@$banger_epoch" >/dev/null || return 1; fi
 
     ip link set lo up || return 1
     [ -n "$banger_address" ] || return 0
