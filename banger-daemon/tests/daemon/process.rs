@@ -77,6 +77,19 @@ impl Home {
     }
 }
 
+impl Drop for Home {
+    /// A daemon that a client has started does not outlive a test that failed either.
+    fn drop(&mut self) {
+        use std::io::{Read, Write};
+        if let Ok(mut stream) = std::os::unix::net::UnixStream::connect(self.socket()) {
+            let stop = b"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"daemon.stop\"}\n";
+            let _ = stream.set_read_timeout(Some(LIMIT));
+            let _ = stream.write_all(stop);
+            let _ = stream.read_to_end(&mut Vec::new());
+        }
+    }
+}
+
 /// A daemon that a test has started; it does not outlive the test.
 struct Running(Child);
 

@@ -332,6 +332,7 @@ async fn as_nobody(rig: &Rig) -> std::io::Result<String> {
         let mut stream = std::os::unix::net::UnixStream::connect(socket)?;
         let mut answer = String::new();
         let _ = stream.write_all(b"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"vm.list\"}\n");
+        let _ = stream.shutdown(std::net::Shutdown::Write);
         let _ = stream.read_to_string(&mut answer);
         Ok(answer)
     });
