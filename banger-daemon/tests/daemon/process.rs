@@ -188,6 +188,23 @@ async fn a_daemon_that_is_just_ending_is_followed_by_a_new_one() {
 }
 
 #[tokio::test]
+async fn a_client_tries_again_when_the_folder_was_held_by_one_that_never_answered() {
+    let home = Home::new();
+    let state = home.path("state");
+    std::fs::create_dir(&state).unwrap();
+    let held = std::fs::File::create(banger_core::Places::lock_of(&state)).unwrap();
+    held.try_lock().unwrap();
+    let places = home.places();
+    let mut starting = tokio::spawn(async move { connect_or_start(&places).await });
+    // Long enough for its first daemon to have ended; nothing can answer as long as the lock is held.
+    let early = tokio::time::timeout(Duration::from_secs(1), &mut starting).await;
+    assert!(early.is_err(), "{early:?}");
+    drop(held);
+    let (mut client, _) = starting.await.unwrap().unwrap();
+    stop(&mut client).await;
+}
+
+#[tokio::test]
 async fn a_daemon_that_cannot_start_says_why_through_its_client() {
     let home = Home::new();
     let mut places = home.places();
