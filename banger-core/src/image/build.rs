@@ -62,7 +62,11 @@ pub(crate) async fn build(
 }
 
 /// Removes what builds that were killed have left. No other build may be running on these folders.
-pub(crate) async fn sweep(host: &dyn Host, images: &Path, scratch: &Path) -> Result<usize, ImageError> {
+pub(crate) async fn sweep(
+    host: &dyn Host,
+    images: &Path,
+    scratch: &Path,
+) -> Result<usize, ImageError> {
     let mut swept = 0;
     for name in host.list_dir(images).await? {
         if let Some(id) = name.strip_prefix(NEW) {
