@@ -8,9 +8,9 @@ use crate::disk::{Disk, FileDisk, OverlayDisk, SimDisk};
 use crate::error::Error;
 use crate::host::{FakeHost, Host};
 use crate::network::{Network, NoNetwork, SimNetwork, UserNetwork};
-use crate::transport::{GuestTransport, SimTransport, SshTransport};
+use crate::transport::{GuestTransport, OnPower, PowerWord, SimTransport, SshTransport};
 use crate::vm::{DiskKind, NetworkKind, VmmKind};
-use crate::vmm::{QemuVmm, SimVmm, Vmm};
+use crate::vmm::{EndReason, QemuVmm, SimVmm, Vmm};
 
 /// Each list is in the order in which `auto` prefers them.
 #[derive(Debug)]
@@ -44,13 +44,27 @@ impl Backends {
         }
     }
 
-    pub(crate) fn sim(_host: &Arc<FakeHost>) -> Self {
+    pub(crate) fn sim(host: &Arc<FakeHost>) -> Self {
+        let vmm = SimVmm::default();
+        let (power, host) = (vmm.power(), host.clone());
+        let on_power: OnPower = Arc::new(move |vm, word| {
+            let reason = match word {
+                PowerWord::Off => EndReason::PoweredOff,
+                PowerWord::Reboot => EndReason::Rebooted,
+            };
+            power.end(&host, &vm, reason);
+        });
         Backends {
-            vmms: vec![Arc::new(SimVmm)],
+            vmms: vec![Arc::new(vmm)],
             disks: vec![Arc::new(SimDisk)],
             networks: vec![Arc::new(SimNetwork)],
-            transport: Arc::new(SimTransport),
+            transport: Arc::new(SimTransport::new(on_power)),
         }
+    }
+
+    /// Says whether nothing here is real: then images are not needed either.
+    pub(crate) fn simulated(&self) -> bool {
+        self.vmms.iter().all(|vmm| vmm.kind() == VmmKind::Sim)
     }
 
     pub(crate) fn vmm(&self, kind: VmmKind) -> Result<&Arc<dyn Vmm>, Error> {

@@ -1,5 +1,6 @@
 //! Reaching a guest: one connection a VM, made when it is first needed, taken up after a restart.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,8 +15,17 @@ use crate::progress::Progress;
 use crate::transport::{
     Ciphers, GuestConnection, GuestTarget, SshFiles, TransportError, write_files,
 };
-use crate::vm::VMRecord;
+use crate::vm::{Lifetime, VMRecord};
 use crate::watch::Live;
+
+/// How ssh is called to reach a VM: `ssh -F config host`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SshAccess {
+    /// The ssh_config of this run.
+    pub config: PathBuf,
+    /// The host's name in it.
+    pub host: String,
+}
 
 impl Engine {
     /// Waits until a VM's guest answers over ssh. When it does not in time, the VM runs on with its
@@ -46,6 +56,26 @@ impl Engine {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// Waits for a running VM's ssh, and says how to call it.
+    pub async fn ssh_access(&self, vm: &str, progress: &Progress) -> Result<SshAccess, Error> {
+        self.wait_ready(vm, progress).await?;
+        let vm = self.lookup(vm).await?;
+        Ok(SshAccess {
+            config: self.inner.places.ssh_config(&vm.id),
+            host: vm.runtime.dns_name,
+        })
+    }
+
+    /// Keeps a VM that was to live only as long as its client: one that never came up is left to be
+    /// looked at.
+    pub async fn keep(&self, vm: &str) -> Result<VMRecord, Error> {
+        let id = self.lookup(vm).await?.id;
+        let _turn = self.inner.turn(&id).await;
+        let mut vm = self.lookup(id.as_str()).await?;
+        vm.spec.lifetime = Lifetime::Kept;
+        self.inner.note(vm, |_| {}).await
     }
 
     /// Returns the connection to a running VM's guest, making it within this time.

@@ -10,6 +10,7 @@ mod files;
 mod linux;
 mod process;
 mod program;
+mod scratch;
 mod tsc;
 
 use std::fmt;
@@ -25,6 +26,7 @@ use crate::names::Mebibytes;
 pub use error::{FileAct, HostError};
 pub use fake::{Crash, FakeHost, FakeProcess};
 pub use linux::{LinuxHost, LinuxHostConfig};
+pub(crate) use scratch::{Scratch, ScratchEnd, ScratchError, ScratchPlan, ScratchProcess};
 
 /// A grip on one host. Object safe; every method is one act, so that a test can count and fail it.
 #[async_trait]

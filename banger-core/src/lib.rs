@@ -3,6 +3,7 @@ mod backends;
 mod choice;
 mod config;
 mod disk;
+mod doctor;
 mod engine;
 mod error;
 mod exec;
@@ -11,7 +12,7 @@ mod handles;
 mod host;
 mod identity;
 mod image;
-mod imagery;
+mod images;
 mod lifecycle;
 mod liveness;
 mod lookup;
@@ -33,9 +34,11 @@ pub use banger_session::{ProcessGroup, Signal};
 pub use choice::{Probe, Usable};
 pub use config::{BackendChoice, Defaults, EngineConfig, Limits};
 pub use disk::{Access, BlockFormat, BlockSource, Disk, DiskError};
+pub use doctor::{Doctor, Fact};
 pub use engine::Engine;
 pub use error::{Error, ErrorKind};
 pub use exec::{ExecEnd, ExecEvent, ExecOutput, Execution, Signaller};
+pub use guest::SshAccess;
 pub use handles::{
     HandleCache, HandlesError, HandlesFile, VMHandles, read_handles_file, remove_handles_file,
     write_handles_file,

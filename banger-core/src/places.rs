@@ -136,18 +136,22 @@ impl Places {
             (self.rescue_socket(&id), MAX_SOCKET_PATH),
             (self.ssh_control(&id), MAX_CONTROL_PATH),
         ];
-        for (path, limit) in longest {
-            let bytes = path.as_os_str().len();
-            if bytes > limit {
-                return Err(PlaceError {
-                    runtime: self.runtime.clone(),
-                    bytes,
-                    limit,
-                    spare: self.runtime.as_os_str().len() - (bytes - limit),
-                });
-            }
+        let runtime = self.runtime.as_os_str().len();
+        // Where both are broken, the one that leaves less room is the one to tell.
+        let broken = longest
+            .iter()
+            .map(|(path, limit)| (path.as_os_str().len(), *limit))
+            .filter(|(bytes, limit)| bytes > limit)
+            .max_by_key(|(bytes, limit)| bytes - limit);
+        match broken {
+            None => Ok(()),
+            Some((bytes, limit)) => Err(PlaceError {
+                runtime: self.runtime.clone(),
+                bytes,
+                limit,
+                spare: runtime.saturating_sub(bytes - limit),
+            }),
         }
-        Ok(())
     }
 }
 

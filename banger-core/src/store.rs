@@ -129,7 +129,7 @@ pub struct Store {
 impl Store {
     /// Opens the database, making or upgrading it.
     pub async fn open(path: &Path, host: Arc<dyn Host>) -> Result<Self, StoreError> {
-        refuse_newer_or_damaged(path).await?;
+        refuse_newer(path).await?;
         let options = options(path)
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
@@ -142,13 +142,18 @@ impl Store {
             .connect_with(options)
             .await
             .map_err(|source| opening(path, source))?;
-        MIGRATIONS
-            .run(&pool)
-            .await
-            .map_err(|source| StoreError::Migrate {
+        refuse_damaged(path, &pool).await?;
+        MIGRATIONS.run(&pool).await.map_err(|source| match source {
+            sqlx::migrate::MigrateError::VersionMissing(found) => StoreError::Newer {
+                path: path.to_owned(),
+                found,
+                known: MIGRATIONS.iter().map(|m| m.version).max().unwrap_or(0),
+            },
+            source => StoreError::Migrate {
                 path: path.to_owned(),
                 source,
-            })?;
+            },
+        })?;
         Ok(Store { pool, host })
     }
 
@@ -288,55 +293,47 @@ fn options(path: &Path) -> SqliteConnectOptions {
         .disable_statement_logging()
 }
 
-/// Looks at an existing database without making so much as a `-shm` file beside it.
-async fn refuse_newer_or_damaged(path: &Path) -> Result<(), StoreError> {
+/// Looks at an existing database without making so much as a `-shm` file beside it. What another
+/// connection is just writing cannot be read this way; then SQLite itself judges when it is opened.
+async fn refuse_newer(path: &Path) -> Result<(), StoreError> {
     if !path.metadata().is_ok_and(|facts| facts.len() > 0) {
         return Ok(());
     }
-    let mut connection = options(path)
-        .read_only(true)
-        .immutable(true)
-        .connect()
-        .await
-        .map_err(|source| opening(path, source))?;
-    let has_history: i64 =
-        sqlx::query_scalar("SELECT count(*) FROM sqlite_master WHERE name = '_sqlx_migrations'")
-            .fetch_one(&mut connection)
-            .await
-            .map_err(|source| opening(path, source))?;
-    let mut found = None;
-    if has_history > 0 {
-        found = sqlx::query_scalar::<_, Option<i64>>("SELECT max(version) FROM _sqlx_migrations")
-            .fetch_one(&mut connection)
-            .await
-            .map_err(|source| opening(path, source))?;
-    }
-    let check: Result<String, _> = sqlx::query_scalar("PRAGMA quick_check(1)")
-        .fetch_one(&mut connection)
-        .await;
-    let _ = connection.close().await;
+    let look = async {
+        let mut connection = options(path)
+            .read_only(true)
+            .immutable(true)
+            .connect()
+            .await?;
+        let found =
+            sqlx::query_scalar::<_, Option<i64>>("SELECT max(version) FROM _sqlx_migrations")
+                .fetch_one(&mut connection)
+                .await;
+        connection.close().await?;
+        found
+    };
     let known = MIGRATIONS.iter().map(|m| m.version).max().unwrap_or(0);
-    if let Some(found) = found
-        && found > known
-    {
-        return Err(StoreError::Newer {
+    match look.await {
+        Ok(Some(found)) if found > known => Err(StoreError::Newer {
             path: path.to_owned(),
             found,
             known,
-        });
-    }
-    // With a write-ahead log beside it, the file alone may be behind: SQLite itself will judge then.
-    let wal = path.with_extension("db-wal");
-    if wal.metadata().is_ok_and(|facts| facts.len() > 0) {
-        return Ok(());
-    }
-    match check {
-        Ok(verdict) if verdict == "ok" => Ok(()),
-        Ok(reason) => Err(StoreError::Damaged {
-            path: path.to_owned(),
-            reason,
         }),
-        Err(source) => Err(opening(path, source)),
+        _ => Ok(()),
+    }
+}
+
+async fn refuse_damaged(path: &Path, pool: &SqlitePool) -> Result<(), StoreError> {
+    let verdict: String = sqlx::query_scalar("PRAGMA quick_check(1)")
+        .fetch_one(pool)
+        .await
+        .map_err(|source| opening(path, source))?;
+    match verdict.as_str() {
+        "ok" => Ok(()),
+        _ => Err(StoreError::Damaged {
+            path: path.to_owned(),
+            reason: verdict,
+        }),
     }
 }
 

@@ -18,7 +18,7 @@ use crate::host::{Host, HostError};
 use crate::names::{VmId, VmName};
 use crate::network::Endpoint;
 
-pub use sim::SimTransport;
+pub(crate) use sim::{OnPower, PowerWord, SimTransport};
 pub(crate) use ssh::{Ciphers, SshFiles, write_files};
 pub use ssh::{DialHelper, SshTransport, hand_over_socket};
 
@@ -54,6 +54,24 @@ pub enum TransportError {
         /// The VM.
         vm: VmName,
         /// What the connection said.
+        message: String,
+    },
+    /// This host does not let the simulator shut a guest in, and without that no script is run.
+    #[error("VM {vm} cannot be simulated here: {reason}; {next_step}")]
+    NotIsolated {
+        /// The VM.
+        vm: VmName,
+        /// What was refused.
+        reason: String,
+        /// What to do about it.
+        next_step: &'static str,
+    },
+    /// The simulator's guest could not be furnished, or did not end.
+    #[error("the simulated guest of VM {vm} failed: {message}")]
+    Simulated {
+        /// The VM.
+        vm: VmName,
+        /// What its first process said.
         message: String,
     },
     /// The host refused.

@@ -197,7 +197,13 @@ mod tests {
     async fn a_process_is_found_by_a_token_in_its_arguments_and_ended_by_its_identity() {
         let token = format!("banger-test-{}-find", std::process::id());
         let (mut child, identity) = sleeper(&token);
-        let found = find(&token).unwrap();
+        // The kernel fills the command line in a moment after `exec` has let the parent go on.
+        let found = loop {
+            match find(&token).unwrap() {
+                found if found.is_empty() => tokio::task::yield_now().await,
+                found => break found,
+            }
+        };
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].identity, identity);
         assert_eq!(signal(&identity, Signal::Kill).unwrap(), Delivery::Sent);

@@ -31,14 +31,14 @@ impl Surroundings {
             .find(|path| is_executable(path))
     }
 
-    fn resolve(&self, name: &str) -> Result<PathBuf> {
+    pub(super) fn resolve(&self, name: &str) -> Result<PathBuf> {
         self.find(name).ok_or_else(|| HostError::ProgramMissing {
             program: name.to_owned(),
             searched: self.path(),
         })
     }
 
-    fn path(&self) -> String {
+    pub(super) fn path(&self) -> String {
         let folders: Vec<_> = self.search.iter().map(|f| f.to_string_lossy()).collect();
         folders.join(":")
     }

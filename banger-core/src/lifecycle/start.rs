@@ -128,11 +128,6 @@ const STEPS: [&dyn Step<StartContext>; 8] = [
     &PromiseRunning,
 ];
 
-/// Returns the names of the steps of a start, in order.
-pub(crate) fn step_names() -> Vec<&'static str> {
-    STEPS.iter().map(|step| step.name()).collect()
-}
-
 pub(crate) struct StartContext {
     inner: Arc<Inner>,
     vm: VMRecord,

@@ -1,6 +1,8 @@
-//! The simulator's monitor: a process of a [`FakeHost`](crate::FakeHost) and nothing behind it.
+//! The simulator's monitor: a process of a [`FakeHost`] and nothing behind it.
 
+use std::collections::HashMap;
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -9,12 +11,53 @@ use tokio::sync::watch;
 use super::{EndReason, Launch, Vmm, VmmControl, VmmError};
 use crate::choice::Probe;
 use crate::disk::BlockFormat;
-use crate::host::{Detached, Host, ProcessIdentity};
+use crate::engine::lock;
+use crate::host::{Detached, FakeHost, Host, ProcessEnd, ProcessIdentity};
+use crate::names::VmId;
 use crate::vm::VmmKind;
 
 /// The monitor `sim`.
-#[derive(Debug)]
-pub struct SimVmm;
+#[derive(Debug, Default)]
+pub struct SimVmm {
+    power: Arc<SimPower>,
+}
+
+impl SimVmm {
+    /// Returns what tells its monitors that their guests have ended.
+    pub(crate) fn power(&self) -> Arc<SimPower> {
+        self.power.clone()
+    }
+}
+
+/// Why simulated guests ended, by the folder of their control sockets.
+#[derive(Debug, Default)]
+pub(crate) struct SimPower {
+    reasons: Mutex<HashMap<String, watch::Sender<Option<EndReason>>>>,
+}
+
+impl SimPower {
+    /// A guest ends: its monitor says why, and its process ends.
+    pub(crate) fn end(&self, host: &FakeHost, vm: &VmId, reason: EndReason) {
+        if let Some(tell) = lock(&self.reasons).get(vm.short()) {
+            tell.send_replace(Some(reason));
+        }
+        let token = format!(":{vm}:");
+        for process in host.living() {
+            if process.command_line.contains(&token) {
+                host.end(process.identity.pid, ProcessEnd::Exited(0));
+            }
+        }
+    }
+
+    fn listen(&self, api_socket: &Path) -> watch::Receiver<Option<EndReason>> {
+        let folder = api_socket.parent().and_then(Path::file_name);
+        let short = folder.unwrap_or_default().to_string_lossy().into_owned();
+        // A new sender each time: the last run's reason is not this one's.
+        let (tell, listen) = watch::channel(None);
+        lock(&self.reasons).insert(short, tell);
+        listen
+    }
+}
 
 #[async_trait]
 impl Vmm for SimVmm {
@@ -56,7 +99,7 @@ impl Vmm for SimVmm {
                 output: String::new(),
             });
         }
-        Ok(Box::new(SimControl(watch::channel(None).1)))
+        Ok(Box::new(SimControl(self.power.listen(api_socket))))
     }
 }
 

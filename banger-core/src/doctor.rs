@@ -1,0 +1,85 @@
+//! What works on this host, what `auto` picks, and what a first run still needs. Changes nothing.
+
+use serde::{Deserialize, Serialize};
+
+use crate::backends::Candidate;
+use crate::choice::Probe;
+use crate::engine::Engine;
+use crate::error::Error;
+
+/// What the doctor found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Doctor {
+    /// Every backend.
+    pub candidates: Vec<Candidate>,
+    /// What else matters.
+    pub facts: Vec<Fact>,
+}
+
+/// One thing that matters.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fact {
+    /// What it is of: `kvm`, `image`, `program`, `space`.
+    pub subject: String,
+    /// Which one.
+    pub name: String,
+    /// Whether it is as it should be, and why (not).
+    pub probe: Probe,
+}
+
+impl Engine {
+    /// Examines the host.
+    pub async fn doctor(&self) -> Result<Doctor, Error> {
+        let inner = &self.inner;
+        let host = inner.host();
+        let fact = |subject: &str, name: &str, probe: Probe| Fact {
+            subject: subject.to_owned(),
+            name: name.to_owned(),
+            probe,
+        };
+        let mut facts = Vec::new();
+        let kvm = match host.cpu().await.kvm {
+            Ok(()) => Probe::works("/dev/kvm opens and the processor has vmx or svm"),
+            Err(why) => Probe::fails(
+                why,
+                Some("guests are emulated: slower, and the same".into()),
+            ),
+        };
+        facts.push(fact("kvm", "kvm", kvm));
+        let image = inner.config.defaults.image.clone();
+        let probe = match self
+            .image_names()
+            .await?
+            .iter()
+            .any(|name| name.as_str() == image)
+        {
+            true => Probe::works("it is there"),
+            false => Probe::works("not there yet: the first `banger vm run` makes it"),
+        };
+        facts.push(fact("image", &image, probe));
+        for program in ["ssh", "mke2fs", "mmdebstrap", "unshare"] {
+            facts.push(fact(
+                "program",
+                program,
+                Probe::needs_program(host, program).await,
+            ));
+        }
+        if host.user_id() != 0 {
+            let probe = Probe::needs_program(host, "newuidmap").await;
+            facts.push(fact("program", "newuidmap", probe));
+        }
+        let free = host.free_bytes(inner.places.state()).await?;
+        let gib = free >> 30;
+        let text = format!("{gib} GiB free in {}", inner.places.state().display());
+        let probe = match gib {
+            // An image takes about 1 GiB while it is made.
+            0..2 => Probe::fails(text, Some("free some space there".to_owned())),
+            _ => Probe::works(text),
+        };
+        facts.push(fact("space", "state folder", probe));
+        Ok(Doctor {
+            candidates: inner.backends.candidates(host).await,
+            facts,
+        })
+    }
+}

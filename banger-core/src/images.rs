@@ -1,0 +1,83 @@
+//! The images of an engine: found by their folders, made on the first use.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::engine::{Engine, Inner, lock};
+use crate::error::Error;
+use crate::names::ImageName;
+use crate::progress::Progress;
+
+/// The files of one image.
+pub(crate) struct ImageFiles {
+    pub(crate) rootfs: PathBuf,
+    pub(crate) kernel: PathBuf,
+    pub(crate) initrd: PathBuf,
+}
+
+impl Engine {
+    /// Returns the names of the images there are.
+    pub async fn image_names(&self) -> Result<Vec<ImageName>, Error> {
+        let inner = &self.inner;
+        let mut names = Vec::new();
+        for name in inner.host().list_dir(&inner.places.images()).await? {
+            // Folders that are being built have names that are no image's.
+            if let Ok(name) = name.parse::<ImageName>()
+                && inner.has_image(&name).await?
+            {
+                names.push(name);
+            }
+        }
+        Ok(names)
+    }
+
+    /// Makes sure that an image is there. The default one is made if it is not; whoever asks for it
+    /// meanwhile waits for that one, and nobody else waits.
+    pub(crate) async fn ensure_image(
+        &self,
+        name: &ImageName,
+        progress: &Progress,
+    ) -> Result<(), Error> {
+        let inner = &self.inner;
+        if inner.has_image(name).await? {
+            return Ok(());
+        }
+        if name.as_str() != inner.config.defaults.image {
+            return Err(Error::NoSuchImage { name: name.clone() });
+        }
+        let turn = {
+            let mut images = lock(&inner.images);
+            Arc::clone(images.entry(name.clone()).or_default())
+        };
+        let _turn = turn.lock().await;
+        if inner.has_image(name).await? {
+            return Ok(());
+        }
+        inner.make_image(name, progress).await
+    }
+}
+
+impl Inner {
+    async fn has_image(&self, name: &ImageName) -> Result<bool, Error> {
+        let manifest = self.places.image(name).join("manifest.json");
+        Ok(self.backends.simulated() || self.host().stat(&manifest).await?.is_some())
+    }
+
+    async fn make_image(&self, name: &ImageName, _progress: &Progress) -> Result<(), Error> {
+        Err(Error::NoSuchImage { name: name.clone() })
+    }
+
+    pub(crate) async fn image_files(&self, name: &ImageName) -> Result<ImageFiles, Error> {
+        let folder = self.places.image(name);
+        Ok(ImageFiles {
+            rootfs: folder.join("rootfs.ext4"),
+            kernel: folder.join("vmlinux"),
+            initrd: folder.join("initrd.cpio"),
+        })
+    }
+
+    /// Reads an image's initramfs. The simulator's images have none.
+    pub(crate) async fn read_initrd(&self, path: &Path) -> Result<Vec<u8>, Error> {
+        Ok(self.host().read_file(path).await?.unwrap_or_default())
+    }
+}
