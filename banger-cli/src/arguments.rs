@@ -12,7 +12,6 @@ use crate::verb;
     name = "banger",
     version,
     after_help = exit::HELP,
-    disable_help_subcommand = true,
     subcommand_required = true,
     arg_required_else_help = true
 )]
@@ -31,7 +30,13 @@ struct TalkArguments {
     quiet: bool,
 
     /// Also say what happens behind the scenes
-    #[arg(short, long, global = true, conflicts_with = "quiet", display_order = 100)]
+    #[arg(
+        short,
+        long,
+        global = true,
+        conflicts_with = "quiet",
+        display_order = 100
+    )]
     verbose: bool,
 }
 
@@ -39,20 +44,16 @@ struct TalkArguments {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Run, start, stop and look at VMs
-    #[command(subcommand)]
+    #[command(subcommand, disable_help_subcommand = true)]
     Vm(VmCommand),
     /// List the VMs that run
     Ps(verb::list::PsArguments),
     /// Look after bangerd, which keeps the VMs
-    #[command(subcommand)]
+    #[command(subcommand, disable_help_subcommand = true)]
     Daemon(DaemonCommand),
-    /// Say what works on this host, what is picked and why
-    ///
-    /// Ends with 1 if no VM could be run here.
+    /// Say what works on this host, what is picked and why; fails if no VM can be run
     Doctor(verb::doctor::DoctorArguments),
-    /// Write a completion script for a shell
-    ///
-    /// For bash: source <(banger completion bash)
+    /// Write a completion script, to be used as: source <(banger completion bash)
     Completion(verb::completion::CompletionArguments),
 }
 

@@ -11,7 +11,7 @@ use crate::exit::ExitStatus;
 pub(crate) struct CommandError {
     message: String,
     causes: Vec<String>,
-    hint: Option<String>,
+    hints: Vec<String>,
     end: End,
 }
 
@@ -37,7 +37,7 @@ impl CommandError {
         CommandError {
             message: message.into(),
             causes: Vec::new(),
-            hint: None,
+            hints: Vec::new(),
             end: End::OfVerb,
         }
     }
@@ -63,9 +63,9 @@ impl CommandError {
         self
     }
 
-    /// The same, with what to do next.
+    /// The same, with one more thing to do next.
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint = Some(hint.into());
+        self.hints.push(hint.into());
         self
     }
 
@@ -105,7 +105,7 @@ impl CommandError {
                 .iter()
                 .map(|cause| (Word::Cause, cause.as_str())),
         );
-        lines.extend(self.hint.iter().map(|hint| (Word::Hint, hint.as_str())));
+        lines.extend(self.hints.iter().map(|hint| (Word::Hint, hint.as_str())));
         lines
     }
 }
@@ -119,7 +119,7 @@ impl From<RpcError> for CommandError {
         CommandError {
             message: error.message,
             causes,
-            hint,
+            hints: hint.into_iter().collect(),
             end: End::OfVerb,
         }
     }
@@ -134,6 +134,4 @@ pub(crate) enum Word {
     Cause,
     /// What to do next.
     Hint,
-    /// What is worth knowing though nothing failed.
-    Warning,
 }

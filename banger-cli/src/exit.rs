@@ -36,6 +36,8 @@ impl ExitStatus {
     pub(crate) const SUCCESS: Self = Self(0);
     /// A verb failed.
     pub(crate) const FAILED: Self = Self(1);
+    /// The command line was not understood; clap's own.
+    pub(crate) const USAGE: Self = Self(2);
     /// banger failed where 1 could be the guest's.
     pub(crate) const NOT_THE_GUESTS: Self = Self(125);
     /// Nobody reads standard output any more.

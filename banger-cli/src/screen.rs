@@ -105,11 +105,6 @@ impl Screen {
         }
     }
 
-    /// Says what is worth knowing though nothing failed.
-    pub(crate) fn warning(&self, text: &str) {
-        self.words(&[(Word::Warning, text)]);
-    }
-
     /// Shows an error.
     pub(crate) fn error(&self, error: &CommandError) {
         self.words(&error.lines());
@@ -121,7 +116,6 @@ impl Screen {
                 Word::Error => ("\x1b[1;31m", "error:"),
                 Word::Cause => ("\x1b[31m", "caused by:"),
                 Word::Hint => ("\x1b[36m", "hint:"),
-                Word::Warning => ("\x1b[33m", "warning:"),
             };
             match self.ink {
                 Ink::Colours => self.line(&format!("{colour}{word}\x1b[0m {text}")),

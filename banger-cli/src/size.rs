@@ -118,7 +118,12 @@ mod tests {
 
     #[test]
     fn a_size_is_shown_in_its_largest_whole_unit() {
-        for (mib, text) in [(512, "512M"), (1536, "1536M"), (4096, "4G"), (1 << 20, "1T")] {
+        for (mib, text) in [
+            (512, "512M"),
+            (1536, "1536M"),
+            (4096, "4G"),
+            (1 << 20, "1T"),
+        ] {
             assert_eq!(shown(mib), text);
             assert_eq!(text.parse(), Ok(Size { mib }));
         }

@@ -31,10 +31,7 @@ pub(crate) async fn show(
     let mut vms = Vec::new();
     let mut errors = Vec::new();
     for name in &arguments.names {
-        match daemon
-            .call::<VmShow>(VmParams { vm: name.clone() })
-            .await
-        {
+        match daemon.call::<VmShow>(VmParams { vm: name.clone() }).await {
             Ok(vm) => vms.push(vm),
             Err(error) => errors.push(error),
         }
@@ -59,13 +56,13 @@ pub(crate) async fn show(
 fn described(vm: &VmInfo) -> String {
     let mut text = String::new();
     let mut line = |key: &str, value: &dyn Display| {
-        text.push_str(&format!("{:<15}{value}\n", format!("{key}:")));
+        text.push_str(&format!("{:<16}{value}\n", format!("{key}:")));
     };
     line("name", &vm.name);
     line("id", &vm.id);
     line("state", &vm.state);
     if let Some(reason) = &vm.stop_reason {
-        line("stopped by", reason);
+        line("ended", reason);
     }
     if let Some(error) = &vm.last_error {
         line("last error", error);
