@@ -89,9 +89,9 @@ pub struct Limits {
     pub ready: Duration,
     /// A monitor's answer on its control socket: 10 s.
     pub control: Duration,
-    /// The guest's own power-off, asked for over ssh: 30 s.
+    /// The guest's own power-off, asked for over ssh: 30 s; zero means that it is not asked.
     pub power_off: Duration,
-    /// The guest's answer to Ctrl-Alt-Del: 30 s.
+    /// The guest's answer to Ctrl-Alt-Del: 30 s; zero means that it is not pressed.
     pub ctrl_alt_del: Duration,
     /// A monitor's answer to SIGTERM, and the kernel's to SIGKILL: 5 s each.
     pub signal: Duration,

@@ -102,7 +102,7 @@ impl Engine {
         let probe = EngineId::from_random([0; 4]);
         Places::new(state.clone(), config.runtime_dir.clone(), probe).check_socket_paths()?;
         host.create_dir(&state).await?;
-        let Some(lock) = host.lock_file(&Places::lock_of(&state)).await? else {
+        let Some(lock) = lock_state(&*host, &state).await? else {
             return Err(Error::StateInUse { state });
         };
         let id = engine_id(&*host, &state).await?;
@@ -236,6 +236,18 @@ pub(crate) fn random<const N: usize>() -> Result<[u8; N], Error> {
         })
     })?;
     Ok(bytes)
+}
+
+/// Takes the state folder's lock. It is asked for more than once, because an engine that has just gone
+/// may still share it with a program that its process is starting (between fork and exec).
+async fn lock_state(host: &dyn Host, state: &std::path::Path) -> Result<Option<FileLock>, Error> {
+    for _ in 0..20 {
+        if let Some(lock) = host.lock_file(&Places::lock_of(state)).await? {
+            return Ok(Some(lock));
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    Ok(None)
 }
 
 async fn engine_id(host: &dyn Host, state: &std::path::Path) -> Result<EngineId, Error> {

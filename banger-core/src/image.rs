@@ -13,7 +13,7 @@ impl ImageError {
         None
     }
 }
-pub struct Identity {
+pub(crate) struct Identity {
     pub hostname: String,
     pub machine_id: String,
     pub ssh_host_key: String,
@@ -22,12 +22,12 @@ pub struct Identity {
     pub seed: [u8; 32],
     pub network: Option<GuestNetwork>,
 }
-pub struct GuestNetwork {
+pub(crate) struct GuestNetwork {
     pub address: Ipv4Addr,
     pub prefix: u8,
     pub gateway: Ipv4Addr,
     pub dns: Ipv4Addr,
 }
-pub fn identity_archive(_: &Identity) -> Vec<u8> {
+pub(crate) fn identity_archive(_: &Identity) -> Vec<u8> {
     Vec::new()
 }

@@ -33,7 +33,7 @@ impl Engine {
 
     /// Makes sure that an image is there. The default one is made if it is not; whoever asks for it
     /// meanwhile waits for that one, and nobody else waits.
-    pub(crate) async fn ensure_image(
+    pub async fn ensure_image(
         &self,
         name: &ImageName,
         progress: &Progress,

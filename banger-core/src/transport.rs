@@ -19,8 +19,9 @@ use crate::names::{VmId, VmName};
 use crate::network::Endpoint;
 
 pub(crate) use sim::{OnPower, PowerWord, SimTransport};
+pub(crate) use ssh::SshTransport;
 pub(crate) use ssh::{Ciphers, SshFiles, write_files};
-pub use ssh::{DialHelper, SshTransport, hand_over_socket};
+pub use ssh::{DialHelper, hand_over_socket};
 
 /// What makes a guest end itself with everything on its disks. Returns at once.
 pub(crate) const POWER_OFF: &[u8] = b"systemctl --no-block --no-wall poweroff || poweroff";

@@ -1,11 +1,14 @@
 //! The verbs, on the simulator: the real engine over a host that keeps its state in memory.
 
+#![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use banger_core::{
-    Condition, CreateRequest, Engine, EngineConfig, Error, ErrorKind, FakeHost, ImageName,
-    Lifetime, Mebibytes, ProcessEnd, Progress, StartOutcome, StopOutcome, StopRung, VmName,
+    Condition, CreateRequest, Engine, EngineConfig, Error, ErrorKind, ExecEnd, ExecEvent,
+    ExecRequest, FakeHost, ImageName, Lifetime, Mebibytes, ProcessEnd, Progress, Signal,
+    StartOutcome, StopOutcome, StopRung, VmName,
 };
 
 fn name(text: &str) -> VmName {
@@ -245,6 +248,7 @@ async fn a_guest_that_does_not_answer_is_terminated_and_one_that_will_not_is_kil
         rig.host.spawned_processes_ignore_term(ignores_term);
         let mut config = rig.config.clone();
         config.limits.power_off = Duration::ZERO;
+        config.limits.ctrl_alt_del = Duration::ZERO;
         let (engine, _) = Engine::sim_over(&rig.host, config).await.unwrap();
         create(&engine, "box").await;
         start(&engine, "box").await;
@@ -420,4 +424,160 @@ async fn an_unknown_image_is_named_on_a_real_engine_before_anything_is_made() {
         Err(Error::Unusable { .. }) => {}
         other => panic!("{other:?}"),
     }
+}
+
+fn sh(script: &str) -> ExecRequest {
+    ExecRequest::new(["sh", "-c", script])
+}
+
+#[tokio::test]
+async fn a_command_runs_in_the_guest_with_its_own_status_and_streams() {
+    let engine = Engine::sim().await.unwrap();
+    create(&engine, "box").await;
+    start(&engine, "box").await;
+    let run = async |script: &str| engine.exec_output("box", &sh(script)).await.unwrap();
+
+    let output = run("echo out; echo err >&2; exit 42").await;
+    assert_eq!(output.end, ExecEnd::Exited(42));
+    assert_eq!(
+        (&output.stdout[..], &output.stderr[..]),
+        (&b"out\n"[..], &b"err\n"[..])
+    );
+    assert_eq!(run("kill -9 $$").await.end, ExecEnd::Exited(137));
+    assert_eq!(run("exit 255").await.end, ExecEnd::Exited(255));
+    let missing = ExecRequest::new(["no-such-program"]);
+    let missing = engine.exec_output("box", &missing).await.unwrap();
+    assert_eq!(missing.end, ExecEnd::Exited(127));
+    let mut nowhere = sh("true");
+    nowhere.cwd = Some(b"/nowhere".to_vec());
+    let nowhere = engine.exec_output("box", &nowhere).await.unwrap();
+    assert_eq!(nowhere.end, ExecEnd::NoSuchFolder);
+}
+
+#[tokio::test]
+async fn a_background_child_that_keeps_the_streams_open_delays_nothing() {
+    let engine = Engine::sim().await.unwrap();
+    create(&engine, "box").await;
+    start(&engine, "box").await;
+    let request = sh("sleep 60 & echo hi");
+    let output = tokio::time::timeout(Duration::from_secs(20), engine.exec_output("box", &request));
+    let output = output
+        .await
+        .expect("it does not wait for the child")
+        .unwrap();
+    assert_eq!(output.stdout, b"hi\n");
+}
+
+#[tokio::test]
+async fn a_signal_reaches_the_whole_group_and_is_the_status() {
+    let engine = Engine::sim().await.unwrap();
+    create(&engine, "box").await;
+    start(&engine, "box").await;
+    for (signal, status) in [(Signal::TERM, 143), (Signal::KILL, 137)] {
+        let mut execution = engine
+            .exec("box", &sh("sleep 600 & echo ready; wait; sleep 600"))
+            .await
+            .unwrap();
+        let signaller = execution.signaller();
+        loop {
+            match execution.next().await {
+                ExecEvent::Stdout(_) => signaller.send(signal).await.unwrap(),
+                ExecEvent::Ended(end) => {
+                    assert_eq!(end, ExecEnd::Exited(status));
+                    break;
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_written_to_a_command_arrives_whole_and_its_end_too() {
+    let engine = Engine::sim().await.unwrap();
+    create(&engine, "box").await;
+    start(&engine, "box").await;
+    let mut execution = engine.exec("box", &sh("sha256sum")).await.unwrap();
+    let bytes: Vec<u8> = (0..3_000_000_u32).map(|n| (n % 251) as u8).collect();
+    execution.write_stdin(&bytes).await.unwrap();
+    execution.close_stdin();
+    let mut printed = Vec::new();
+    loop {
+        match execution.next().await {
+            ExecEvent::Stdout(piece) => printed.extend(piece),
+            ExecEvent::Ended(end) => {
+                assert_eq!(end, ExecEnd::Exited(0));
+                break;
+            }
+            _ => {}
+        }
+    }
+    let direct = std::process::Command::new("sha256sum")
+        .stdin({
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("bytes");
+            std::fs::write(&path, &bytes).unwrap();
+            std::fs::File::open(path).unwrap()
+        })
+        .output()
+        .unwrap();
+    assert_eq!(printed, direct.stdout);
+}
+
+#[tokio::test]
+async fn a_guest_that_powers_itself_off_is_stopped_and_one_that_reboots_runs_again() {
+    let engine = Engine::sim().await.unwrap();
+    create(&engine, "box").await;
+    start(&engine, "box").await;
+    let run_before = engine.lookup("box").await.unwrap().runtime.run_id;
+    let _ = engine.exec_output("box", &sh("reboot")).await;
+    let again = async {
+        loop {
+            let vm = engine.show("box").await.unwrap();
+            let run = &vm.vm.runtime.run_id;
+            if vm.condition == Condition::Running && run.is_some() && *run != run_before {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), again)
+        .await
+        .expect("it runs again");
+
+    let _ = engine.exec_output("box", &sh("poweroff")).await;
+    becomes(&engine, "box", Condition::Stopped).await;
+    let reason = engine.show("box").await.unwrap().vm.runtime.stop_reason;
+    assert_eq!(reason.as_deref(), Some("the guest powered itself off"));
+}
+
+#[tokio::test]
+async fn a_stop_asks_the_guest_first_and_what_it_wrote_is_there_after_start() {
+    let engine = Engine::sim().await.unwrap();
+    create(&engine, "box").await;
+    start(&engine, "box").await;
+    engine
+        .exec_output("box", &sh("echo precious > /root/file"))
+        .await
+        .unwrap();
+    let StopOutcome::Stopped { by, .. } = engine.stop("box").await.unwrap() else {
+        panic!("it ran");
+    };
+    assert_eq!(by, StopRung::PoweredOff);
+    start(&engine, "box").await;
+    let output = engine
+        .exec_output("box", &sh("cat /root/file"))
+        .await
+        .unwrap();
+    assert_eq!(output.stdout, b"precious\n");
+}
+
+#[tokio::test]
+async fn a_command_in_a_vm_that_does_not_run_is_refused_with_the_next_step() {
+    let engine = Engine::sim().await.unwrap();
+    create(&engine, "box").await;
+    let error = engine.exec_output("box", &sh("true")).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotRunning);
+    assert_eq!(error.to_string(), "VM box is not running (created)");
+    assert_eq!(error.hint().unwrap(), "start it: banger vm start box");
 }

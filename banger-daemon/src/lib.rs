@@ -3,7 +3,8 @@
 //! - [`protocol`]: what the two sides say to each other; the whole contract.
 //! - [`client`]: calls a daemon, and starts one where none answers.
 //! - [`folders`]: where the two find each other.
-//! - `server` (feature of the same name): the daemon as a library over an engine.
+//! - `server` (feature of the same name): the daemon as a library over an engine; `settings`: its
+//!   configuration file.
 //!
 //! Without the feature `server` this crate does not contain the engine.
 
@@ -12,6 +13,8 @@ pub mod folders;
 pub mod protocol;
 #[cfg(feature = "server")]
 pub mod server;
+#[cfg(feature = "server")]
+pub mod settings;
 pub mod stream;
 
 mod line;

@@ -28,7 +28,7 @@ pub const MAX_LINE_BYTES: usize = 4 << 20;
 pub const MAX_ANSWER_BYTES: usize = 64 << 20;
 
 /// The status with which a daemon ends that finds its state folder in use by another.
-pub const STATUS_IN_USE: i32 = 3;
+pub const STATUS_IN_USE: u8 = 3;
 
 /// The notification that tells of a stage of a request at work.
 pub const PROGRESS: &str = "progress";

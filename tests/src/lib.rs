@@ -1,1 +1,45 @@
-//! Tests.
+//! What the tests share: the programs of this workspace, and a place for real VMs.
+
+mod real;
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Once;
+
+pub use real::{Rig, alone, why_not_real};
+
+/// Returns a program of this workspace, built with the profile of the running test.
+///
+/// Cargo builds a package's own programs for its tests, and no other package's: so this asks cargo once,
+/// which takes no time when `make test` has built them already.
+pub fn binary(name: &str) -> PathBuf {
+    static BUILD: Once = Once::new();
+    BUILD.call_once(|| {
+        let packages = [
+            "-p",
+            "banger-cli",
+            "-p",
+            "banger-daemon",
+            "-p",
+            "banger-examples",
+        ];
+        let built = Command::new(env!("CARGO"))
+            .args(["build", "--offline", "--quiet", "--bins"])
+            .args(packages)
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .status();
+        assert!(
+            built.is_ok_and(|status| status.success()),
+            "cargo build failed"
+        );
+    });
+    profile_dir().join(name)
+}
+
+/// `target/<profile>`: the running test is in `deps` below it.
+fn profile_dir() -> PathBuf {
+    let mut path = std::env::current_exe().unwrap_or_default();
+    path.pop();
+    path.pop();
+    path
+}

@@ -17,8 +17,8 @@ use tokio::sync::watch;
 
 use super::{
     BootId, CloneMethod, CpuFacts, Delivery, Detached, FileAct, FileFacts, FileLock, Host,
-    HostError, Moment, ProcessEnd, ProcessFacts, ProcessIdentity, Program, ProgramOutput, Signal,
-    files,
+    HostError, Moment, ProcessEnd, ProcessFacts, ProcessIdentity, ProcessSignal, Program,
+    ProgramOutput, files,
 };
 
 type Result<T> = std::result::Result<T, HostError>;
@@ -152,6 +152,13 @@ impl FakeHost {
             process.end.get_or_insert(end);
         }
         self.tell();
+    }
+
+    /// Ends a process without waking those who wait for its end, as if nobody watched it.
+    pub fn end_unnoticed(&self, pid: u32) {
+        if let Some(process) = self.inner().processes.get_mut(&pid) {
+            process.end.get_or_insert(ProcessEnd::Unknown);
+        }
     }
 
     /// Puts a process that is none of ours on the host, under a number of choice.
@@ -421,16 +428,16 @@ impl Host for FakeHost {
         })
     }
 
-    async fn signal(&self, process: &ProcessIdentity, signal: Signal) -> Result<Delivery> {
+    async fn signal(&self, process: &ProcessIdentity, signal: ProcessSignal) -> Result<Delivery> {
         let delivery = self.act(format!("signal {signal:?}"), || {
             let mut inner = self.inner();
             let Some(target) = inner.living(process) else {
                 return Ok(Delivery::AlreadyGone);
             };
             let end = match signal {
-                Signal::Term if target.ignores_term => return Ok(Delivery::Sent),
-                Signal::Term => ProcessEnd::Exited(0),
-                Signal::Kill => ProcessEnd::Signaled(9),
+                ProcessSignal::Term if target.ignores_term => return Ok(Delivery::Sent),
+                ProcessSignal::Term => ProcessEnd::Exited(0),
+                ProcessSignal::Kill => ProcessEnd::Signaled(9),
             };
             if let Some(target) = inner.processes.get_mut(&process.pid) {
                 target.end = Some(end);

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::engine::Engine;
 use crate::error::Error;
-use crate::host::Signal;
+use crate::host::ProcessSignal;
 use crate::lifecycle::StartOutcome;
 use crate::liveness::{Monitor, Verdict};
 use crate::progress::Progress;
@@ -148,7 +148,8 @@ impl Engine {
     async fn step_down(&self, vm: &VMRecord, monitor: &Monitor) -> Result<StopRung, Error> {
         let (inner, limits) = (&self.inner, &self.inner.config.limits);
         let asked = Instant::now();
-        if self.ask_to_power_off(vm).await
+        if !limits.power_off.is_zero()
+            && self.ask_to_power_off(vm).await
             && self
                 .ends_within(monitor, limits.power_off.saturating_sub(asked.elapsed()))
                 .await?
@@ -157,13 +158,14 @@ impl Engine {
         }
         let control = inner.live(&vm.id).and_then(|live| live.control());
         if let Some(control) = control
+            && !limits.ctrl_alt_del.is_zero()
             && control.press_ctrl_alt_del().await.is_ok()
             && self.ends_within(monitor, limits.ctrl_alt_del).await?
         {
             return Ok(StopRung::CtrlAltDel);
         }
         tracing::warn!(vm = %vm.name, "the guest does not end; terminating its monitor");
-        inner.liveness.signal(monitor, Signal::Term).await?;
+        inner.liveness.signal(monitor, ProcessSignal::Term).await?;
         if self.ends_within(monitor, limits.signal).await? {
             return Ok(StopRung::Terminated);
         }

@@ -19,11 +19,11 @@ use crate::network::Endpoint;
 
 /// What is called when a guest switches itself off: it is to end the process that stands for the VM's
 /// monitor. It runs on the engine's runtime and must not block.
-pub type OnPower = Arc<dyn Fn(VmId, PowerWord) + Send + Sync>;
+pub(crate) type OnPower = Arc<dyn Fn(VmId, PowerWord) + Send + Sync>;
 
 /// What a guest asked of its machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PowerWord {
+pub(crate) enum PowerWord {
     /// To switch itself off.
     Off,
     /// To start again.
@@ -31,7 +31,7 @@ pub enum PowerWord {
 }
 
 /// The transport `sim`.
-pub struct SimTransport {
+pub(crate) struct SimTransport {
     on_power: OnPower,
     guests: Mutex<HashMap<VmId, Slot>>,
     isolated: OnceCell<()>,
@@ -42,7 +42,7 @@ type Slot = Arc<OnceCell<Arc<Scratch>>>;
 
 impl SimTransport {
     /// Makes the transport. Dropping it, and the connections it made, ends the guests.
-    pub fn new(on_power: OnPower) -> Self {
+    pub(crate) fn new(on_power: OnPower) -> Self {
         SimTransport {
             on_power,
             guests: Mutex::default(),

@@ -62,7 +62,7 @@ pub async fn connect_or_start(places: &Places) -> Result<(Client, Reached), Clie
             && let Some(status) = running.try_wait().map_err(starting(places))?
         {
             child = None;
-            if status.code() != Some(STATUS_IN_USE) {
+            if status.code() != Some(STATUS_IN_USE.into()) {
                 return Err(ClientError::EndedStarting {
                     status,
                     tail: log.last_lines(20),

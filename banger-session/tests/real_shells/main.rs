@@ -4,4 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod exec;
+mod guest;
+mod session;
 mod shell;
+mod stdin_and_logs;

@@ -1,0 +1,30 @@
+# Everything that this project does, in words that say what they do. `make` lists them.
+
+CARGO ?= cargo
+export CARGO_TERM_COLOR ?= auto
+
+.PHONY: help setup build run test check bench
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: ## install what is missing (Debian packages)
+	@scripts/setup
+
+build: setup ## build the command and the daemon
+	$(CARGO) build --release -p banger-cli -p banger-daemon
+
+run: build ## boot a VM, run a command in it, delete it
+	PATH="$(CURDIR)/target/release:$$PATH" scripts/first-run
+
+check: ## format, lints and documentation, without running a test
+	$(CARGO) fmt --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --quiet
+
+test: setup check ## all tests, those that boot real VMs included
+	$(CARGO) build -p banger-cli -p banger-daemon
+	$(CARGO) build -p banger-examples --bins
+	$(CARGO) test --workspace
+
+bench: build ## cold boot and exec against bare equivalents, as ratios
+	scripts/bench

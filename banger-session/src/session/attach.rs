@@ -1,0 +1,139 @@
+//! Reading a session's logs and writing to its stdin for as long as a client
+//! stays.
+
+use super::dir::{SessionDir, file};
+use super::refusal::Refusal;
+use super::send::PIPE_BUF_BYTES;
+use super::shell::{FIRST, LIVES, SAME_BOOT, enter, open_stdin};
+use crate::mux::Stream;
+
+/// Furthest back that [`log_offset_command`] looks for a line, in bytes.
+const LINE_SEARCH_BYTES: u32 = 1 << 20;
+
+/// Writes the script that passes its standard input on to the session's
+/// stdin until either ends.
+///
+/// In pieces of at most [`PIPE_BUF_BYTES`], so that none is mixed with a
+/// small `send`. The end of its input is not the end of the session's stdin;
+/// that is [`close_stdin_script`](super::close_stdin_script). Refuses as
+/// [`send_command`](super::send_command) does.
+pub fn attach_input_command(dir: &SessionDir) -> Vec<u8> {
+    format!(
+        "{FIRST}{}{}exec dd bs={PIPE_BUF_BYTES} >&7 7>&- 2>/dev/null\n",
+        enter(dir),
+        open_stdin()
+    )
+    .into_bytes()
+}
+
+/// Writes the script that prints `stream`'s log from byte `offset` on and
+/// follows it to the session's end.
+///
+/// What it prints are exactly the log's bytes: whoever counts them can go on
+/// at the right place on another connection. After the monitor's end it
+/// notices within a second that nothing more will come. For [`Stream::Stdin`],
+/// which has no log, and for an unknown session it refuses with
+/// [`Refusal::NoSession`].
+pub fn attach_tail_command(dir: &SessionDir, stream: Stream, offset: u64) -> Vec<u8> {
+    let Some(log) = log_name(stream) else {
+        return no_log();
+    };
+    // tail counts from 1.
+    let from = offset.saturating_add(1);
+    format!(
+        r#"{FIRST}{LIVES}{enter}[ -e {log} ] || exit {no_session}
+{SAME_BOOT}first monitor_start_time; t=$v
+first monitor_pid
+if [ "$here" = same ] && lives "$v" "$t"; then
+  exec tail -c +{from} -f -s 0.2 --pid="$v" {log}
+fi
+exec tail -c +{from} {log}
+"#,
+        enter = enter(dir),
+        no_session = Refusal::NoSession.status(),
+    )
+    .into_bytes()
+}
+
+/// Writes the script that prints the last `lines` lines of `stream`'s log,
+/// or all of it.
+///
+/// Refuses with [`Refusal::NoSession`] as [`attach_tail_command`] does.
+pub fn log_tail_command(dir: &SessionDir, stream: Stream, lines: Option<u64>) -> Vec<u8> {
+    let Some(log) = log_name(stream) else {
+        return no_log();
+    };
+    let print = match lines {
+        Some(lines) => format!("tail -n {lines} {log}"),
+        None => format!("cat {log}"),
+    };
+    format!(
+        "{enter}[ -e {log} ] || exit {no_session}\nexec {print}\n",
+        enter = enter(dir),
+        no_session = Refusal::NoSession.status(),
+    )
+    .into_bytes()
+}
+
+/// Writes the script that prints at which byte the last `lines` lines of
+/// `stream`'s log begin, for [`attach_tail_command`] to follow from there.
+///
+/// It looks back 1 MiB at most; longer lines are begun in their middle.
+pub fn log_offset_command(dir: &SessionDir, stream: Stream, lines: u64) -> Vec<u8> {
+    let Some(log) = log_name(stream) else {
+        return no_log();
+    };
+    // The size is taken once: the log may grow between the lines.
+    format!(
+        r#"{enter}size=$(stat -c %s {log} 2>/dev/null) || exit {no_session}
+w=$size
+[ "$w" -le {LINE_SEARCH_BYTES} ] || w={LINE_SEARCH_BYTES}
+n=$(tail -c "+$((size - w + 1))" {log} | head -c "$w" | tail -n {lines} | wc -c)
+echo "$((size - n))"
+"#,
+        enter = enter(dir),
+        no_session = Refusal::NoSession.status(),
+    )
+    .into_bytes()
+}
+
+/// Reads what [`log_offset_command`] prints. `None` for anything else.
+pub fn parse_log_offset(output: &[u8]) -> Option<u64> {
+    let digits = output.strip_suffix(b"\n").unwrap_or(output);
+    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    std::str::from_utf8(digits).ok()?.parse().ok()
+}
+
+fn log_name(stream: Stream) -> Option<&'static str> {
+    match stream {
+        Stream::Stdin => None,
+        Stream::Stdout => Some(file::STDOUT_LOG),
+        Stream::Stderr => Some(file::STDERR_LOG),
+    }
+}
+
+fn no_log() -> Vec<u8> {
+    format!("exit {}\n", Refusal::NoSession.status()).into_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_offset_is_digits_and_nothing_else() {
+        assert_eq!(parse_log_offset(b"1048576\n"), Some(1_048_576));
+        for bad in [
+            b"".as_slice(),
+            b"\n",
+            b"-1\n",
+            b"+1",
+            b"1\n2\n",
+            b"99999999999999999999",
+        ] {
+            assert_eq!(parse_log_offset(bad), None, "{bad:?}");
+        }
+    }
+}

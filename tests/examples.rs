@@ -1,0 +1,58 @@
+//! Every example runs on the simulator, and says what its page promises.
+
+use std::path::Path;
+use std::process::Command;
+
+use banger_tests::binary;
+
+fn run(example: &str) -> String {
+    let output = Command::new(binary(example)).output().expect("it starts");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        output.status.success(),
+        "{text}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    text
+}
+
+#[test]
+fn one_vm_runs_a_command_and_shows_its_status() {
+    let text = run("one_vm");
+    assert!(text.contains("\nhello from "), "{text}");
+    assert!(text.contains("Exited(7)"), "{text}");
+    assert!(text.contains("the guest powered off"), "{text}");
+}
+
+#[test]
+fn many_vms_run_side_by_side_and_nothing_is_left() {
+    let text = run("many_vms");
+    for number in 1..=3 {
+        assert!(text.contains(&format!("many-{number} has ")), "{text}");
+    }
+    assert!(text.ends_with("left: 0 VMs\n"), "{text}");
+}
+
+#[test]
+fn crash_and_reopen_finds_the_vm_alive() {
+    let text = run("crash_and_reopen");
+    assert!(text.contains("kept (it runs)"), "{text}");
+    assert!(text.contains("still here, on "), "{text}");
+}
+
+#[test]
+fn every_example_is_tested_here() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples");
+    let here = include_str!("examples.rs");
+    for entry in std::fs::read_dir(folder).expect("the examples are there") {
+        let path = entry.expect("it can be listed").path();
+        if path.extension().is_some_and(|extension| extension == "rs") {
+            let name = path
+                .file_stem()
+                .expect("it has a name")
+                .to_string_lossy()
+                .into_owned();
+            assert!(here.contains(&format!("run(\"{name}\")")), "{name} is not");
+        }
+    }
+}
