@@ -20,7 +20,9 @@ use super::hangup::Hangup;
 use super::methods::Operation;
 use super::request::{self, Asked, Refused};
 use crate::line::{Line, LineReader};
-use crate::protocol::{MAX_LINE_BYTES, Notification, PROGRESS, ProgressParams, Response, RpcError};
+use crate::protocol::{
+    MAX_LINE_BYTES, METHODS, Notification, PROGRESS, ProgressParams, Response, RpcError,
+};
 use crate::stream::{StreamReader, StreamWriter};
 
 /// How many requests a client may have at work or unread; the next one is read when one is through.

@@ -20,7 +20,12 @@ impl Hangup {
         let copy = stream.as_fd().try_clone_to_owned()?;
         // epoll(7) reports EPOLLHUP whatever is asked for; what is asked for here never happens on a
         // Unix socket, so that no traffic wakes us.
-        let watched = AsyncFd::register_with_interest(copy, Interest::PRIORITY)?;
+        #[allow(
+            deprecated,
+            reason = "the constructor that takes its place is unsafe for the sake of types that may \
+                      close their descriptor; an OwnedFd does not, and there is no unsafe in here"
+        )]
+        let watched = AsyncFd::try_with_interest(copy, Interest::PRIORITY)?;
         Ok(Hangup { watched })
     }
 
