@@ -17,6 +17,14 @@ pub(crate) fn since(then: &str, now: Timestamp) -> String {
     }
 }
 
+/// A time (RFC 3339) without its fractions of a second, which nobody reads.
+pub(crate) fn to_the_second(time: &str) -> String {
+    match time.parse::<Timestamp>() {
+        Ok(time) => format!("{time:.0}"),
+        Err(_) => time.to_owned(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -35,5 +43,14 @@ mod tests {
         ] {
             assert_eq!(since(then, now), age, "{then}");
         }
+    }
+
+    #[test]
+    fn a_time_is_shown_to_the_second() {
+        assert_eq!(
+            to_the_second("2030-01-31T12:00:00.999Z"),
+            "2030-01-31T12:00:00Z"
+        );
+        assert_eq!(to_the_second("soon"), "soon");
     }
 }

@@ -30,8 +30,12 @@ impl<'a> Daemon<'a> {
         let places = Places {
             socket: folders.socket(),
             daemon_program: daemon_program(),
-            // It finds its folders as we did, in the environment that it inherits.
-            args: Vec::new(),
+            args: vec![
+                "--state".into(),
+                folders.state.clone().into(),
+                "--runtime".into(),
+                folders.runtime.clone().into(),
+            ],
             log: folders.log(),
         };
         let (client, reached) = client::connect_or_start(&places).await.map_err(told)?;

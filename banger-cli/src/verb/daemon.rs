@@ -5,6 +5,7 @@ use banger_daemon::protocol::{
 };
 use clap::Args;
 
+use crate::age::to_the_second;
 use crate::command_error::CommandError;
 use crate::daemon::Daemon;
 use crate::exit::ExitStatus;
@@ -105,7 +106,7 @@ fn described(status: &Status) -> String {
          running VMs:    {}\n",
         status.version,
         status.pid,
-        status.started_at,
+        to_the_second(&status.started_at),
         status.engine,
         status.state_dir.display(),
         status.runtime_dir.display(),

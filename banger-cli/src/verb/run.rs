@@ -161,19 +161,22 @@ async fn in_vm(
             false => "the daemon goes on starting the VM".to_owned(),
         })
         .await?;
-    let since = Instant::now();
-    let outcome = match work {
+    match work {
         Work::Streams => {
             let params = arguments.options.params(&vm.id, &arguments.command)?;
-            guest_command::stream(daemon, signals, params).await
+            let since = Instant::now();
+            let outcome = guest_command::stream(daemon, signals, params).await;
+            screen.progress().add("command", since.elapsed());
+            outcome
         }
         Work::Terminal { line } => {
             let access = daemon.call::<VmSsh>(VmParams { vm: vm.id.clone() }).await?;
-            run_ssh(&access, line.as_deref(), signals).await
+            let since = Instant::now();
+            let outcome = run_ssh(&access, line.as_deref(), signals).await;
+            screen.progress().add("command", since.elapsed());
+            outcome
         }
-    };
-    screen.progress().add("command", since.elapsed());
-    outcome
+    }
 }
 
 async fn delete(

@@ -5,6 +5,7 @@ use std::fmt::Display;
 use banger_daemon::protocol::{VmInfo, VmParams, VmShow};
 use clap::Args;
 
+use crate::age::to_the_second;
 use crate::command_error::CommandError;
 use crate::daemon::Daemon;
 use crate::exit::ExitStatus;
@@ -97,7 +98,7 @@ fn described(vm: &VmInfo) -> String {
     line("folder", &vm.vm_dir.display());
     line("console", &vm.console_log.display());
     line("control socket", &vm.api_socket.display());
-    line("created", &vm.created_at);
-    line("changed", &vm.updated_at);
+    line("created", &to_the_second(&vm.created_at));
+    line("changed", &to_the_second(&vm.updated_at));
     text
 }
