@@ -44,7 +44,7 @@ pub(crate) struct MachineArguments {
     #[arg(long, value_name = "SIZE")]
     disk_size: Option<Size>,
 
-    /// The network: auto, user, none
+    /// The network: auto, user or none
     #[arg(long, value_name = "NETWORK")]
     network: Option<String>,
 
@@ -52,11 +52,11 @@ pub(crate) struct MachineArguments {
     #[arg(long)]
     nat: bool,
 
-    /// The monitor: auto, qemu
+    /// The monitor: auto or qemu
     #[arg(long, value_name = "VMM")]
     vmm: Option<String>,
 
-    /// The root disk: auto, overlay, file
+    /// The root disk: auto, overlay or file
     #[arg(long, value_name = "DISK")]
     disk: Option<String>,
 
@@ -74,9 +74,9 @@ impl MachineArguments {
             vcpus: self.vcpu,
             memory_mib: self.memory.map(|size| size.mib),
             work_disk_mib: self.disk_size.map(|size| size.mib),
-            vmm: self.vmm.clone(),
-            disk: self.disk.clone(),
-            network: self.network.clone(),
+            vmm: chosen(self.vmm.as_deref()),
+            disk: chosen(self.disk.as_deref()),
+            network: chosen(self.network.as_deref()),
             nat: self.nat,
             ephemeral: false,
             labels: self
@@ -86,6 +86,11 @@ impl MachineArguments {
                 .collect(),
         }
     }
+}
+
+/// `auto` is what is picked if nothing is said.
+fn chosen(backend: Option<&str>) -> Option<String> {
+    backend.filter(|&name| name != "auto").map(str::to_owned)
 }
 
 /// Creates them one after the other and prints the name of each that is there then.

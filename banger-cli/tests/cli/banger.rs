@@ -25,12 +25,12 @@ pub(crate) struct Run {
 impl World {
     /// Without a daemon, and with none to start.
     pub(crate) fn new() -> Self {
-        World::with_daemon(Path::new("/no/such/bangerd"))
+        let scratch = tempfile::Builder::new().prefix("bcli-").tempdir().unwrap();
+        World::in_folder(scratch, Path::new("/no/such/bangerd"))
     }
 
-    /// Where `banger` starts this daemon.
-    pub(crate) fn with_daemon(daemon: &Path) -> Self {
-        let scratch = tempfile::Builder::new().prefix("bcli-").tempdir().unwrap();
+    /// In this folder, where `banger` starts this daemon.
+    pub(crate) fn in_folder(scratch: TempDir, daemon: &Path) -> Self {
         World {
             scratch,
             daemon: daemon.to_owned(),

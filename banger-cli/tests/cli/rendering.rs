@@ -126,45 +126,45 @@ fn show_describes_each_and_tells_of_those_that_are_not_there() {
     assert_snapshot!(world.banger(&["vm", "show", "box", "nobody", "other"]), @r#"
     status: 1
     ----- stdout -----
-    name:          box
-    id:            0123456789abcdef0123456789abcdef
-    state:         running
-    image:         debian
-    cpus:          2
-    memory:        1G
-    disk size:     1536M
-    monitor:       qemu
-    root disk:     overlay
-    network:       user, does not reach the internet
-    label:         team=blue
-    host name:     box.vm
-    address inside:10.0.2.15
-    ssh:           127.0.0.1:46519
-    process:       815
-    folder:        /var/lib/banger/vms/0123
-    console:       /var/lib/banger/vms/0123/console.log
-    control socket:/run/banger/0123/qmp.sock
-    created:       2130-01-31T12:00:00Z
-    changed:       2130-01-31T12:00:01Z
+    name:           box
+    id:             0123456789abcdef0123456789abcdef
+    state:          running
+    image:          debian
+    cpus:           2
+    memory:         1G
+    disk size:      1536M
+    monitor:        qemu
+    root disk:      overlay
+    network:        user, does not reach the internet
+    label:          team=blue
+    host name:      box.vm
+    address inside: 10.0.2.15
+    ssh:            127.0.0.1:46519
+    process:        815
+    folder:         /var/lib/banger/vms/0123
+    console:        /var/lib/banger/vms/0123/console.log
+    control socket: /run/banger/0123/qmp.sock
+    created:        2130-01-31T12:00:00Z
+    changed:        2130-01-31T12:00:01Z
 
-    name:          other
-    id:            0123456789abcdef0123456789abcdef
-    state:         stopped
-    stopped by:    the guest powered off
-    image:         debian
-    cpus:          2
-    memory:        1G
-    disk size:     1536M
-    monitor:       qemu
-    root disk:     overlay
-    network:       user, does not reach the internet
-    label:         team=blue
-    host name:     other.vm
-    folder:        /var/lib/banger/vms/0123
-    console:       /var/lib/banger/vms/0123/console.log
-    control socket:/run/banger/0123/qmp.sock
-    created:       2130-01-31T12:00:00Z
-    changed:       2130-01-31T12:00:01Z
+    name:           other
+    id:             0123456789abcdef0123456789abcdef
+    state:          stopped
+    ended:          the guest powered off
+    image:          debian
+    cpus:           2
+    memory:         1G
+    disk size:      1536M
+    monitor:        qemu
+    root disk:      overlay
+    network:        user, does not reach the internet
+    label:          team=blue
+    host name:      other.vm
+    folder:         /var/lib/banger/vms/0123
+    console:        /var/lib/banger/vms/0123/console.log
+    control socket: /run/banger/0123/qmp.sock
+    created:        2130-01-31T12:00:00Z
+    changed:        2130-01-31T12:00:01Z
     ----- stderr -----
     error: there is no VM "nobody"
     hint: banger vm list

@@ -109,9 +109,9 @@ fn a_start_that_fails_leaves_the_vm_and_says_so() {
     status: 125
     ----- stdout -----
     ----- stderr -----
-    box is still there; see how it is: banger vm show box
     error: cannot start VM box: vmm failed
     caused by: no KVM
+    hint: box is still there; see how it is: banger vm show box
     ");
     let ephemeral = world.banger(&["vm", "run", "--rm", "--", "true"]);
     assert_snapshot!(ephemeral, @"
@@ -143,9 +143,9 @@ fn run_ends_at_a_signal_while_the_vm_starts() {
     let status = child.wait().unwrap().code();
     assert_snapshot!(format!("status: {status:?}\n{rest}"), @"
     status: Some(130)
-    box is still there; see how it is: banger vm show box
     error: ended by SIGINT
-    hint: the daemon goes on starting it: banger vm show box
+    hint: the daemon goes on starting the VM
+    hint: box is still there; see how it is: banger vm show box
     ");
 }
 

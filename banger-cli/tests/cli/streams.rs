@@ -132,7 +132,7 @@ fn input_is_forwarded_and_its_end_too() {
         guest.exits(0);
     });
     // Every byte, more than any buffer, and no multiple of a chunk.
-    let input: Vec<u8> = (0..3_000_001_u32).map(|n| (n * 7 >> 3) as u8).collect();
+    let input: Vec<u8> = (0..3_000_001_u32).map(|n| ((n * 7) >> 3) as u8).collect();
     let run = world.banger_reads(&["vm", "exec", "box", "cat"], &input);
     assert_eq!(run.status, Some(0), "{}", run.stderr);
     assert!(run.stdout == input, "{} bytes came back", run.stdout.len());
@@ -183,14 +183,14 @@ fn a_command_that_ends_does_not_wait_for_our_input_to_end() {
 #[test]
 fn fifty_megabytes_come_out_whole() {
     let (world, _daemon) = world(|guest| {
-        let block: Vec<u8> = (0..1_000_000_u32).map(|n| (n * 31 >> 2) as u8).collect();
+        let block: Vec<u8> = (0..1_000_000_u32).map(|n| ((n * 31) >> 2) as u8).collect();
         for _ in 0..50 {
             guest.says(Stream::Stdout, &block);
         }
         guest.exits(0);
     });
     let run = world.banger(&["vm", "exec", "box", "cat", "big"]);
-    let block: Vec<u8> = (0..1_000_000_u32).map(|n| (n * 31 >> 2) as u8).collect();
+    let block: Vec<u8> = (0..1_000_000_u32).map(|n| ((n * 31) >> 2) as u8).collect();
     assert_eq!(run.stdout.len(), 50_000_000);
     assert!(run.stdout.chunks(1_000_000).all(|chunk| chunk == block));
 }
