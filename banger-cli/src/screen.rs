@@ -98,6 +98,11 @@ impl Screen {
         }
     }
 
+    /// Says what was asked for by a flag of its own, and so even if quiet.
+    pub(crate) fn asked_for(&self, text: impl Display) {
+        self.line(&text.to_string());
+    }
+
     /// Says what happens behind the scenes.
     pub(crate) fn whisper(&self, text: impl Display) {
         if self.talk == Talk::Verbose {

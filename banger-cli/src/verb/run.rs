@@ -84,9 +84,12 @@ pub(crate) async fn run(
 
     let outcome = in_vm(&vm, &work, arguments, &mut signals, &mut daemon, screen).await;
     let outcome = match (outcome, arguments.rm) {
-        (Ok(status), true) => delete(&vm, &mut signals, &mut daemon)
-            .await
-            .map(|()| status),
+        (Ok(status), true) => {
+            let since = Instant::now();
+            let deleted = delete(&vm, &mut signals, &mut daemon).await;
+            screen.progress().add("delete", since.elapsed());
+            deleted.map(|()| status)
+        }
         (Ok(status), false) => {
             screen.say(runs_on(&vm));
             Ok(status)
@@ -100,7 +103,7 @@ pub(crate) async fn run(
     };
     if arguments.explain {
         let text = explained(screen.progress().taken(), begun.elapsed());
-        screen.say(text);
+        screen.asked_for(text);
     }
     outcome
 }

@@ -96,6 +96,7 @@ fn explain_says_where_the_time_went() {
       vmm [TIME] ms
       boot [TIME] ms
       command [TIME] ms
+      delete [TIME] ms
       other [TIME] ms
       total [TIME] ms
     ");
