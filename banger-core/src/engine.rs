@@ -129,6 +129,7 @@ impl Engine {
                 _scratch: scratch,
             }),
         };
+        engine.inner.sweep_images().await?;
         let report = engine.reconcile().await?;
         Ok((engine, report))
     }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::disk::DiskError;
 use crate::handles::HandlesError;
 use crate::host::HostError;
-use crate::image::ImageError;
+use crate::image::{ImageError, SpecError};
 use crate::names::{ImageName, NameError, VmName};
 use crate::network::NetworkError;
 use crate::places::PlaceError;
@@ -156,6 +156,9 @@ pub enum Error {
     /// The engine is closing.
     #[error("the engine is closing")]
     Closing,
+    /// A word of an image's description was refused.
+    #[error(transparent)]
+    ImageSpec(#[from] SpecError),
     /// An image.
     #[error(transparent)]
     Image(#[from] ImageError),
@@ -217,9 +220,11 @@ impl Error {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Error::StateInUse { .. } => ErrorKind::InUse,
-            Error::Place(_) | Error::Name(_) | Error::OutOfRange { .. } | Error::Command(_) => {
-                ErrorKind::Invalid
-            }
+            Error::Place(_)
+            | Error::Name(_)
+            | Error::OutOfRange { .. }
+            | Error::ImageSpec(_)
+            | Error::Command(_) => ErrorKind::Invalid,
             Error::DamagedFile { .. } => ErrorKind::Damaged,
             Error::NoSuchVm { .. } | Error::NoSuchImage { .. } => ErrorKind::NotFound,
             Error::AmbiguousId { .. } => ErrorKind::Invalid,

@@ -73,7 +73,10 @@ pub use host::{
     FileFacts, FileLock, Host, HostError, LinuxHost, LinuxHostConfig, Moment, ProcessEnd,
     ProcessFacts, ProcessIdentity, ProcessSignal, Program, ProgramOutput,
 };
-pub use image::ImageError;
+pub use image::{
+    Capability, ImageError, ImageManifest, ImageSpec, Initrd, Kernel, KernelError, ManifestError,
+    Mirror, PackageName, Rootfs, SpecError, Suite,
+};
 pub use lifecycle::{CreateRequest, DeleteOutcome, StartOutcome, StopOutcome, StopRung};
 pub use liveness::{
     Condition, HostLiveness, Liveness, Monitor, ProcessHandle, Promise, VMState, Verdict,
