@@ -103,7 +103,7 @@ impl Engine {
                 tokio::select! {
                     // Both are cancel-safe: one waits on a pidfd, the other holds nothing but sockets.
                     connected = connect => connected?,
-                    end = inner.liveness.wait_end(&live.monitor) => {
+                    end = live.ended(&*inner.liveness) => {
                         let end = end.map_or_else(|error| error.to_string(), |end| end.to_string());
                         return Err(inner.ended_booting(vm, end).await);
                     }

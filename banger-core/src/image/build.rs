@@ -62,7 +62,11 @@ pub(crate) async fn build(
 }
 
 /// Removes what builds that were killed have left. No other build may be running on these folders.
-pub(crate) async fn sweep(host: &dyn Host, images: &Path, scratch: &Path) -> Result<usize, ImageError> {
+pub(crate) async fn sweep(
+    host: &dyn Host,
+    images: &Path,
+    scratch: &Path,
+) -> Result<usize, ImageError> {
     let mut swept = 0;
     for name in host.list_dir(images).await? {
         if let Some(id) = name.strip_prefix(NEW) {
@@ -172,6 +176,7 @@ impl Build<'_> {
         if output.success() {
             Ok(())
         } else {
+            tracing::debug!(output = %String::from_utf8_lossy(&output.stderr), "mmdebstrap failed");
             Err(refusal(self.spec, &self.scratch, &output))
         }
     }
@@ -396,7 +401,7 @@ mod tests {
         // Coreutils are there, mmdebstrap is not.
         let bin = scratch.parent().unwrap().join("bin");
         std::fs::create_dir(&bin).unwrap();
-        for program in ["chmod", "chown", "rm", "unshare", "newuidmap"] {
+        for program in ["chmod", "chown", "rm", "unshare", "newuidmap", "newgidmap"] {
             if let Some(path) = host().find_program(program).await {
                 std::os::unix::fs::symlink(path, bin.join(program)).unwrap();
             }

@@ -18,7 +18,7 @@ give_up() {
     while :; do /bin/busybox sleep 3600; done
 }
 
-say "init"
+say "starting"
 # The shell finds busybox's other programs by /proc/self/exe: before this line, and after
 # /proc has moved, they need busybox's own name.
 /bin/busybox mount -t proc -o nosuid,nodev,noexec proc /proc

@@ -2,6 +2,8 @@
 # kernel's parts out, into the folder $BANGER_OUT.
 set -eu
 tree=$1
+# The folder we were started in may be one that a subordinate id cannot return to.
+cd /
 rm -f "$tree"/etc/dpkg/dpkg.cfg.d/99mmdebstrap "$tree"/etc/apt/apt.conf.d/99mmdebstrap
 find "$tree/var/log" -type f -delete
 rm -rf "$tree"/var/lib/apt/lists/* "$tree"/var/cache/apt/*.bin "$tree"/var/cache/apt/archives/*.deb "$tree"/tmp/*

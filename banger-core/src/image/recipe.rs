@@ -159,11 +159,12 @@ const UNPACKED_NOT: [&str; 6] = [
     "path-include=/usr/share/doc/*/copyright",
 ];
 
-/// The scripts that mmdebstrap runs on the finished tree, in this order.
-const HOOKS: [&str; 3] = [
-    include_str!("kernel.sh"),
-    include_str!("trim.sh"),
-    include_str!("pack.sh"),
+/// The scripts that mmdebstrap runs on the finished tree, in this order. It gets each as a variable's
+/// name, because it repeats every hook in its messages.
+const HOOKS: [(&str, &str); 3] = [
+    ("BANGER_HOOK_KERNEL", include_str!("kernel.sh")),
+    ("BANGER_HOOK_TRIM", include_str!("trim.sh")),
+    ("BANGER_HOOK_PACK", include_str!("pack.sh")),
 ];
 
 /// The words for mmdebstrap.
@@ -188,7 +189,11 @@ pub(super) fn mmdebstrap_arguments(spec: &ImageSpec, privilege: Privilege) -> Ve
         "--dpkgopt=force-unsafe-io".into(),
     ];
     words.extend(UNPACKED_NOT.iter().map(|rule| format!("--dpkgopt={rule}")));
-    words.extend(HOOKS.iter().map(|hook| format!("--customize-hook={hook}")));
+    words.extend(
+        HOOKS
+            .iter()
+            .map(|(variable, _)| format!("--customize-hook=eval \"${variable}\"")),
+    );
     // The last hook has made the file system out of the tree: no archive of it is wanted.
     words.extend(["--skip=cleanup", "--format=null"].map(String::from));
     words.extend([spec.suite.to_string(), "-".into()]);
@@ -201,14 +206,16 @@ pub(super) fn environment(
     spec: &ImageSpec,
     scratch: &Path,
     out: &Path,
-) -> [(&'static str, String); 5] {
-    [
+) -> Vec<(&'static str, String)> {
+    let mut variables = vec![
         ("TMPDIR", scratch.to_string_lossy().into_owned()),
         ("BANGER_OUT", out.to_string_lossy().into_owned()),
         ("BANGER_KERNEL", KERNEL_PACKAGE.to_owned()),
         ("BANGER_MKE2FS", MKE2FS.to_owned()),
         ("BANGER_SIZE", format!("{}M", spec.size.0)),
-    ]
+    ];
+    variables.extend(HOOKS.map(|(variable, script)| (variable, script.to_owned())));
+    variables
 }
 
 #[cfg(test)]
@@ -247,7 +254,8 @@ mod tests {
 
     #[test]
     fn every_script_passes_the_shell_and_shellcheck() {
-        for script in HOOKS.into_iter().chain([INIT, IDENTITY]) {
+        let hooks = HOOKS.into_iter().map(|(_, script)| script);
+        for script in hooks.chain([INIT, IDENTITY]) {
             check("sh", &["-n"], script);
             // Files that exist only in the guest cannot be followed.
             check(

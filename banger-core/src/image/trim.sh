@@ -1,5 +1,5 @@
 # Runs in mmdebstrap, outside the tree: takes out of a Debian system what a microVM boots without.
-# docs/IMAGE.md lists it; `systemctl is-system-running` says `running` afterwards.
+# `systemctl is-system-running` says `running` afterwards.
 set -eu
 cd "$1"
 units=etc/systemd/system
@@ -17,7 +17,6 @@ done
 # Done by our init already, useless in a VM, or a clock of its own that wears the disk.
 for unit in \
     systemd-networkd.service systemd-networkd.socket systemd-networkd-wait-online.service \
-    systemd-logind.service \
     systemd-remount-fs.service systemd-machine-id-commit.service systemd-firstboot.service \
     systemd-random-seed.service systemd-sysusers.service systemd-tmpfiles-setup-dev.service \
     systemd-pstore.service systemd-repart.service \
@@ -33,8 +32,11 @@ for unit in \
     ln -sfn /dev/null "$units/$unit"
 done
 
-# Started by its socket when somebody asks.
-rm -f "$units/multi-user.target.wants/dbus.service" usr/lib/systemd/system/multi-user.target.wants/dbus.service
+# Started when somebody asks: the bus by its socket, logind by the bus (`poweroff`, `reboot` and
+# `loginctl` do; masked, it would make them complain).
+for service in dbus.service systemd-logind.service; do
+    rm -f "$units/multi-user.target.wants/$service" "usr/lib/systemd/system/multi-user.target.wants/$service"
+done
 
 # Only disks and network devices are waited for by anything here.
 mkdir "$units/systemd-udev-trigger.service.d"
