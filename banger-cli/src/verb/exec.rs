@@ -43,7 +43,7 @@ pub(crate) async fn exec(
         Way::Streams => {
             let params = options.params(&arguments.name, &arguments.command)?;
             let mut signals = Signals::catch()?;
-            let mut daemon = Daemon::open(screen).await?;
+            let mut daemon = signals.or(Daemon::open(screen), || None).await?;
             guest_command::stream(&mut daemon, &mut signals, params).await
         }
         Way::Terminal => {
