@@ -38,6 +38,7 @@ mod host;
 mod identity;
 mod image;
 mod images;
+mod inventory;
 mod lifecycle;
 mod liveness;
 mod lookup;
@@ -74,9 +75,14 @@ pub use host::{
     ProcessFacts, ProcessIdentity, ProcessSignal, Program, ProgramOutput,
 };
 pub use image::ImageError;
+pub use inventory::{
+    Coverage, Foreign, Grip, HostObject, Inventory, Looked, ObjectKind, Owner, Remedy, Removal,
+    RemovalLine, RemovalOutcome,
+};
 pub use lifecycle::{CreateRequest, DeleteOutcome, StartOutcome, StopOutcome, StopRung};
 pub use liveness::{
-    Condition, HostLiveness, Liveness, Monitor, ProcessHandle, Promise, VMState, Verdict,
+    Census, Condition, HostLiveness, Liveness, Monitor, ProcessHandle, Promise, Sighting, VMState,
+    Verdict,
 };
 pub use lookup::VmView;
 pub use names::{EngineId, ImageName, MAX_NAME, Mebibytes, NameError, RunId, VmId, VmName};

@@ -29,6 +29,9 @@ type Answer = Arc<dyn Fn(&Program) -> io::Result<ProgramOutput> + Send + Sync>;
 pub enum Crash {
     /// The call's effect has not happened.
     Before(usize),
+    /// The call has come half way: a write has left its temporary file, a tree is removed in part. One
+    /// that the system does in a single step has not happened.
+    During(usize),
     /// The call's effect has happened, and nobody learned of it.
     After(usize),
 }
@@ -44,6 +47,10 @@ pub struct FakeProcess {
     pub end: Option<ProcessEnd>,
     /// Whether SIGTERM leaves it unmoved.
     pub ignores_term: bool,
+    /// The TCP ports on which it listens.
+    pub ports: Vec<u16>,
+    /// Whether it is stopped (as by SIGSTOP): it answers nothing and heeds no signal but SIGKILL.
+    pub frozen: bool,
 }
 
 /// The fake. Share it by `Arc`.
@@ -59,11 +66,13 @@ struct Inner {
     processes: BTreeMap<u32, FakeProcess>,
     answers: BTreeMap<String, Answer>,
     calls: Vec<String>,
+    torn: Vec<usize>,
     crash: Option<Crash>,
     fault: Option<(usize, io::ErrorKind)>,
     dead: Option<String>,
     spawned_end_at_once: bool,
     spawned_ignore_term: bool,
+    spawned_freeze: bool,
     kvm: std::result::Result<(), String>,
 }
 
@@ -95,11 +104,13 @@ impl FakeHost {
                 processes: BTreeMap::new(),
                 answers,
                 calls: Vec::new(),
+                torn: Vec::new(),
                 crash: None,
                 fault: None,
                 dead: None,
                 spawned_end_at_once: false,
                 spawned_ignore_term: false,
+                spawned_freeze: false,
                 kvm: Err("a simulated host has no KVM".to_owned()),
             }),
             changed: watch::Sender::new(0),
@@ -109,14 +120,14 @@ impl FakeHost {
     /// Dies at a call from now on; every later call fails until [`FakeHost::revive`].
     pub fn die(&self, crash: Crash) {
         let mut inner = self.inner();
-        inner.calls.clear();
+        inner.forget_calls();
         inner.crash = Some(crash);
     }
 
     /// Lets the `n`th changing call from now on fail with an error, once.
     pub fn fail(&self, n: usize, kind: io::ErrorKind) {
         let mut inner = self.inner();
-        inner.calls.clear();
+        inner.forget_calls();
         inner.fault = Some((n, kind));
     }
 
@@ -126,7 +137,7 @@ impl FakeHost {
         inner.dead = None;
         inner.crash = None;
         inner.fault = None;
-        inner.calls.clear();
+        inner.forget_calls();
     }
 
     /// Says whether a [`Crash`] has come to pass.
@@ -137,6 +148,11 @@ impl FakeHost {
     /// Returns the changing calls since the last `die`, `fail` or `revive`.
     pub fn calls(&self) -> Vec<String> {
         self.inner().calls.clone()
+    }
+
+    /// Returns which of those calls are not done in a single step, counted from 1.
+    pub fn calls_in_steps(&self) -> Vec<usize> {
+        self.inner().torn.clone()
     }
 
     /// Returns the processes that live.
@@ -164,6 +180,49 @@ impl FakeHost {
     /// Puts a process that is none of ours on the host, under a number of choice.
     pub fn add_stranger(&self, pid: u32, command_line: &str) -> ProcessIdentity {
         self.inner().start(Some(pid), command_line.to_owned())
+    }
+
+    /// Stops a process: from now on it answers nothing.
+    pub fn freeze(&self, pid: u32) {
+        if let Some(process) = self.inner().processes.get_mut(&pid) {
+            process.frozen = true;
+        }
+    }
+
+    /// Lets a stopped process go on.
+    pub fn thaw(&self, pid: u32) {
+        if let Some(process) = self.inner().processes.get_mut(&pid) {
+            process.frozen = false;
+        }
+        self.tell();
+    }
+
+    /// Lets every process that is spawned from now on be stopped from its first instant (or run, again).
+    pub fn spawned_processes_freeze(&self, freeze: bool) {
+        self.inner().spawned_freeze = freeze;
+    }
+
+    /// Waits until no living process with this in its command line is stopped.
+    pub(crate) async fn answers(&self, token: &str) {
+        let mut changed = self.changed.subscribe();
+        loop {
+            let frozen =
+                |p: &FakeProcess| p.end.is_none() && p.frozen && p.command_line.contains(token);
+            if !self.inner().processes.values().any(frozen) {
+                return;
+            }
+            if changed.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Lets a process listen on a TCP port.
+    pub fn listen(&self, pid: u32, port: u16) {
+        if let Some(process) = self.inner().processes.get_mut(&pid) {
+            process.ports.push(port);
+            process.ports.sort_unstable();
+        }
     }
 
     /// Restarts the host: no process is left, the boot id changes.
@@ -206,12 +265,31 @@ impl FakeHost {
 
     /// Runs one changing call under the crash and fault plan.
     fn act<T>(&self, call: String, effect: impl FnOnce() -> Result<T>) -> Result<T> {
+        self.act_in_steps(call, None::<fn()>, effect)
+    }
+
+    /// Runs one changing call that can be cut short: `half` is what is then left.
+    fn act_in_steps<T>(
+        &self,
+        call: String,
+        half: Option<impl FnOnce()>,
+        effect: impl FnOnce() -> Result<T>,
+    ) -> Result<T> {
         let n = {
             let mut inner = self.inner();
             inner.alive()?;
             inner.calls.push(call.clone());
             let n = inner.calls.len();
+            if half.is_some() {
+                inner.torn.push(n);
+            }
             if inner.crash == Some(Crash::Before(n)) {
+                return Err(inner.die(call));
+            }
+            if inner.crash == Some(Crash::During(n)) {
+                if let Some(half) = half {
+                    half();
+                }
                 return Err(inner.die(call));
             }
             if let Some((at, kind)) = inner.fault
@@ -251,6 +329,11 @@ impl FakeHost {
 }
 
 impl Inner {
+    fn forget_calls(&mut self) {
+        self.calls.clear();
+        self.torn.clear();
+    }
+
     fn alive(&self) -> Result<()> {
         match &self.dead {
             None => Ok(()),
@@ -278,6 +361,8 @@ impl Inner {
             command_line,
             end: None,
             ignores_term: self.spawned_ignore_term,
+            ports: Vec::new(),
+            frozen: self.spawned_freeze,
         };
         self.processes.insert(pid, process);
         identity
@@ -321,11 +406,21 @@ impl Host for FakeHost {
     }
 
     async fn write_file(&self, path: &Path, contents: &[u8], mode: u32) -> Result<()> {
-        self.act(named("write", path), || files::write(path, contents, mode))
+        let half = || {
+            let _ = std::fs::write(files::aside(path), &contents[..contents.len() / 2]);
+        };
+        self.act_in_steps(named("write", path), Some(half), || {
+            files::write(path, contents, mode)
+        })
     }
 
     async fn create_dir(&self, path: &Path) -> Result<()> {
-        self.act(named("create folder", path), || files::create_dir(path))
+        let half = || {
+            let _ = path.parent().map(files::create_dir);
+        };
+        self.act_in_steps(named("create folder", path), Some(half), || {
+            files::create_dir(path)
+        })
     }
 
     async fn list_dir(&self, path: &Path) -> Result<Vec<String>> {
@@ -345,11 +440,23 @@ impl Host for FakeHost {
     }
 
     async fn remove_tree(&self, path: &Path) -> Result<()> {
-        self.act(named("remove folder", path), || files::remove_tree(path))
+        let half = || {
+            let names = files::list(path).unwrap_or_default();
+            for name in names.iter().take(names.len() / 2 + 1) {
+                let below = path.join(name);
+                let _ = std::fs::remove_file(&below).or_else(|_| std::fs::remove_dir_all(below));
+            }
+        };
+        self.act_in_steps(named("remove folder", path), Some(half), || {
+            files::remove_tree(path)
+        })
     }
 
     async fn grow_file(&self, path: &Path, bytes: u64) -> Result<()> {
-        self.act(named("grow", path), || files::grow(path, bytes))
+        let half = || {
+            let _ = files::grow(path, 0);
+        };
+        self.act_in_steps(named("grow", path), Some(half), || files::grow(path, bytes))
     }
 
     async fn truncate_file(&self, path: &Path, bytes: u64) -> Result<()> {
@@ -357,7 +464,11 @@ impl Host for FakeHost {
     }
 
     async fn clone_file(&self, from: &Path, to: &Path) -> Result<CloneMethod> {
-        self.act(named("clone to", to), || files::clone(from, to))
+        let half = || {
+            let whole = std::fs::read(from).unwrap_or_default();
+            let _ = std::fs::write(to, &whole[..whole.len() / 2]);
+        };
+        self.act_in_steps(named("clone to", to), Some(half), || files::clone(from, to))
     }
 
     async fn sync_dir(&self, path: &Path) -> Result<()> {
@@ -435,7 +546,9 @@ impl Host for FakeHost {
                 return Ok(Delivery::AlreadyGone);
             };
             let end = match signal {
-                ProcessSignal::Term if target.ignores_term => return Ok(Delivery::Sent),
+                ProcessSignal::Term if target.ignores_term || target.frozen => {
+                    return Ok(Delivery::Sent);
+                }
                 ProcessSignal::Term => ProcessEnd::Exited(0),
                 ProcessSignal::Kill => ProcessEnd::Signaled(9),
             };
@@ -464,6 +577,13 @@ impl Host for FakeHost {
         }
     }
 
+    async fn listening_ports(&self, process: &ProcessIdentity) -> Result<Vec<u16>> {
+        self.look(|inner| {
+            let process = inner.living(process);
+            process.map(|p| p.ports.clone()).unwrap_or_default()
+        })
+    }
+
     async fn connect_unix(&self, path: &Path, _timeout: Duration) -> Result<UnixStream> {
         Err(files::failed(FileAct::Connect, path)(
             io::ErrorKind::ConnectionRefused.into(),
@@ -477,7 +597,9 @@ impl Host for FakeHost {
                 inner.alive()?;
                 inner.calls.push(format!("database: {act}"));
                 let n = inner.calls.len();
-                if inner.crash == Some(Crash::Before(n)) {
+                if let Some(Crash::Before(at) | Crash::During(at)) = inner.crash
+                    && at == n
+                {
                     return Err(inner.die(act.to_owned()));
                 }
                 if let Some((at, kind)) = inner.fault

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Seek, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::{CloneMethod, FileAct, FileFacts, FileLock, HostError};
@@ -34,10 +34,7 @@ pub(super) fn read_tail(path: &Path, limit: u64) -> Result<Vec<u8>> {
 }
 
 pub(super) fn write(path: &Path, contents: &[u8], mode: u32) -> Result<()> {
-    // One name a target, not a random one: what a crash leaves behind is overwritten by the next write.
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".tmp");
-    let aside = path.with_file_name(name);
+    let aside = aside(path);
     let written = (|| -> io::Result<()> {
         remove_if_there(&aside)?;
         let mut file = OpenOptions::new()
@@ -53,6 +50,14 @@ pub(super) fn write(path: &Path, contents: &[u8], mode: u32) -> Result<()> {
         let _ = fs::remove_file(&aside);
         failed(FileAct::Write, path)(error)
     })
+}
+
+/// Where a file is written before it is renamed. One name a target, not a random one: what a crash leaves
+/// behind is overwritten by the next write.
+pub(super) fn aside(path: &Path) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".tmp");
+    path.with_file_name(name)
 }
 
 pub(super) fn create_dir(path: &Path) -> Result<()> {
@@ -85,6 +90,7 @@ pub(super) fn stat(path: &Path) -> Result<Option<FileFacts>> {
     match fs::metadata(path) {
         Ok(facts) => Ok(Some(FileFacts {
             is_dir: facts.is_dir(),
+            is_socket: facts.file_type().is_socket(),
             bytes: facts.len(),
             allocated_bytes: facts.blocks() * 512,
         })),

@@ -12,7 +12,7 @@ use super::{
     HostError, Moment, ProcessEnd, ProcessFacts, ProcessIdentity, ProcessSignal, Program,
     ProgramOutput,
 };
-use super::{files, process, tsc};
+use super::{files, ports, process, tsc};
 
 /// What a [`LinuxHost`] takes from the process that it is a guest in, which it never asks by itself.
 #[derive(Clone, Debug)]
@@ -178,6 +178,10 @@ impl Host for LinuxHost {
 
     async fn wait_end(&self, process: &ProcessIdentity) -> Result<ProcessEnd, HostError> {
         process::wait_end(process).await
+    }
+
+    async fn listening_ports(&self, process: &ProcessIdentity) -> Result<Vec<u16>, HostError> {
+        ports::listening(process)
     }
 
     async fn connect_unix(&self, path: &Path, timeout: Duration) -> Result<UnixStream, HostError> {

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use crate::disk::{Access, BlockFormat, BlockSource};
 use crate::engine::{Engine, Inner, random};
 use crate::error::Error;
-use crate::handles::{VMHandles, remove_handles_file, write_handles_file};
+use crate::handles::{VMHandles, write_handles_file};
 use crate::host::ProcessSignal;
 use crate::identity::{client_key, read_identity};
 use crate::image::{GuestNetwork, Identity, identity_archive};
@@ -452,9 +452,7 @@ impl Inner {
             runtime.last_error = Some(text.to_owned())
         })
         .await?;
-        remove_handles_file(self.host(), &vm.runtime.vm_dir).await?;
-        self.cache.clear(&vm.id);
-        Ok(())
+        self.forget_handles(vm).await
     }
 
     /// Kills a monitor that was judged alive and waits until it is gone.

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::engine::Engine;
 use crate::error::Error;
+use crate::guest::Asker;
 use crate::host::ProcessSignal;
 use crate::lifecycle::StartOutcome;
 use crate::liveness::{Monitor, Verdict};
@@ -182,7 +183,7 @@ impl Engine {
             return false;
         }
         let ask = async {
-            let connection = self.connection(vm, ANSWER).await?;
+            let connection = self.connection_as(vm, ANSWER, Asker::HasTheTurn).await?;
             let process = connection.run(POWER_OFF).await?;
             // Its end may never be told: the guest is going down.
             let _ = tokio::time::timeout(ANSWER, process.end).await;

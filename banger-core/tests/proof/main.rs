@@ -1,0 +1,11 @@
+//! Proofs on the simulator: that nothing is leaked, that engines leave each other alone, that a frozen
+//! monitor holds nobody up, and that reconcile may run while verbs are at work.
+
+#![allow(missing_docs)]
+
+mod at_work;
+mod frozen;
+mod inventory;
+mod promises;
+mod rig;
+mod two_engines;
