@@ -25,7 +25,7 @@ use tokio::net::UnixStream;
 use crate::names::Mebibytes;
 
 pub use error::{FileAct, HostError};
-pub use fake::{Crash, FakeHost, FakeProcess};
+pub use fake::{Crash, FakeHost, FakeProcess, Fault};
 pub use linux::{LinuxHost, LinuxHostConfig};
 pub(crate) use scratch::{Scratch, ScratchEnd, ScratchError, ScratchPlan, ScratchProcess};
 

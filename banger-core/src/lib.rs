@@ -70,8 +70,8 @@ pub use handles::{
     write_handles_file,
 };
 pub use host::{
-    BootId, CloneMethod, CpuFacts, Crash, Delivery, Detached, FakeHost, FakeProcess, FileAct,
-    FileFacts, FileLock, Host, HostError, LinuxHost, LinuxHostConfig, Moment, ProcessEnd,
+    BootId, CloneMethod, CpuFacts, Crash, Delivery, Detached, FakeHost, FakeProcess, Fault,
+    FileAct, FileFacts, FileLock, Host, HostError, LinuxHost, LinuxHostConfig, Moment, ProcessEnd,
     ProcessFacts, ProcessIdentity, ProcessSignal, Program, ProgramOutput,
 };
 pub use image::ImageError;

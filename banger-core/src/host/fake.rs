@@ -4,6 +4,8 @@
 //! It outlives the engine that uses it, as a real host does: drop the engine, [`FakeHost::revive`],
 //! open a new one over the same host, and see what it makes of what was left.
 
+mod plan;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
@@ -21,20 +23,11 @@ use super::{
     ProgramOutput, files,
 };
 
+pub use plan::{Crash, Fault};
+use plan::{Needs, Plan, Way};
+
 type Result<T> = std::result::Result<T, HostError>;
 type Answer = Arc<dyn Fn(&Program) -> io::Result<ProgramOutput> + Send + Sync>;
-
-/// When the host dies. Calls are counted from 1, and only those that change something count.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Crash {
-    /// The call's effect has not happened.
-    Before(usize),
-    /// The call has come half way: a write has left its temporary file, a tree is removed in part. One
-    /// that the system does in a single step has not happened.
-    During(usize),
-    /// The call's effect has happened, and nobody learned of it.
-    After(usize),
-}
 
 /// A process of a fake host.
 #[derive(Clone, Debug)]
@@ -51,6 +44,8 @@ pub struct FakeProcess {
     pub ports: Vec<u16>,
     /// Whether it is stopped (as by SIGSTOP): it answers nothing and heeds no signal but SIGKILL.
     pub frozen: bool,
+    /// Whether those who wait for its end never learn of it.
+    pub unnoticed: bool,
 }
 
 /// The fake. Share it by `Arc`.
@@ -65,11 +60,7 @@ struct Inner {
     ticks: u64,
     processes: BTreeMap<u32, FakeProcess>,
     answers: BTreeMap<String, Answer>,
-    calls: Vec<String>,
-    torn: Vec<usize>,
-    crash: Option<Crash>,
-    fault: Option<(usize, io::ErrorKind)>,
-    dead: Option<String>,
+    plan: Plan,
     spawned_end_at_once: bool,
     spawned_ignore_term: bool,
     spawned_freeze: bool,
@@ -103,11 +94,7 @@ impl FakeHost {
                 ticks: 1,
                 processes: BTreeMap::new(),
                 answers,
-                calls: Vec::new(),
-                torn: Vec::new(),
-                crash: None,
-                fault: None,
-                dead: None,
+                plan: Plan::default(),
                 spawned_end_at_once: false,
                 spawned_ignore_term: false,
                 spawned_freeze: false,
@@ -119,40 +106,33 @@ impl FakeHost {
 
     /// Dies at a call from now on; every later call fails until [`FakeHost::revive`].
     pub fn die(&self, crash: Crash) {
-        let mut inner = self.inner();
-        inner.forget_calls();
-        inner.crash = Some(crash);
+        self.inner().plan.anew(Some(crash), None);
     }
 
-    /// Lets the `n`th changing call from now on fail with an error, once.
-    pub fn fail(&self, n: usize, kind: io::ErrorKind) {
-        let mut inner = self.inner();
-        inner.forget_calls();
-        inner.fault = Some((n, kind));
+    /// Lets calls fail from now on, counted anew, until [`FakeHost::revive`].
+    pub fn fail(&self, fault: Fault) {
+        self.inner().plan.anew(None, Some(fault));
     }
 
-    /// Brings a dead host back, as a new process would find it: what ran runs, what was written is there.
+    /// Brings a dead or failing host back, as a new process would find it: what ran runs, what was
+    /// written is there.
     pub fn revive(&self) {
-        let mut inner = self.inner();
-        inner.dead = None;
-        inner.crash = None;
-        inner.fault = None;
-        inner.forget_calls();
+        self.inner().plan = Plan::default();
     }
 
     /// Says whether a [`Crash`] has come to pass.
     pub fn is_dead(&self) -> bool {
-        self.inner().dead.is_some()
+        self.inner().plan.dead.is_some()
     }
 
     /// Returns the changing calls since the last `die`, `fail` or `revive`.
     pub fn calls(&self) -> Vec<String> {
-        self.inner().calls.clone()
+        self.inner().plan.calls.clone()
     }
 
     /// Returns which of those calls are not done in a single step, counted from 1.
     pub fn calls_in_steps(&self) -> Vec<usize> {
-        self.inner().torn.clone()
+        self.inner().plan.in_steps.clone()
     }
 
     /// Returns the processes that live.
@@ -170,9 +150,10 @@ impl FakeHost {
         self.tell();
     }
 
-    /// Ends a process without waking those who wait for its end, as if nobody watched it.
+    /// Ends a process without ever telling those who wait for its end, as if nobody watched it.
     pub fn end_unnoticed(&self, pid: u32) {
         if let Some(process) = self.inner().processes.get_mut(&pid) {
+            process.unnoticed = true;
             process.end.get_or_insert(ProcessEnd::Unknown);
         }
     }
@@ -263,58 +244,34 @@ impl FakeHost {
         self.inner().kvm = kvm;
     }
 
-    /// Runs one changing call under the crash and fault plan.
-    fn act<T>(&self, call: String, effect: impl FnOnce() -> Result<T>) -> Result<T> {
-        self.act_in_steps(call, None::<fn()>, effect)
+    /// Runs one changing call, which the system does in a single step, under the plan.
+    fn act<T>(&self, needs: Needs, call: String, effect: impl FnOnce() -> Result<T>) -> Result<T> {
+        self.act_in_steps(needs, call, None::<fn()>, effect)
     }
 
     /// Runs one changing call that can be cut short: `half` is what is then left.
     fn act_in_steps<T>(
         &self,
+        needs: Needs,
         call: String,
         half: Option<impl FnOnce()>,
         effect: impl FnOnce() -> Result<T>,
     ) -> Result<T> {
-        let n = {
-            let mut inner = self.inner();
-            inner.alive()?;
-            inner.calls.push(call.clone());
-            let n = inner.calls.len();
-            if half.is_some() {
-                inner.torn.push(n);
+        let way = self.inner().plan.begin(&call, needs, half.is_some())?;
+        let Way::Whole(n) = way else {
+            if let Some(half) = half {
+                half();
             }
-            if inner.crash == Some(Crash::Before(n)) {
-                return Err(inner.die(call));
-            }
-            if inner.crash == Some(Crash::During(n)) {
-                if let Some(half) = half {
-                    half();
-                }
-                return Err(inner.die(call));
-            }
-            if let Some((at, kind)) = inner.fault
-                && at == n
-            {
-                inner.fault = None;
-                return Err(HostError::File {
-                    act: FileAct::Write,
-                    path: PathBuf::from(call),
-                    source: kind.into(),
-                });
-            }
-            n
+            return Err(HostError::Died { call });
         };
         let done = effect();
-        let mut inner = self.inner();
-        if inner.crash == Some(Crash::After(n)) {
-            return Err(inner.die(call));
-        }
+        self.inner().plan.end(n, &call)?;
         done
     }
 
     fn look<T>(&self, look: impl FnOnce(&mut Inner) -> T) -> Result<T> {
         let mut inner = self.inner();
-        inner.alive()?;
+        inner.plan.alive()?;
         Ok(look(&mut inner))
     }
 
@@ -329,23 +286,6 @@ impl FakeHost {
 }
 
 impl Inner {
-    fn forget_calls(&mut self) {
-        self.calls.clear();
-        self.torn.clear();
-    }
-
-    fn alive(&self) -> Result<()> {
-        match &self.dead {
-            None => Ok(()),
-            Some(call) => Err(HostError::Died { call: call.clone() }),
-        }
-    }
-
-    fn die(&mut self, call: String) -> HostError {
-        self.dead = Some(call.clone());
-        HostError::Died { call }
-    }
-
     fn start(&mut self, pid: Option<u32>, command_line: String) -> ProcessIdentity {
         let pid = pid.unwrap_or_else(|| {
             self.next_pid += 1;
@@ -363,6 +303,7 @@ impl Inner {
             ignores_term: self.spawned_ignore_term,
             ports: Vec::new(),
             frozen: self.spawned_freeze,
+            unnoticed: false,
         };
         self.processes.insert(pid, process);
         identity
@@ -409,7 +350,7 @@ impl Host for FakeHost {
         let half = || {
             let _ = std::fs::write(files::aside(path), &contents[..contents.len() / 2]);
         };
-        self.act_in_steps(named("write", path), Some(half), || {
+        self.act_in_steps(Needs::Room, named("write", path), Some(half), || {
             files::write(path, contents, mode)
         })
     }
@@ -418,9 +359,12 @@ impl Host for FakeHost {
         let half = || {
             let _ = path.parent().map(files::create_dir);
         };
-        self.act_in_steps(named("create folder", path), Some(half), || {
-            files::create_dir(path)
-        })
+        self.act_in_steps(
+            Needs::Room,
+            named("create folder", path),
+            Some(half),
+            || files::create_dir(path),
+        )
     }
 
     async fn list_dir(&self, path: &Path) -> Result<Vec<String>> {
@@ -432,11 +376,15 @@ impl Host for FakeHost {
     }
 
     async fn rename(&self, from: &Path, to: &Path) -> Result<()> {
-        self.act(named("rename to", to), || files::rename(from, to))
+        self.act(Needs::Change, named("rename to", to), || {
+            files::rename(from, to)
+        })
     }
 
     async fn remove_file(&self, path: &Path) -> Result<()> {
-        self.act(named("remove", path), || files::remove_file(path))
+        self.act(Needs::Change, named("remove", path), || {
+            files::remove_file(path)
+        })
     }
 
     async fn remove_tree(&self, path: &Path) -> Result<()> {
@@ -447,20 +395,27 @@ impl Host for FakeHost {
                 let _ = std::fs::remove_file(&below).or_else(|_| std::fs::remove_dir_all(below));
             }
         };
-        self.act_in_steps(named("remove folder", path), Some(half), || {
-            files::remove_tree(path)
-        })
+        self.act_in_steps(
+            Needs::Change,
+            named("remove folder", path),
+            Some(half),
+            || files::remove_tree(path),
+        )
     }
 
     async fn grow_file(&self, path: &Path, bytes: u64) -> Result<()> {
         let half = || {
             let _ = files::grow(path, 0);
         };
-        self.act_in_steps(named("grow", path), Some(half), || files::grow(path, bytes))
+        self.act_in_steps(Needs::Room, named("grow", path), Some(half), || {
+            files::grow(path, bytes)
+        })
     }
 
     async fn truncate_file(&self, path: &Path, bytes: u64) -> Result<()> {
-        self.act(named("truncate", path), || files::truncate(path, bytes))
+        self.act(Needs::Change, named("truncate", path), || {
+            files::truncate(path, bytes)
+        })
     }
 
     async fn clone_file(&self, from: &Path, to: &Path) -> Result<CloneMethod> {
@@ -468,11 +423,13 @@ impl Host for FakeHost {
             let whole = std::fs::read(from).unwrap_or_default();
             let _ = std::fs::write(to, &whole[..whole.len() / 2]);
         };
-        self.act_in_steps(named("clone to", to), Some(half), || files::clone(from, to))
+        self.act_in_steps(Needs::Room, named("clone to", to), Some(half), || {
+            files::clone(from, to)
+        })
     }
 
     async fn sync_dir(&self, path: &Path) -> Result<()> {
-        self.act(named("sync", path), || files::sync_dir(path))
+        self.act(Needs::Change, named("sync", path), || files::sync_dir(path))
     }
 
     async fn lock_file(&self, path: &Path) -> Result<Option<FileLock>> {
@@ -496,7 +453,7 @@ impl Host for FakeHost {
                 searched: "/fake/bin".to_owned(),
             });
         };
-        self.act(format!("run {name}"), || {
+        self.act(Needs::Room, format!("run {name}"), || {
             answer(program).map_err(|source| HostError::StartProgram {
                 program: name.clone(),
                 source,
@@ -505,7 +462,7 @@ impl Host for FakeHost {
     }
 
     async fn spawn(&self, detached: &Detached) -> Result<ProcessIdentity> {
-        self.act(format!("spawn {}", detached.program), || {
+        self.act(Needs::Room, format!("spawn {}", detached.program), || {
             let arguments = detached.arguments.iter().map(|a| a.to_string_lossy());
             let command_line = std::iter::once(detached.program.as_str().into())
                 .chain(arguments)
@@ -540,7 +497,7 @@ impl Host for FakeHost {
     }
 
     async fn signal(&self, process: &ProcessIdentity, signal: ProcessSignal) -> Result<Delivery> {
-        let delivery = self.act(format!("signal {signal:?}"), || {
+        let delivery = self.act(Needs::Nothing, format!("signal {signal:?}"), || {
             let mut inner = self.inner();
             let Some(target) = inner.living(process) else {
                 return Ok(Delivery::AlreadyGone);
@@ -565,6 +522,7 @@ impl Host for FakeHost {
         let mut changed = self.changed.subscribe();
         loop {
             let end = self.look(|inner| match inner.processes.get(&process.pid) {
+                Some(known) if known.identity == *process && known.unnoticed => None,
                 Some(known) if known.identity == *process => known.end.clone(),
                 _ => Some(ProcessEnd::Unknown),
             })?;
@@ -591,37 +549,16 @@ impl Host for FakeHost {
     }
 
     fn witness(&self, act: &'static str, moment: Moment) -> Result<()> {
+        let plan = &mut self.inner().plan;
         match moment {
             Moment::Before => {
-                let mut inner = self.inner();
-                inner.alive()?;
-                inner.calls.push(format!("database: {act}"));
-                let n = inner.calls.len();
-                if let Some(Crash::Before(at) | Crash::During(at)) = inner.crash
-                    && at == n
-                {
-                    return Err(inner.die(act.to_owned()));
-                }
-                if let Some((at, kind)) = inner.fault
-                    && at == n
-                {
-                    inner.fault = None;
-                    return Err(HostError::File {
-                        act: FileAct::Write,
-                        path: PathBuf::from("the database"),
-                        source: kind.into(),
-                    });
-                }
-                Ok(())
+                let call = format!("database: {act}");
+                plan.begin(&call, Needs::Room, false).map(drop)
             }
             Moment::After => {
-                let mut inner = self.inner();
-                inner.alive()?;
-                let n = inner.calls.len();
-                match inner.crash {
-                    Some(Crash::After(at)) if at == n => Err(inner.die(act.to_owned())),
-                    _ => Ok(()),
-                }
+                plan.alive()?;
+                let n = plan.calls.len();
+                plan.end(n, act)
             }
         }
     }
