@@ -18,9 +18,9 @@ use tokio::net::UnixStream;
 use tokio::sync::watch;
 
 use super::{
-    BootId, CloneMethod, CpuFacts, Delivery, Detached, FileAct, FileFacts, FileLock, Host,
-    HostError, Moment, ProcessEnd, ProcessFacts, ProcessIdentity, ProcessSignal, Program,
-    ProgramOutput, files,
+    BootId, CloneMethod, CpuFacts, Delivery, Detached, FileFacts, FileLock, Host, HostError,
+    Moment, ProcessEnd, ProcessFacts, ProcessIdentity, ProcessSignal, Program, ProgramOutput,
+    files,
 };
 
 pub use plan::{Crash, Fault};
@@ -46,6 +46,8 @@ pub struct FakeProcess {
     pub frozen: bool,
     /// Whether those who wait for its end never learn of it.
     pub unnoticed: bool,
+    /// Whether nobody will be told how it ended: somebody has been, or its parent is gone.
+    pub reaped: bool,
 }
 
 /// The fake. Share it by `Arc`.
@@ -114,10 +116,14 @@ impl FakeHost {
         self.inner().plan.anew(None, Some(fault));
     }
 
-    /// Brings a dead or failing host back, as a new process would find it: what ran runs, what was
-    /// written is there.
+    /// Brings a dead or failing host back, as a new process would find it: what ran runs, and is nobody's
+    /// child; what was written is there.
     pub fn revive(&self) {
-        self.inner().plan = Plan::default();
+        let mut inner = self.inner();
+        inner.plan = Plan::default();
+        for process in inner.processes.values_mut() {
+            process.reaped = true;
+        }
     }
 
     /// Says whether a [`Crash`] has come to pass.
@@ -285,6 +291,17 @@ impl FakeHost {
     }
 }
 
+impl FakeProcess {
+    /// Returns how it ended, once: a real host tells its parent, and nobody else.
+    fn reap(&mut self) -> Option<ProcessEnd> {
+        let end = self.end.clone()?;
+        match std::mem::replace(&mut self.reaped, true) {
+            false => Some(end),
+            true => Some(ProcessEnd::Unknown),
+        }
+    }
+}
+
 impl Inner {
     fn start(&mut self, pid: Option<u32>, command_line: String) -> ProcessIdentity {
         let pid = pid.unwrap_or_else(|| {
@@ -304,6 +321,7 @@ impl Inner {
             ports: Vec::new(),
             frozen: self.spawned_freeze,
             unnoticed: false,
+            reaped: false,
         };
         self.processes.insert(pid, process);
         identity
@@ -462,7 +480,15 @@ impl Host for FakeHost {
     }
 
     async fn spawn(&self, detached: &Detached) -> Result<ProcessIdentity> {
+        self.look(|_| ())?;
+        if self.find_program(&detached.program).await.is_none() {
+            return Err(HostError::ProgramMissing {
+                program: detached.program.clone(),
+                searched: "/fake/bin".to_owned(),
+            });
+        }
         self.act(Needs::Room, format!("spawn {}", detached.program), || {
+            files::append(&detached.log)?;
             let arguments = detached.arguments.iter().map(|a| a.to_string_lossy());
             let command_line = std::iter::once(detached.program.as_str().into())
                 .chain(arguments)
@@ -521,9 +547,9 @@ impl Host for FakeHost {
     async fn wait_end(&self, process: &ProcessIdentity) -> Result<ProcessEnd> {
         let mut changed = self.changed.subscribe();
         loop {
-            let end = self.look(|inner| match inner.processes.get(&process.pid) {
+            let end = self.look(|inner| match inner.processes.get_mut(&process.pid) {
                 Some(known) if known.identity == *process && known.unnoticed => None,
-                Some(known) if known.identity == *process => known.end.clone(),
+                Some(known) if known.identity == *process => known.reap(),
                 _ => Some(ProcessEnd::Unknown),
             })?;
             if let Some(end) = end {
@@ -542,10 +568,9 @@ impl Host for FakeHost {
         })
     }
 
-    async fn connect_unix(&self, path: &Path, _timeout: Duration) -> Result<UnixStream> {
-        Err(files::failed(FileAct::Connect, path)(
-            io::ErrorKind::ConnectionRefused.into(),
-        ))
+    async fn connect_unix(&self, path: &Path, timeout: Duration) -> Result<UnixStream> {
+        // Its files are real, and so are sockets among them.
+        files::connect(path, timeout).await
     }
 
     fn witness(&self, act: &'static str, moment: Moment) -> Result<()> {

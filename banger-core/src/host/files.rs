@@ -4,6 +4,9 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::net::UnixStream;
 
 use super::{CloneMethod, FileAct, FileFacts, FileLock, HostError};
 
@@ -140,12 +143,13 @@ pub(super) fn truncate(path: &Path, bytes: u64) -> Result<()> {
 
 pub(super) fn clone(from: &Path, to: &Path) -> Result<CloneMethod> {
     let source = File::open(from).map_err(failed(FileAct::Read, from))?;
+    let target = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(to)
+        .map_err(failed(FileAct::Copy, to))?;
     let copy = || -> io::Result<CloneMethod> {
-        let target = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(to)?;
         if rustix::fs::ioctl_ficlone(&target, &source).is_ok() {
             return Ok(CloneMethod::Reflink);
         }
@@ -184,6 +188,26 @@ pub(super) fn lock(path: &Path) -> Result<Option<FileLock>> {
         Ok(()) => Ok(Some(FileLock(Some(file)))),
         Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
         Err(error) => Err(failed(FileAct::Lock, path)(error.into())),
+    }
+}
+
+/// Opens a file for a program that writes its output there, behind what is in it.
+pub(super) fn append(path: &Path) -> Result<File> {
+    OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .open(path)
+        .map_err(failed(FileAct::Write, path))
+}
+
+pub(super) async fn connect(path: &Path, timeout: Duration) -> Result<UnixStream> {
+    match tokio::time::timeout(timeout, UnixStream::connect(path)).await {
+        Ok(connected) => connected.map_err(failed(FileAct::Connect, path)),
+        Err(_) => Err(HostError::ConnectTimeout {
+            path: path.to_owned(),
+            limit: timeout,
+        }),
     }
 }
 

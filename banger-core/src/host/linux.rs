@@ -8,9 +8,8 @@ use tokio::net::UnixStream;
 
 use super::program::Surroundings;
 use super::{
-    BootId, CloneMethod, CpuFacts, Delivery, Detached, FileAct, FileFacts, FileLock, Host,
-    HostError, Moment, ProcessEnd, ProcessFacts, ProcessIdentity, ProcessSignal, Program,
-    ProgramOutput,
+    BootId, CloneMethod, CpuFacts, Delivery, Detached, FileFacts, FileLock, Host, HostError,
+    Moment, ProcessEnd, ProcessFacts, ProcessIdentity, ProcessSignal, Program, ProgramOutput,
 };
 use super::{files, ports, process, tsc};
 
@@ -185,13 +184,7 @@ impl Host for LinuxHost {
     }
 
     async fn connect_unix(&self, path: &Path, timeout: Duration) -> Result<UnixStream, HostError> {
-        match tokio::time::timeout(timeout, UnixStream::connect(path)).await {
-            Ok(connected) => connected.map_err(files::failed(FileAct::Connect, path)),
-            Err(_) => Err(HostError::ConnectTimeout {
-                path: path.to_owned(),
-                limit: timeout,
-            }),
-        }
+        files::connect(path, timeout).await
     }
 
     fn witness(&self, _act: &'static str, _moment: Moment) -> Result<(), HostError> {
