@@ -79,9 +79,7 @@ impl Engine {
     /// Keeps a VM that was to live only as long as its client: one that never came up is left to be
     /// looked at.
     pub async fn keep(&self, vm: &str) -> Result<VMRecord, Error> {
-        let id = self.lookup(vm).await?.id;
-        let _turn = self.inner.turn(&id).await;
-        let mut vm = self.lookup(id.as_str()).await?;
+        let (_turn, mut vm) = self.in_turn(vm).await?;
         vm.spec.lifetime = Lifetime::Kept;
         self.inner.note(vm, |_| {}).await
     }

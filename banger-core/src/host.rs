@@ -146,6 +146,8 @@ pub struct ProcessFacts {
     pub identity: ProcessIdentity,
     /// Its arguments, separated by spaces; bytes that are no UTF-8 are replaced.
     pub command_line: String,
+    /// Whether it is stopped, by SIGSTOP or a debugger: it answers nothing until it is let go on.
+    pub stopped: bool,
 }
 
 /// How a process ended.

@@ -147,7 +147,8 @@ pub enum Condition {
     Running,
     /// It was promised to run and does not: reconcile has yet to see it.
     Ended,
-    /// It was promised to run; whether it does could not be found out.
+    /// It was promised to run, and either it does but its monitor answers nothing, or it could not be
+    /// found out.
     Unresponsive,
     /// It does not run, and holds nothing.
     Stopped,
@@ -232,7 +233,10 @@ pub trait Liveness: fmt::Debug + Send + Sync {
             VMState::Stopped => Condition::Stopped,
             VMState::Error => Condition::Error,
             VMState::Running => match self.judge(vm, handles).await {
-                Verdict::Alive(_) => Condition::Running,
+                Verdict::Alive(monitor) => match self.is_stopped(&monitor).await {
+                    Ok(false) => Condition::Running,
+                    _ => Condition::Unresponsive,
+                },
                 Verdict::Gone | Verdict::NotOurs { .. } => Condition::Ended,
                 Verdict::CannotTell { .. } => Condition::Unresponsive,
             },
@@ -241,6 +245,9 @@ pub trait Liveness: fmt::Debug + Send + Sync {
 
     /// Looks for every monitor on the host, once.
     async fn census(&self) -> Result<Census, HostError>;
+
+    /// Says whether a monitor is stopped (by SIGSTOP, by a debugger): it is alive, and answers nothing.
+    async fn is_stopped(&self, monitor: &Monitor) -> Result<bool, HostError>;
 
     /// Says whether a monitor that was seen is still there.
     async fn is_alive(&self, monitor: &Monitor) -> Result<bool, HostError>;
@@ -334,6 +341,11 @@ impl Liveness for HostLiveness {
             }
         }
         Ok(census)
+    }
+
+    async fn is_stopped(&self, monitor: &Monitor) -> Result<bool, HostError> {
+        let now = self.host.process(monitor.process.pid).await?;
+        Ok(now.is_some_and(|now| now.stopped && now.identity == monitor.process))
     }
 
     async fn is_alive(&self, monitor: &Monitor) -> Result<bool, HostError> {

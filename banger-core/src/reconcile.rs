@@ -211,7 +211,8 @@ impl Engine {
         };
         let row = inner.store.vm(id).await?;
         let mut handles = inner.cache.get(id);
-        let mut left = survey.runs.contains(id.short());
+        // Seen in the survey and there still: a verb that has ended since may have removed it.
+        let mut left = survey.runs.contains(id.short()) && there(places.run(id)).await?;
         if handles.is_none() && folder == Folder::Complete {
             match read_or_peek(host, &places.vm(id), mode).await {
                 Ok(found) => handles = found,
@@ -283,7 +284,7 @@ impl Engine {
                 host.rename(&places.vm_new(id), &places.vm(id)).await?;
             }
             (Action::DeleteEphemeral, Some(vm)) => {
-                self.delete_in_turn(vm.id.as_str()).await?;
+                self.delete_in_turn(vm).await?;
             }
             (Action::FilesGone, Some(vm)) => {
                 inner

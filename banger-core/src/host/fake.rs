@@ -593,6 +593,7 @@ fn facts(process: &FakeProcess) -> ProcessFacts {
     ProcessFacts {
         identity: process.identity.clone(),
         command_line: process.command_line.clone(),
+        stopped: process.frozen,
     }
 }
 
