@@ -2,7 +2,6 @@
 //! monitor holds nobody up, and that reconcile may run while verbs are at work.
 
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
-
 #![allow(missing_docs)]
 
 mod at_work;
