@@ -55,7 +55,7 @@ pub struct VMSpec {
 /// What holds for a VM, durable or derived from its id.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VMRuntime {
-    /// What was last promised of its state; only [`crate::liveness`] can tell what is true now.
+    /// What was last promised of its state; only a [`Liveness`](crate::Liveness) can tell what is true now.
     pub state: Promise,
     /// The run that was acknowledged, while the promise is that it runs.
     pub run_id: Option<RunId>,
