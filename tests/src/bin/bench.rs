@@ -34,7 +34,7 @@ fn main() -> Result<(), AnyError> {
     let mut table = Vec::new();
 
     let (mut with, mut bare) = (Vec::new(), Vec::new());
-    banger(&rig, &["daemon", "status"])?;
+    banger(&rig, &["ps"])?;
     for _ in 0..rounds {
         with.push(timed(|| {
             banger(&rig, &["-q", "vm", "run", "--rm", "--", "true"])
