@@ -18,7 +18,7 @@ use crate::host::{Host, HostError};
 use crate::names::{VmId, VmName};
 use crate::network::Endpoint;
 
-pub(crate) use sim::{OnPower, PowerWord, SimTransport};
+pub(crate) use sim::{OnPower, PowerWord, SimGuests, SimTransport};
 pub(crate) use ssh::{Ciphers, SshFiles, write_files};
 pub use ssh::{DialHelper, SshTransport, hand_over_socket};
 

@@ -20,6 +20,7 @@ use super::{
     HostError, Moment, ProcessEnd, ProcessFacts, ProcessIdentity, Program, ProgramOutput, Signal,
     files,
 };
+use crate::transport::SimGuests;
 
 type Result<T> = std::result::Result<T, HostError>;
 type Answer = Arc<dyn Fn(&Program) -> io::Result<ProgramOutput> + Send + Sync>;
@@ -50,6 +51,8 @@ pub struct FakeProcess {
 pub struct FakeHost {
     inner: Mutex<Inner>,
     changed: watch::Sender<u64>,
+    /// What runs in the simulated guests goes on when an engine dies.
+    guests: Arc<SimGuests>,
 }
 
 struct Inner {
@@ -103,6 +106,7 @@ impl FakeHost {
                 kvm: Err("a simulated host has no KVM".to_owned()),
             }),
             changed: watch::Sender::new(0),
+            guests: Arc::default(),
         }
     }
 
@@ -202,6 +206,10 @@ impl FakeHost {
     /// Says whether KVM works on this host from now on.
     pub fn set_kvm(&self, kvm: std::result::Result<(), String>) {
         self.inner().kvm = kvm;
+    }
+
+    pub(crate) fn guests(&self) -> Arc<SimGuests> {
+        self.guests.clone()
     }
 
     /// Runs one changing call under the crash and fault plan.
