@@ -100,6 +100,8 @@ impl Inner {
             .await?;
         remove_handles_file(self.host(), &vm.runtime.vm_dir).await?;
         self.cache.clear(&vm.id);
+        // Last: it only writes down what became of the sessions, and whoever asks later can do so too.
+        self.settle_sessions(&vm).await;
         Ok(vm)
     }
 
