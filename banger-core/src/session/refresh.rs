@@ -226,7 +226,10 @@ impl Inner {
             let causes = error.chain().join(": ");
             tracing::warn!(vm = %vm.name, session = %session.name, error = %causes, "cannot read how a session ended");
         }
-        let why = vm.runtime.stop_reason.as_deref().unwrap_or("unknown");
+        // The record that was handed in may be from before it stopped.
+        let now = self.store.vm(&vm.id).await?;
+        let why = now.and_then(|vm| vm.runtime.stop_reason);
+        let why = why.as_deref().unwrap_or("unknown");
         let settled = self.note_session(session, |state| {
             let ran = match state.status {
                 SessionStatus::Starting => "was starting",
