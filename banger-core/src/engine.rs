@@ -17,6 +17,7 @@ use crate::liveness::{HostLiveness, Liveness};
 use crate::names::{EngineId, ImageName, VmId, VmName};
 use crate::places::Places;
 use crate::reconcile::Report;
+use crate::session::SessionDesk;
 use crate::store::Store;
 use crate::watch::Live;
 
@@ -40,6 +41,7 @@ pub(crate) struct Inner {
     pub(crate) backends: Backends,
     /// What this process keeps of VMs that run: watchers and connections.
     pub(crate) live: Mutex<HashMap<VmId, Arc<Live>>>,
+    pub(crate) desk: Arc<SessionDesk>,
     pub(crate) images: Mutex<HashMap<ImageName, Arc<tokio::sync::Mutex<()>>>>,
     /// Names that are being made and have no row yet.
     names: Mutex<HashSet<VmName>>,
@@ -131,6 +133,7 @@ impl Engine {
                 liveness,
                 backends,
                 live: Mutex::default(),
+                desk: Arc::default(),
                 images: Mutex::default(),
                 names: Mutex::default(),
                 verbs: Mutex::default(),

@@ -19,7 +19,7 @@ use crate::inventory::ObjectKind;
 use crate::names::{VmId, VmName};
 use crate::network::Endpoint;
 
-pub(crate) use sim::{OnPower, PowerWord, SimTransport};
+pub(crate) use sim::{OnPower, PowerWord, SimGuests, SimTransport};
 pub(crate) use ssh::{Ciphers, SshFiles, SshTransport, is_ssh, write_files};
 pub use ssh::{DialHelper, hand_over_socket};
 
