@@ -236,6 +236,7 @@ async fn outcome(verb: Verb, crash: Crash, call: &str) -> Option<Condition> {
     // It may even succeed: what dies last of all may be a clean-up that only logs.
     let _ = verb.run(&engine).await;
     assert!(rig.host.is_dead(), "{what}: it did not come to that call");
+    rig.is_written_ahead(&what);
     drop(engine);
     let (engine, condition) = rig.check(verb, &what).await;
     if condition.is_some() || verb == Verb::Create {
@@ -317,7 +318,15 @@ async fn fails_well(verb: Verb, fault: Fault, kind: io::ErrorKind, call: String)
             assert!(error.hint().is_some(), "{what}: {error} has no hint");
         }
         // Whoever lists is served while it lasts.
-        engine.list().await.unwrap();
+        let views = engine.list().await.unwrap();
+        let failed = |view: &banger_core::VmView| view.condition == Condition::Error;
+        let undoable = matches!(fault, Fault::Once(..)) && !call.starts_with("remove");
+        if undoable && !views.iter().any(failed) {
+            // What could be undone was, by the verb itself: nobody had to open another engine. (What
+            // could not be removed is there still, and that was the error.)
+            let inventory = engine.prove().await.unwrap();
+            assert!(inventory.is_clean(), "{what}: strays:\n{inventory}");
+        }
         if verb == Verb::Create && engine.list().await.unwrap().len() == 1 {
             // The name is free again at once, not only after a restart.
             rig.host.revive();
@@ -326,6 +335,45 @@ async fn fails_well(verb: Verb, fault: Fault, kind: io::ErrorKind, call: String)
     }
     drop(engine);
     rig.check_after_fault(verb, &what).await;
+}
+
+/// The order in which these calls come first.
+fn in_order(calls: &[String], expected: &[&str]) {
+    let mut rest = calls.iter();
+    for wanted in expected {
+        let there = rest.any(|call| readable(call) == *wanted);
+        assert!(there, "{wanted:?} does not come in this order: {calls:#?}");
+    }
+}
+
+#[tokio::test]
+async fn the_row_is_last_on_the_way_up_and_before_the_file_on_the_way_down() {
+    const ROW: &str = "database: update the VM";
+    let (start, _) = calls_of(Verb::Start).await;
+    let up = [
+        "write handles.json",
+        "spawn banger-sim-vmm",
+        "write handles.json",
+        ROW,
+    ];
+    in_order(&start, &up);
+    assert_eq!(
+        start.last().map(String::as_str),
+        Some(ROW),
+        "the promise comes last"
+    );
+    for verb in [Verb::Stop, Verb::Kill] {
+        let (down, _) = calls_of(verb).await;
+        in_order(&down, &["remove folder ID", ROW, "remove handles.json"]);
+        assert_eq!(down.last().map(String::as_str), Some("remove handles.json"));
+    }
+    let (delete, _) = calls_of(Verb::Delete).await;
+    let end = [
+        "rename to .trash-ID",
+        "database: delete the VM",
+        "remove folder .trash-ID",
+    ];
+    in_order(&delete, &end);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -354,6 +402,35 @@ async fn a_full_or_read_only_or_forbidden_disk_at_any_call_is_told_and_leaves_no
 }
 
 impl Rig {
+    /// At the instant of death: whatever the host holds of a VM's run, the VM's folder holds a file that
+    /// names the run. What is planned is written before it is acquired, and forgotten after it is gone.
+    fn is_written_ahead(&self, what: &str) {
+        let vms = self.config.state_dir.join("vms");
+        for monitor in self.host.living() {
+            let mut words = monitor.command_line.split([' ', ':']);
+            let (vm, run) = (words.nth(3).unwrap(), words.next().unwrap());
+            let file = vms.join(vm).join("handles.json");
+            let text = std::fs::read_to_string(&file).unwrap_or_default();
+            assert!(
+                text.contains(run),
+                "{what}: {} runs, unwritten",
+                monitor.command_line
+            );
+        }
+        for engine in names(&self.config.runtime_dir) {
+            for run in names(&self.config.runtime_dir.join(engine)) {
+                let of_run = |vm: &&String| vm.starts_with(&run);
+                let vm = names(&vms).iter().find(of_run).cloned();
+                let vm = vm.unwrap_or_else(|| panic!("{what}: {run} is of no VM"));
+                let file = vms.join(vm).join("handles.json");
+                assert!(
+                    file.exists(),
+                    "{what}: the folder {run} is there, unwritten"
+                );
+            }
+        }
+    }
+
     /// As after a crash, but an undo that met the full disk may have left the VM in the error state,
     /// from which it can be deleted.
     async fn check_after_fault(&self, verb: Verb, what: &str) {

@@ -6,6 +6,7 @@
 
 mod at_work;
 mod frozen;
+mod innocent;
 mod inventory;
 mod promises;
 mod rig;
