@@ -167,7 +167,6 @@ async fn parameters_that_are_not_the_methods_are_named() {
     let table = [
         ("vm.create", json!({"nam": "x"}), "nam"),
         ("vm.create", json!({"vcpus": "two"}), "two"),
-        ("vm.create", json!({"vmm": "vmware"}), "vmware"),
         ("vm.show", json!({}), "vm"),
         ("vm.list", json!({"all": true}), "all"),
         (
@@ -187,6 +186,18 @@ async fn parameters_that_are_not_the_methods_are_named() {
             "{message}"
         );
     }
+}
+
+#[tokio::test]
+async fn an_unknown_backend_is_invalid_and_named_with_those_there_are() {
+    let rig = Rig::new().await;
+    let request =
+        json!({"jsonrpc": "2.0", "id": 1, "method": "vm.create", "params": {"vmm": "vmware"}});
+    let answered = answers(&rig, format!("{request}\n").as_bytes()).await;
+    let error = &answered[0]["error"];
+    assert_eq!(error["data"]["kind"], "invalid");
+    let message = "there is no monitor \"vmware\"; there are: qemu";
+    assert_eq!(error["message"], message);
 }
 
 #[tokio::test]
