@@ -16,9 +16,9 @@ use crate::host::{Host, HostError, Program};
 use crate::names::Mebibytes;
 use crate::vm::DiskKind;
 
-pub use file::FileDisk;
-pub use overlay::OverlayDisk;
-pub use sim::SimDisk;
+pub(crate) use file::FileDisk;
+pub(crate) use overlay::OverlayDisk;
+pub(crate) use sim::SimDisk;
 
 /// Why a disk could not be made, attached or detached.
 #[derive(Debug, thiserror::Error)]

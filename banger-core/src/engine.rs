@@ -132,6 +132,7 @@ impl Engine {
                 _scratch: scratch,
             }),
         };
+        engine.inner.sweep_images().await?;
         let report = engine.reconcile().await?;
         Ok((engine, report))
     }

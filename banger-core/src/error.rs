@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::disk::DiskError;
 use crate::handles::HandlesError;
 use crate::host::HostError;
-use crate::image::ImageError;
+use crate::image::{ImageError, SpecError};
 use crate::names::{ImageName, NameError, SessionName, VmName};
 use crate::network::NetworkError;
 use crate::places::PlaceError;
@@ -246,6 +246,9 @@ pub enum Error {
     /// The engine is closing.
     #[error("the engine is closing")]
     Closing,
+    /// A word of an image's description was refused.
+    #[error(transparent)]
+    ImageSpec(#[from] SpecError),
     /// An image.
     #[error(transparent)]
     Image(#[from] ImageError),
@@ -310,6 +313,7 @@ impl Error {
             Error::Place(_)
             | Error::Name(_)
             | Error::OutOfRange { .. }
+            | Error::ImageSpec(_)
             | Error::Command(_)
             | Error::SessionCommand(_)
             | Error::RequiredCommand(_) => ErrorKind::Invalid,

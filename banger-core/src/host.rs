@@ -107,7 +107,7 @@ pub trait Host: fmt::Debug + Send + Sync {
     async fn signal(
         &self,
         process: &ProcessIdentity,
-        signal: Signal,
+        signal: ProcessSignal,
     ) -> Result<Delivery, HostError>;
 
     /// Waits until a process has ended. Cancel-safe. Reaps it, and knows its status, only if it is our child.
@@ -167,7 +167,7 @@ impl fmt::Display for ProcessEnd {
 
 /// The signals that this engine sends to processes of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Signal {
+pub enum ProcessSignal {
     /// Ask it to end.
     Term,
     /// End it.

@@ -1,4 +1,29 @@
-//! core
+//! The banger engine: real Linux machines (microVMs) on one host, as a library.
+//!
+//! ```
+//! use banger_core::{CreateRequest, Engine, ExecRequest, Progress};
+//!
+//! # tokio::runtime::Runtime::new().unwrap().block_on(async {
+//! let engine = Engine::sim().await?; // or Engine::open(EngineConfig::new(state, runtime))
+//! let progress = Progress::silent();
+//! let vm = engine.create(CreateRequest::default(), &progress).await?;
+//! engine.start(vm.name.as_str(), &progress).await?;
+//! let output = engine.exec_output(vm.name.as_str(), &ExecRequest::new(["hostname"])).await?;
+//! assert_eq!(output.stdout, format!("{}\n", vm.name).as_bytes());
+//! engine.delete(vm.name.as_str()).await?;
+//! # Ok::<(), banger_core::Error>(())
+//! # }).unwrap();
+//! ```
+//!
+//! What a VM *is* ([`VMRecord`]: durable, in SQLite) is kept apart from what is *currently true* of it
+//! ([`VMHandles`]: in memory and a scratch file, found again from the operating system), and one trait
+//! ([`Liveness`]) judges whether it is alive. Everything in here follows from that: VMs outlive the
+//! engine that started them, and whatever instant it is killed at, the next engine finds every VM that
+//! runs and releases everything that a dead one held.
+//!
+//! The library is a guest in its process: it prints nothing, reads no environment, installs no signal
+//! handler and owns no global. Everything comes in through [`EngineConfig`].
+
 mod backends;
 mod choice;
 mod config;
@@ -30,11 +55,11 @@ mod vmm;
 mod watch;
 
 pub use backends::Candidate;
-pub use banger_session::exec::{ExecRequest, ExecStdin};
+pub use banger_session::exec::{ExecError, ExecRequest, ExecStdin};
 pub use banger_session::mux::Stream;
 pub use banger_session::session::{
-    DEFAULT_LOG_TAIL_LINES, Failure, Refusal, SessionState, SessionStatus, Stage as SessionStage,
-    StdinMode,
+    DEFAULT_LOG_TAIL_LINES, Failure, InvalidCommandName, Refusal, SessionState, SessionStatus,
+    Stage as SessionStage, StdinMode,
 };
 pub use banger_session::{ProcessGroup, Signal};
 pub use choice::{Probe, Usable};
@@ -50,17 +75,25 @@ pub use handles::{
     write_handles_file,
 };
 pub use host::{
-    BootId, CpuFacts, Crash, FakeHost, FakeProcess, Host, HostError, LinuxHost, LinuxHostConfig,
-    ProcessEnd, ProcessFacts, ProcessIdentity,
+    BootId, CloneMethod, CpuFacts, Crash, Delivery, Detached, FakeHost, FakeProcess, FileAct,
+    FileFacts, FileLock, Host, HostError, LinuxHost, LinuxHostConfig, Moment, ProcessEnd,
+    ProcessFacts, ProcessIdentity, ProcessSignal, Program, ProgramOutput,
+};
+pub use image::{
+    Capability, ImageError, ImageManifest, ImageSpec, Initrd, Kernel, KernelError, ManifestError,
+    Mirror, PackageName, Rootfs, SpecError, Suite,
 };
 pub use lifecycle::{CreateRequest, DeleteOutcome, StartOutcome, StopOutcome, StopRung};
-pub use liveness::{Condition, Liveness, ProcessHandle, Promise, VMState, Verdict};
+pub use liveness::{
+    Condition, HostLiveness, Liveness, Monitor, ProcessHandle, Promise, VMState, Verdict,
+};
 pub use lookup::VmView;
 pub use names::{
-    EngineId, ImageName, Mebibytes, NameError, RunId, SessionId, SessionName, VmId, VmName,
+    EngineId, ImageName, MAX_NAME, Mebibytes, NameError, RunId, SessionId, SessionName, VmId,
+    VmName,
 };
-pub use network::{Network, NetworkError};
-pub use places::Places;
+pub use network::{Endpoint, GuestAddress, Network, NetworkAttachment, NetworkError};
+pub use places::{MAX_CONTROL_PATH, MAX_SOCKET_PATH, PlaceError, Places};
 pub use progress::{Progress, Stage};
 pub use reconcile::{Report, ReportLine};
 pub use session::{
@@ -68,6 +101,10 @@ pub use session::{
     LogEvent, LogRequest, LogStart, SessionAttach, SessionDeleteOutcome, SessionFolder,
     SessionLogs, SessionRequest, SessionSpec, SessionStopOutcome, SessionView,
 };
-pub use transport::{DialHelper, GuestTransport, TransportError, hand_over_socket};
+pub use store::StoreError;
+pub use transport::{
+    DialHelper, GuestConnection, GuestEnd, GuestProcess, GuestTarget, GuestTransport,
+    TransportError, hand_over_socket,
+};
 pub use vm::{DiskKind, Internet, Lifetime, NetworkKind, VMRecord, VMRuntime, VMSpec, VmmKind};
-pub use vmm::{EndReason, Vmm, VmmControl, VmmError};
+pub use vmm::{EndReason, Launch, Vmm, VmmControl, VmmError};

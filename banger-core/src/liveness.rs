@@ -23,7 +23,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use crate::handles::VMHandles;
-use crate::host::{Delivery, Host, HostError, ProcessEnd, ProcessIdentity, Signal};
+use crate::host::{Delivery, Host, HostError, ProcessEnd, ProcessIdentity, ProcessSignal};
 use crate::names::{EngineId, RunId, VmId};
 
 /// What was last promised of a VM's state. Opaque: it says nothing about what is true now.
@@ -169,7 +169,7 @@ impl fmt::Display for Condition {
 
 /// A promise held against a verdict: what a reconcile decides by.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Standing {
+pub(crate) enum Standing {
     /// It was promised to run, and this very run does.
     Runs(Monitor),
     /// It was promised to run, and does not.
@@ -183,7 +183,7 @@ pub enum Standing {
 }
 
 /// Holds a promise against a verdict. Pure.
-pub fn hold(promise: &Promise, run: Option<&RunId>, verdict: Verdict) -> Standing {
+pub(crate) fn hold(promise: &Promise, run: Option<&RunId>, verdict: Verdict) -> Standing {
     match (verdict, promise.0) {
         (Verdict::CannotTell { reason }, _) => Standing::CannotTell(reason),
         (Verdict::Alive(monitor), VMState::Running) if run == Some(&monitor.run) => {
@@ -221,7 +221,8 @@ pub trait Liveness: fmt::Debug + Send + Sync {
     }
 
     /// Signals a monitor that was judged alive. By pidfd, after one more look at its start time.
-    async fn signal(&self, monitor: &Monitor, signal: Signal) -> Result<Delivery, HostError>;
+    async fn signal(&self, monitor: &Monitor, signal: ProcessSignal)
+    -> Result<Delivery, HostError>;
 
     /// Waits for the end of a monitor that was judged alive. Cancel-safe.
     async fn wait_end(&self, monitor: &Monitor) -> Result<ProcessEnd, HostError>;
@@ -287,7 +288,11 @@ impl Liveness for HostLiveness {
         }
     }
 
-    async fn signal(&self, monitor: &Monitor, signal: Signal) -> Result<Delivery, HostError> {
+    async fn signal(
+        &self,
+        monitor: &Monitor,
+        signal: ProcessSignal,
+    ) -> Result<Delivery, HostError> {
         self.host.signal(&monitor.process, signal).await
     }
 
@@ -302,7 +307,7 @@ pub(crate) fn just_started(process: ProcessIdentity, run: RunId) -> Monitor {
 }
 
 /// Returns the token that a monitor carries on its command line: engine, VM and run.
-pub fn token(engine: &EngineId, vm: &VmId, run: &RunId) -> String {
+pub(crate) fn token(engine: &EngineId, vm: &VmId, run: &RunId) -> String {
     format!("{}{run}", token_prefix(engine, vm))
 }
 

@@ -81,7 +81,7 @@ pub trait Network: fmt::Debug + Send + Sync {
 /// The network `user`: QEMU's user-mode stack. Needs no privilege; ssh is forwarded on a port of the
 /// loopback that QEMU chooses (so that none can be taken) and that is read back through its socket.
 #[derive(Debug)]
-pub struct UserNetwork;
+pub(crate) struct UserNetwork;
 
 #[async_trait]
 impl Network for UserNetwork {
@@ -118,7 +118,7 @@ impl Network for UserNetwork {
 
 /// The network `none`: the guest has a loopback and a console.
 #[derive(Debug)]
-pub struct NoNetwork;
+pub(crate) struct NoNetwork;
 
 #[async_trait]
 impl Network for NoNetwork {
@@ -154,7 +154,7 @@ impl Network for NoNetwork {
 
 /// The simulator's network.
 #[derive(Debug)]
-pub struct SimNetwork;
+pub(crate) struct SimNetwork;
 
 #[async_trait]
 impl Network for SimNetwork {

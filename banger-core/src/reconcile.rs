@@ -343,7 +343,7 @@ impl Engine {
         let inner = &self.inner;
         inner
             .liveness
-            .signal(monitor, crate::host::Signal::Kill)
+            .signal(monitor, crate::host::ProcessSignal::Kill)
             .await?;
         let limit = inner.config.limits.signal;
         let _ = tokio::time::timeout(limit, inner.liveness.wait_end(monitor)).await;

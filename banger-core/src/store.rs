@@ -18,7 +18,7 @@ use sqlx::sqlite::{
 use sqlx::{ConnectOptions, Connection, Row};
 
 use crate::host::{Host, HostError, Moment};
-use crate::names::{ImageName, SessionName, VmId, VmName};
+use crate::names::{SessionName, VmId, VmName};
 use crate::vm::VMRecord;
 
 mod sessions;
@@ -139,14 +139,14 @@ impl StoreError {
 
 /// The database of one engine.
 #[derive(Debug)]
-pub struct Store {
+pub(crate) struct Store {
     pool: SqlitePool,
     host: Arc<dyn Host>,
 }
 
 impl Store {
     /// Opens the database, making or upgrading it.
-    pub async fn open(path: &Path, host: Arc<dyn Host>) -> Result<Self, StoreError> {
+    pub(crate) async fn open(path: &Path, host: Arc<dyn Host>) -> Result<Self, StoreError> {
         refuse_newer(path).await?;
         let options = options(path)
             .create_if_missing(true)
@@ -176,7 +176,7 @@ impl Store {
     }
 
     /// Adds a VM's row. The name and the id's prefix must be free.
-    pub async fn insert_vm(&self, vm: &VMRecord) -> Result<(), StoreError> {
+    pub(crate) async fn insert_vm(&self, vm: &VMRecord) -> Result<(), StoreError> {
         self.write("insert the VM", async {
             let inserted = sqlx::query(
                 "INSERT INTO vms (id, name, image, spec, runtime, created_at, updated_at)
@@ -206,7 +206,7 @@ impl Store {
     }
 
     /// Replaces what a VM's row says of its spec and runtime.
-    pub async fn update_vm(&self, vm: &VMRecord) -> Result<(), StoreError> {
+    pub(crate) async fn update_vm(&self, vm: &VMRecord) -> Result<(), StoreError> {
         self.write("update the VM", async {
             let updated =
                 sqlx::query("UPDATE vms SET spec = ?, runtime = ?, updated_at = ? WHERE id = ?")
@@ -226,7 +226,7 @@ impl Store {
     }
 
     /// Removes a VM's row; a missing one is success.
-    pub async fn delete_vm(&self, id: &VmId) -> Result<(), StoreError> {
+    pub(crate) async fn delete_vm(&self, id: &VmId) -> Result<(), StoreError> {
         self.write("delete the VM", async {
             sqlx::query("DELETE FROM vms WHERE id = ?")
                 .bind(id.as_str())
@@ -239,7 +239,7 @@ impl Store {
     }
 
     /// Returns a VM by its id.
-    pub async fn vm(&self, id: &VmId) -> Result<Option<VMRecord>, StoreError> {
+    pub(crate) async fn vm(&self, id: &VmId) -> Result<Option<VMRecord>, StoreError> {
         let row = sqlx::query("SELECT * FROM vms WHERE id = ?")
             .bind(id.as_str())
             .fetch_optional(&self.pool)
@@ -249,7 +249,7 @@ impl Store {
     }
 
     /// Returns a VM by its name.
-    pub async fn vm_named(&self, name: &str) -> Result<Option<VMRecord>, StoreError> {
+    pub(crate) async fn vm_named(&self, name: &str) -> Result<Option<VMRecord>, StoreError> {
         let row = sqlx::query("SELECT * FROM vms WHERE name = ?")
             .bind(name)
             .fetch_optional(&self.pool)
@@ -259,7 +259,7 @@ impl Store {
     }
 
     /// Returns the VMs whose id begins with these digits.
-    pub async fn vms_with_prefix(&self, prefix: &str) -> Result<Vec<VMRecord>, StoreError> {
+    pub(crate) async fn vms_with_prefix(&self, prefix: &str) -> Result<Vec<VMRecord>, StoreError> {
         let rows = sqlx::query("SELECT * FROM vms WHERE substr(id, 1, length(?1)) = ?1 LIMIT 3")
             .bind(prefix)
             .fetch_all(&self.pool)
@@ -269,7 +269,7 @@ impl Store {
     }
 
     /// Returns every VM, by name.
-    pub async fn vms(&self) -> Result<Vec<VMRecord>, StoreError> {
+    pub(crate) async fn vms(&self) -> Result<Vec<VMRecord>, StoreError> {
         let rows = sqlx::query("SELECT * FROM vms ORDER BY name")
             .fetch_all(&self.pool)
             .await
@@ -277,17 +277,8 @@ impl Store {
         rows.iter().map(record).collect()
     }
 
-    /// Returns the names of the VMs made from an image.
-    pub async fn users_of_image(&self, image: &ImageName) -> Result<Vec<String>, StoreError> {
-        sqlx::query_scalar("SELECT name FROM vms WHERE image = ? ORDER BY name")
-            .bind(image.as_str())
-            .fetch_all(&self.pool)
-            .await
-            .map_err(failed("look for users of the image"))
-    }
-
     /// Closes every connection, so that the write-ahead log is folded in.
-    pub async fn close(&self) {
+    pub(crate) async fn close(&self) {
         self.pool.close().await;
     }
 

@@ -17,8 +17,8 @@ use crate::names::Mebibytes;
 use crate::network::NetworkAttachment;
 use crate::vm::VmmKind;
 
-pub use qemu::QemuVmm;
-pub use sim::SimVmm;
+pub(crate) use qemu::QemuVmm;
+pub(crate) use sim::SimVmm;
 
 /// Why a monitor did not do what was asked.
 #[derive(Debug, thiserror::Error)]

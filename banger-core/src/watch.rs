@@ -4,12 +4,12 @@
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
-use tokio::sync::Mutex as AsyncMutex;
+use tokio::sync::{Mutex as AsyncMutex, watch};
 use tokio::task::AbortHandle;
 
 use crate::engine::{Engine, Inner, lock};
-use crate::host::ProcessEnd;
-use crate::liveness::Monitor;
+use crate::host::{HostError, ProcessEnd};
+use crate::liveness::{Liveness, Monitor};
 use crate::names::VmId;
 use crate::transport::GuestConnection;
 use crate::vm::{Lifetime, VMRecord};
@@ -23,11 +23,29 @@ pub(crate) struct Live {
     /// Held while a connection is being made, so that it is made once.
     pub(crate) connection: AsyncMutex<Option<Arc<dyn GuestConnection>>>,
     watcher: Mutex<Option<AbortHandle>>,
+    /// How it ended, once its watcher knows.
+    end: watch::Sender<Option<ProcessEnd>>,
 }
 
 impl Live {
     pub(crate) fn control(&self) -> Option<Arc<dyn VmmControl>> {
         lock(&self.control).clone()
+    }
+
+    /// Waits for the monitor's end. Only one of those who wait can collect a child's status: the others
+    /// hear of it from the watcher.
+    pub(crate) async fn ended(&self, liveness: &dyn Liveness) -> Result<ProcessEnd, HostError> {
+        let end = liveness.wait_end(&self.monitor).await?;
+        if end != ProcessEnd::Unknown {
+            return Ok(end);
+        }
+        let mut told = self.end.subscribe();
+        let heard =
+            tokio::time::timeout(Duration::from_millis(200), told.wait_for(Option::is_some));
+        match heard.await {
+            Ok(Ok(told)) => Ok(told.clone().unwrap_or(end)),
+            _ => Ok(end),
+        }
     }
 
     pub(crate) fn stop_watching(&self) {
@@ -51,12 +69,17 @@ impl Inner {
             control: Mutex::new(control),
             connection: AsyncMutex::new(None),
             watcher: Mutex::new(None),
+            end: watch::Sender::new(None),
         });
         let before = lock(&self.live).insert(vm.id.clone(), live.clone());
         if let Some(before) = before {
             before.stop_watching();
         }
-        let task = tokio::spawn(watch(Arc::downgrade(self), vm.id.clone(), live.clone()));
+        let task = tokio::spawn(watch_until_end(
+            Arc::downgrade(self),
+            vm.id.clone(),
+            live.clone(),
+        ));
         *lock(&live.watcher) = Some(task.abort_handle());
     }
 
@@ -68,7 +91,7 @@ impl Inner {
     }
 }
 
-async fn watch(engine: Weak<Inner>, id: VmId, live: Arc<Live>) {
+async fn watch_until_end(engine: Weak<Inner>, id: VmId, live: Arc<Live>) {
     if live.control().is_none()
         && let Some(inner) = engine.upgrade()
     {
@@ -86,6 +109,7 @@ async fn watch(engine: Weak<Inner>, id: VmId, live: Arc<Live>) {
             return;
         }
     };
+    live.end.send_replace(Some(end.clone()));
     let reason = match live.control() {
         Some(control) => told_reason(&*control).await,
         None => None,

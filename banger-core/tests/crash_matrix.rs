@@ -4,6 +4,8 @@
 //! `docs/crash-matrix.md` is what this prints; the test fails when that file is stale. To write it anew:
 //! `BANGER_BLESS=1 cargo test -p banger-core --test crash_matrix`.
 
+#![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
+
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::Path;

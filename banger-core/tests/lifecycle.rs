@@ -1,5 +1,7 @@
 //! The verbs, on the simulator: the real engine over a host that keeps its state in memory.
 
+#![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
+
 use std::sync::Arc;
 use std::time::Duration;
 

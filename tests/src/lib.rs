@@ -1,8 +1,12 @@
-//! What the tests share.
+//! What the tests share: the programs of this workspace, and a place for real VMs.
+
+mod real;
 
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Once;
+
+pub use real::{Rig, alone, why_not_real};
 
 /// Returns a program of this workspace, built with the profile of the running test.
 ///
@@ -29,9 +33,13 @@ pub fn binary(name: &str) -> PathBuf {
             "cargo build failed"
         );
     });
+    profile_dir().join(name)
+}
+
+/// `target/<profile>`: the running test is in `deps` below it.
+fn profile_dir() -> PathBuf {
     let mut path = std::env::current_exe().unwrap_or_default();
-    // target/<profile>/deps/<test>
     path.pop();
     path.pop();
-    path.join(name)
+    path
 }

@@ -13,7 +13,7 @@ use crate::vm::DiskKind;
 
 /// The disk `file`.
 #[derive(Debug)]
-pub struct FileDisk;
+pub(crate) struct FileDisk;
 
 #[async_trait]
 impl Disk for FileDisk {

@@ -12,7 +12,7 @@ use crate::vm::DiskKind;
 
 /// The disk `overlay`.
 #[derive(Debug)]
-pub struct OverlayDisk;
+pub(crate) struct OverlayDisk;
 
 #[async_trait]
 impl Disk for OverlayDisk {

@@ -12,7 +12,7 @@ use crate::vm::DiskKind;
 
 /// The disk `sim`.
 #[derive(Debug)]
-pub struct SimDisk;
+pub(crate) struct SimDisk;
 
 #[async_trait]
 impl Disk for SimDisk {

@@ -9,10 +9,10 @@ use super::VMHandles;
 use crate::host::{Host, HostError};
 
 /// The file's name in a VM's folder.
-pub const HANDLES_FILE: &str = "handles.json";
+pub(super) const HANDLES_FILE: &str = "handles.json";
 
 /// The version that this engine writes, and the newest that it reads.
-pub const HANDLES_VERSION: u32 = 1;
+pub(super) const HANDLES_VERSION: u32 = 1;
 
 /// What was found in a VM's folder.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -17,8 +17,8 @@ use tokio::sync::watch;
 
 use super::{
     BootId, CloneMethod, CpuFacts, Delivery, Detached, FileAct, FileFacts, FileLock, Host,
-    HostError, Moment, ProcessEnd, ProcessFacts, ProcessIdentity, Program, ProgramOutput, Signal,
-    files,
+    HostError, Moment, ProcessEnd, ProcessFacts, ProcessIdentity, ProcessSignal, Program,
+    ProgramOutput, files,
 };
 use crate::transport::SimGuests;
 
@@ -436,16 +436,16 @@ impl Host for FakeHost {
         })
     }
 
-    async fn signal(&self, process: &ProcessIdentity, signal: Signal) -> Result<Delivery> {
+    async fn signal(&self, process: &ProcessIdentity, signal: ProcessSignal) -> Result<Delivery> {
         let delivery = self.act(format!("signal {signal:?}"), || {
             let mut inner = self.inner();
             let Some(target) = inner.living(process) else {
                 return Ok(Delivery::AlreadyGone);
             };
             let end = match signal {
-                Signal::Term if target.ignores_term => return Ok(Delivery::Sent),
-                Signal::Term => ProcessEnd::Exited(0),
-                Signal::Kill => ProcessEnd::Signaled(9),
+                ProcessSignal::Term if target.ignores_term => return Ok(Delivery::Sent),
+                ProcessSignal::Term => ProcessEnd::Exited(0),
+                ProcessSignal::Kill => ProcessEnd::Signaled(9),
             };
             if let Some(target) = inner.processes.get_mut(&process.pid) {
                 target.end = Some(end);

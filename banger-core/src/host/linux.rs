@@ -9,7 +9,8 @@ use tokio::net::UnixStream;
 use super::program::Surroundings;
 use super::{
     BootId, CloneMethod, CpuFacts, Delivery, Detached, FileAct, FileFacts, FileLock, Host,
-    HostError, Moment, ProcessEnd, ProcessFacts, ProcessIdentity, Program, ProgramOutput, Signal,
+    HostError, Moment, ProcessEnd, ProcessFacts, ProcessIdentity, ProcessSignal, Program,
+    ProgramOutput,
 };
 use super::{files, process, tsc};
 
@@ -170,7 +171,7 @@ impl Host for LinuxHost {
     async fn signal(
         &self,
         process: &ProcessIdentity,
-        signal: Signal,
+        signal: ProcessSignal,
     ) -> Result<Delivery, HostError> {
         process::signal(process, signal)
     }

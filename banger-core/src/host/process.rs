@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions};
 use tokio::io::unix::AsyncFd;
 
-use super::{Delivery, HostError, ProcessEnd, ProcessFacts, ProcessIdentity, Signal};
+use super::{Delivery, HostError, ProcessEnd, ProcessFacts, ProcessIdentity, ProcessSignal};
 
 type Result<T> = std::result::Result<T, HostError>;
 
@@ -50,13 +50,13 @@ pub(super) fn find(token: &str) -> Result<Vec<ProcessFacts>> {
     Ok(found)
 }
 
-pub(super) fn signal(process: &ProcessIdentity, signal: Signal) -> Result<Delivery> {
+pub(super) fn signal(process: &ProcessIdentity, signal: ProcessSignal) -> Result<Delivery> {
     let Some(pidfd) = open_verified(process)? else {
         return Ok(Delivery::AlreadyGone);
     };
     let signal = match signal {
-        Signal::Term => rustix::process::Signal::TERM,
-        Signal::Kill => rustix::process::Signal::KILL,
+        ProcessSignal::Term => rustix::process::Signal::TERM,
+        ProcessSignal::Kill => rustix::process::Signal::KILL,
     };
     match rustix::process::pidfd_send_signal(&pidfd, signal) {
         Ok(()) => Ok(Delivery::Sent),
@@ -206,7 +206,10 @@ mod tests {
         };
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].identity, identity);
-        assert_eq!(signal(&identity, Signal::Kill).unwrap(), Delivery::Sent);
+        assert_eq!(
+            signal(&identity, ProcessSignal::Kill).unwrap(),
+            Delivery::Sent
+        );
         assert_eq!(
             wait_end(&identity).await.unwrap(),
             ProcessEnd::Signaled(9),
@@ -223,7 +226,10 @@ mod tests {
             start_time: identity.start_time - 1,
             ..identity.clone()
         };
-        assert_eq!(signal(&stale, Signal::Kill).unwrap(), Delivery::AlreadyGone);
+        assert_eq!(
+            signal(&stale, ProcessSignal::Kill).unwrap(),
+            Delivery::AlreadyGone
+        );
         assert_eq!(wait_end(&stale).await.unwrap(), ProcessEnd::Unknown);
         assert!(child.try_wait().unwrap().is_none(), "it lives");
         child.kill().unwrap();

@@ -24,7 +24,7 @@ use tokio::process::{ChildStderr, ChildStdin, ChildStdout, Command};
 use tokio::sync::{mpsc, watch};
 
 use super::program::Surroundings;
-use super::{HostError, LinuxHostConfig, ProcessIdentity, Signal, files, process};
+use super::{HostError, LinuxHostConfig, ProcessIdentity, ProcessSignal, files, process};
 
 /// Why there is no scratch guest.
 #[derive(Debug, thiserror::Error)]
@@ -284,7 +284,7 @@ impl Scratch {
         if gone(1).await {
             return Ok(());
         }
-        process::signal(&self.init, Signal::Kill)?;
+        process::signal(&self.init, ProcessSignal::Kill)?;
         match gone(5).await {
             true => Ok(()),
             false => Err(ScratchError::Stuck { pid: self.init.pid }),

@@ -8,7 +8,7 @@ use crate::disk::{Access, BlockFormat, BlockSource};
 use crate::engine::{Engine, Inner, random};
 use crate::error::Error;
 use crate::handles::{VMHandles, remove_handles_file, write_handles_file};
-use crate::host::Signal;
+use crate::host::ProcessSignal;
 use crate::identity::{client_key, read_identity};
 use crate::image::{GuestNetwork, Identity, identity_archive};
 use crate::liveness::{Monitor, VMState, Verdict, just_started, token};
@@ -463,7 +463,7 @@ impl Inner {
         vm: &VMRecord,
         monitor: &Monitor,
     ) -> Result<(), Error> {
-        self.liveness.signal(monitor, Signal::Kill).await?;
+        self.liveness.signal(monitor, ProcessSignal::Kill).await?;
         let limit = self.config.limits.signal;
         match tokio::time::timeout(limit, self.liveness.wait_end(monitor)).await {
             Ok(end) => end.map(drop).map_err(Into::into),

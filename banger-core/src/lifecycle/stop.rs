@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::engine::Engine;
 use crate::error::Error;
-use crate::host::Signal;
+use crate::host::ProcessSignal;
 use crate::lifecycle::StartOutcome;
 use crate::liveness::{Monitor, Verdict};
 use crate::progress::Progress;
@@ -168,7 +168,7 @@ impl Engine {
             return Ok(StopRung::CtrlAltDel);
         }
         tracing::warn!(vm = %vm.name, "the guest does not end; terminating its monitor");
-        inner.liveness.signal(monitor, Signal::Term).await?;
+        inner.liveness.signal(monitor, ProcessSignal::Term).await?;
         if self.ends_within(monitor, limits.signal).await? {
             return Ok(StopRung::Terminated);
         }

@@ -21,11 +21,11 @@ pub(crate) use guests::SimGuests;
 
 /// What is called when a guest switches itself off: it is to end the process that stands for the VM's
 /// monitor. It runs on the engine's runtime and must not block.
-pub type OnPower = Arc<dyn Fn(VmId, PowerWord) + Send + Sync>;
+pub(crate) type OnPower = Arc<dyn Fn(VmId, PowerWord) + Send + Sync>;
 
 /// What a guest asked of its machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PowerWord {
+pub(crate) enum PowerWord {
     /// To switch itself off.
     Off,
     /// To start again.
@@ -33,7 +33,7 @@ pub enum PowerWord {
 }
 
 /// The transport `sim`.
-pub struct SimTransport {
+pub(crate) struct SimTransport {
     guests: Arc<SimGuests>,
 }
 

@@ -16,7 +16,7 @@ use openssh::{Session, Stdio};
 use tokio::net::TcpStream;
 
 use super::{GuestConnection, GuestEnd, GuestProcess, GuestTarget, GuestTransport, TransportError};
-use crate::host::{Detached, Host, ProcessEnd, Signal};
+use crate::host::{Detached, Host, ProcessEnd, ProcessSignal};
 use crate::names::VmName;
 use crate::network::Endpoint;
 
@@ -35,14 +35,14 @@ pub struct DialHelper {
 
 /// The transport `ssh`.
 #[derive(Debug)]
-pub struct SshTransport {
+pub(crate) struct SshTransport {
     helper: Option<DialHelper>,
 }
 
 impl SshTransport {
     /// Makes the transport. Without a helper ssh dials once more by itself after the guest has
     /// answered, which costs an emulated guest some tenths of a second.
-    pub fn new(helper: Option<DialHelper>) -> Self {
+    pub(crate) fn new(helper: Option<DialHelper>) -> Self {
         SshTransport { helper }
     }
 
@@ -102,7 +102,7 @@ impl SshTransport {
         };
         let ended = tokio::time::timeout(limit, ended).await;
         if ended.is_err() {
-            host.signal(&process, Signal::Kill).await?;
+            host.signal(&process, ProcessSignal::Kill).await?;
         }
         match ended {
             Ok(Ok(ProcessEnd::Exited(0))) => Ok(()),
@@ -178,7 +178,7 @@ impl GuestTransport for SshTransport {
             .await?
         {
             if is_ssh(&master.command_line) {
-                host.signal(&master.identity, Signal::Term).await?;
+                host.signal(&master.identity, ProcessSignal::Term).await?;
             }
         }
         Ok(host.remove_file(&target.ssh_control).await?)
@@ -254,21 +254,45 @@ impl GuestConnection for SshConnection {
     }
 }
 
-/// Returns a connection whose other side has begun to talk. QEMU's stack accepts at once, long before
-/// the guest is up, so that an open connection proves nothing; it is held until the first byte comes,
-/// not opened and closed in turns (which newer ssh servers punish).
+/// Returns a connection whose other side has begun to talk.
+///
+/// QEMU's stack accepts at once, long before the guest is up, so that an open connection proves nothing:
+/// it is held until its first byte comes, and is then the one that ssh uses. Until the guest's kernel
+/// answers at all, the stack tries again at ever longer intervals, so that one connection alone could
+/// sleep for seconds after the guest is up: then a fresh one is opened every quarter of a second. Once
+/// the guest refuses (its kernel is up, its sshd is not), a refusal comes at once, and so does the next try.
 async fn answering_socket(port: u16) -> TcpStream {
+    const UNHEARD: Duration = Duration::from_millis(250);
+    const REFUSED: Duration = Duration::from_millis(20);
+    let mut patience = UNHEARD;
     loop {
         if let Ok(stream) = TcpStream::connect(("127.0.0.1", port)).await {
             let _ = stream.set_nodelay(true);
-            let mut first = [0; 4];
-            match stream.peek(&mut first).await {
-                Ok(4) if &first == b"SSH-" => return stream,
-                // Closed by the guest (its kernel is up, its sshd is not yet), or not all there yet.
-                _ => drop(stream),
+            match tokio::time::timeout(patience, banner(&stream)).await {
+                Ok(Banner::Ssh) => return stream,
+                // From now on sshd may be slow to greet, but is never unheard.
+                Ok(Banner::Closed) => patience = Duration::from_secs(5),
+                Err(_) => continue,
             }
         }
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        tokio::time::sleep(REFUSED).await;
+    }
+}
+
+enum Banner {
+    Ssh,
+    Closed,
+}
+
+async fn banner(stream: &TcpStream) -> Banner {
+    let mut first = [0; 4];
+    loop {
+        match stream.peek(&mut first).await {
+            Ok(4) if &first == b"SSH-" => return Banner::Ssh,
+            // Not all there yet; the rest is on its way.
+            Ok(1..4) => tokio::time::sleep(Duration::from_millis(1)).await,
+            _ => return Banner::Closed,
+        }
     }
 }
 

@@ -21,7 +21,7 @@ const PROGRAM: &str = "qemu-system-x86_64";
 
 /// The monitor `qemu`.
 #[derive(Debug)]
-pub struct QemuVmm;
+pub(crate) struct QemuVmm;
 
 #[async_trait]
 impl Vmm for QemuVmm {

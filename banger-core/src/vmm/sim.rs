@@ -18,7 +18,7 @@ use crate::vm::VmmKind;
 
 /// The monitor `sim`.
 #[derive(Debug, Default)]
-pub struct SimVmm {
+pub(crate) struct SimVmm {
     power: Arc<SimPower>,
 }
 
