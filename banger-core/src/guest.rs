@@ -144,6 +144,22 @@ impl Engine {
         }
         let handles = inner.handles(vm).await?;
         match inner.liveness.judge(&vm.id, handles.as_ref()).await {
+            Verdict::Alive(monitor) if vm.runtime.run_id.as_ref() == Some(monitor.run()) => {
+                // Acknowledged this moment: the verb that did it is about to watch it.
+                let watched = async {
+                    loop {
+                        tokio::time::sleep(Duration::from_millis(5)).await;
+                        if let Some(live) = inner.live(&vm.id) {
+                            break live;
+                        }
+                    }
+                };
+                let watched = tokio::time::timeout(Duration::from_secs(1), watched).await;
+                watched.map_err(|_| Error::CannotTell {
+                    vm: vm.name.clone(),
+                    reason: "it runs, and nobody watches it".to_owned(),
+                })
+            }
             // Alive and not watched: a start that is under way, or one that nobody acknowledged.
             Verdict::Alive(_) | Verdict::Gone | Verdict::NotOurs { .. } => Err(Error::NotRunning {
                 vm: vm.name.clone(),

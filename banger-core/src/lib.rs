@@ -59,8 +59,8 @@ pub use backends::Candidate;
 pub use banger_session::exec::{ExecError, ExecRequest, ExecStdin};
 pub use banger_session::mux::Stream;
 pub use banger_session::session::{
-    DEFAULT_LOG_TAIL_LINES, Failure, Refusal, SessionState, SessionStatus, Stage as SessionStage,
-    StdinMode,
+    DEFAULT_LOG_TAIL_LINES, Failure, InvalidCommandName, Refusal, SessionState, SessionStatus,
+    Stage as SessionStage, StdinMode,
 };
 pub use banger_session::{ProcessGroup, Signal};
 pub use choice::{Probe, Usable};
