@@ -156,3 +156,33 @@ async fn the_end_of_a_frozen_monitor_is_noticed_although_it_never_answered() {
     soon("noticing", noticed).await;
     assert!(engine.prove().await.unwrap().is_clean());
 }
+
+#[tokio::test]
+async fn a_command_that_comes_while_its_vm_is_being_started_waits_for_the_start() {
+    let rig = rig();
+    let engine = rig.open().await;
+    create(&engine, "box").await;
+    rig.host.spawned_processes_freeze(true);
+    let starting = tokio::spawn({
+        let engine = engine.clone();
+        async move { engine.start("box", &Progress::silent()).await }
+    });
+    while rig.host.living().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    let pid = rig.host.living()[0].identity.pid;
+    let mut command = tokio::spawn({
+        let engine = engine.clone();
+        let request = banger_core::ExecRequest::new(["true"]);
+        async move { engine.exec_output("box", &request).await }
+    });
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    let early = tokio::time::timeout(Duration::ZERO, &mut command).await;
+    assert!(early.is_err(), "{early:?}");
+    rig.host.thaw(pid);
+    soon("the start", starting).await.unwrap().unwrap();
+    let output = soon("the command", command).await.unwrap().unwrap();
+    assert_eq!(output.end, banger_core::ExecEnd::Exited(0));
+}
