@@ -61,6 +61,17 @@ fn agent_rpc_is_answered_across_two_attaches_and_ends_with_the_agent_s_status() 
 }
 
 #[test]
+fn reconcile_many_takes_up_every_vm_and_then_has_nothing_to_do() {
+    let text = run("reconcile_many");
+    assert!(
+        text.contains("taken up: 1000 of 1000 running VMs"),
+        "{text}"
+    );
+    assert!(text.contains("it changed: nothing"), "{text}");
+    assert!(text.ends_with("strays: 0\n"), "{text}");
+}
+
+#[test]
 fn every_example_is_tested_here() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples");
     let here = include_str!("examples.rs");

@@ -51,8 +51,12 @@ pub(crate) async fn stream(
     params: ExecParams,
 ) -> Result<ExitStatus, CommandError> {
     let with_input = !params.stdin_closed;
-    let ticket = daemon.call::<VmExec>(params).await?;
-    let StreamConnection { mut read, write } = daemon.stream(&ticket).await?;
+    // Dropped half-way, the ticket is never shown, and the daemon ends the command by itself.
+    let connect = async {
+        let ticket = daemon.call::<VmExec>(params).await?;
+        daemon.stream(&ticket).await
+    };
+    let StreamConnection { mut read, write } = signals.or(connect, || None).await?;
     let input = if with_input {
         Some(input::read_stdin().map_err(|error| {
             CommandError::io("cannot start a thread to read standard input", error)

@@ -29,6 +29,7 @@ use crate::exit::ExitStatus;
 use crate::screen::Screen;
 
 fn main() -> ExitCode {
+    verb::completion::answer_scripts();
     let arguments = Arguments::parse();
     let screen = Screen::new(arguments.talk());
     // One thread is enough to wait for one daemon, and starting more would be felt in `ps`.

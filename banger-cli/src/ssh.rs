@@ -90,7 +90,8 @@ pub(crate) fn command_line<'a>(
     let quote = |word: &[u8]| shell_quote(word).map_err(|error| cannot(&error));
     env_lines(env).map_err(|error| cannot(&error))?;
     // The shell stays, to turn a signal into a status that ssh passes on; so it must outlive Ctrl-C.
-    let mut line = b"trap : INT QUIT; ".to_vec();
+    // Its own remarks ("Killed") are not the command's, whose stderr waits on 3 meanwhile.
+    let mut line = b"trap : INT QUIT; exec 3>&2 2>/dev/null; ".to_vec();
     if let Some(folder) = folder {
         // Neither an option, nor `-`, nor something to look up in CDPATH.
         let mut path = match folder.starts_with(b"/") {
@@ -100,11 +101,11 @@ pub(crate) fn command_line<'a>(
         path.extend_from_slice(folder);
         line.extend_from_slice(b"cd ");
         line.extend(quote(&path)?);
-        line.extend_from_slice(b" || exit 125; ");
+        line.extend_from_slice(b" 2>&3 || exit 125; ");
     }
     // Through env, which also sets what a shell keeps for itself, and runs programs only. It would take
     // a program with `=` in its name for a variable, so a shell of its own runs the words.
-    line.extend_from_slice(b"env --");
+    line.extend_from_slice(b"(exec env --");
     for (name, value) in env {
         line.push(b' ');
         line.extend_from_slice(name.as_bytes());
@@ -116,7 +117,7 @@ pub(crate) fn command_line<'a>(
         line.push(b' ');
         line.extend(quote(word)?);
     }
-    line.extend_from_slice(b"; exit $?");
+    line.extend_from_slice(b" 2>&3 3>&-); exit $?");
     Ok(OsString::from_vec(line))
 }
 
@@ -225,6 +226,7 @@ mod tests {
         let kill: &[&[u8]] = &[b"sh", b"-c", b"kill -9 $$"];
         let output = run(&command_line(words(kill), &[], None).unwrap());
         assert_eq!(output.status.code(), Some(137));
+        assert_eq!(output.stderr, b"");
     }
 
     #[test]

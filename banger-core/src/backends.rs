@@ -7,6 +7,7 @@ use crate::config::EngineConfig;
 use crate::disk::{Disk, FileDisk, OverlayDisk, SimDisk};
 use crate::error::Error;
 use crate::host::{FakeHost, Host};
+use crate::inventory::ObjectKind;
 use crate::network::{Network, NoNetwork, SimNetwork, UserNetwork};
 use crate::transport::{GuestTransport, OnPower, PowerWord, SimTransport, SshTransport};
 use crate::vm::{DiskKind, NetworkKind, VmmKind};
@@ -45,7 +46,7 @@ impl Backends {
     }
 
     pub(crate) fn sim(host: &Arc<FakeHost>) -> Self {
-        let vmm = SimVmm::default();
+        let vmm = SimVmm::over(host);
         let guests = host.guests();
         // Not a full grip: the host keeps its guests, and through this they would keep the host.
         let (power, host) = (vmm.power(), Arc::downgrade(host));
@@ -84,6 +85,16 @@ impl Backends {
     pub(crate) fn network(&self, kind: NetworkKind) -> Result<&Arc<dyn Network>, Error> {
         let found = self.networks.iter().find(|network| network.kind() == kind);
         found.ok_or_else(|| unknown("network", kind.as_str()))
+    }
+
+    /// Says whether any of them can leave an object of this kind on the host.
+    pub(crate) fn hold(&self, kind: ObjectKind) -> bool {
+        let vmms = self.vmms.iter().map(|vmm| vmm.holds());
+        let disks = self.disks.iter().map(|disk| disk.holds());
+        let networks = self.networks.iter().map(|network| network.holds());
+        let all = vmms.chain(disks).chain(networks);
+        let mut all = all.chain([self.transport.holds()]);
+        all.any(|kinds| kinds.contains(&kind))
     }
 
     pub(crate) fn transport(&self) -> &Arc<dyn GuestTransport> {

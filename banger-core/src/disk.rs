@@ -13,6 +13,7 @@ use async_trait::async_trait;
 use crate::choice::Probe;
 use crate::handles::VMHandles;
 use crate::host::{Host, HostError, Program};
+use crate::inventory::ObjectKind;
 use crate::names::Mebibytes;
 use crate::vm::DiskKind;
 
@@ -91,6 +92,10 @@ pub enum Access {
 pub trait Disk: fmt::Debug + Send + Sync {
     /// Which one this is.
     fn kind(&self) -> DiskKind;
+
+    /// Returns the kinds of host objects that it can leave beside its files: the proof that nothing was
+    /// leaked looks for them.
+    fn holds(&self) -> &'static [ObjectKind];
 
     /// Says whether it works on this host.
     async fn probe(&self, host: &dyn Host) -> Probe;

@@ -2,13 +2,17 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use tracing::Instrument;
 
 use crate::backends::Backends;
 use crate::config::EngineConfig;
 use crate::error::Error;
 use crate::handles::HandleCache;
 use crate::host::{FakeHost, FileLock, Host};
+use crate::inventory::is_temporary;
 use crate::liveness::{HostLiveness, Liveness};
 use crate::names::{EngineId, ImageName, VmId, VmName};
 use crate::places::Places;
@@ -42,6 +46,7 @@ pub(crate) struct Inner {
     /// Names that are being made and have no row yet.
     names: Mutex<HashSet<VmName>>,
     verbs: Mutex<HashMap<VmId, Weak<tokio::sync::Mutex<()>>>>,
+    verbs_at_last_sweep: AtomicUsize,
     _lock: FileLock,
     /// A simulator's own folder, removed with it.
     _scratch: Option<tempfile::TempDir>,
@@ -107,6 +112,10 @@ impl Engine {
         let Some(lock) = lock_state(&*host, &state).await? else {
             return Err(Error::StateInUse { state });
         };
+        // We hold the lock and nobody writes yet: what is half written was left by a dead engine.
+        for folder in [state.clone(), state.join("ssh")] {
+            remove_temporaries(&*host, &folder).await?;
+        }
         let id = engine_id(&*host, &state).await?;
         let places = Places::new(state, config.runtime_dir.clone(), id.clone());
         let store = Store::open(&places.database(), host.clone()).await?;
@@ -128,12 +137,13 @@ impl Engine {
                 images: Mutex::default(),
                 names: Mutex::default(),
                 verbs: Mutex::default(),
+                verbs_at_last_sweep: AtomicUsize::new(16),
                 _lock: lock,
                 _scratch: scratch,
             }),
         };
         engine.inner.sweep_images().await?;
-        let report = engine.reconcile().await?;
+        let report = engine.reconcile_at_start().await?;
         Ok((engine, report))
     }
 
@@ -157,7 +167,7 @@ impl Engine {
         &self,
         verb: impl Future<Output = Result<T, Error>> + Send + 'static,
     ) -> Result<T, Error> {
-        match tokio::spawn(verb).await {
+        match tokio::spawn(verb.in_current_span()).await {
             Ok(done) => done,
             Err(stopped) if stopped.is_panic() => std::panic::resume_unwind(stopped.into_panic()),
             Err(_) => Err(Error::Closing),
@@ -172,19 +182,36 @@ impl Inner {
 
     /// Waits for the VM's turn. Verbs hold it; nothing that only reads does.
     pub(crate) async fn turn(&self, id: &VmId) -> tokio::sync::OwnedMutexGuard<()> {
-        let turn = {
-            let mut verbs = lock(&self.verbs);
+        self.turn_of(id).lock_owned().await
+    }
+
+    fn turn_of(&self, id: &VmId) -> Arc<tokio::sync::Mutex<()>> {
+        let mut verbs = lock(&self.verbs);
+        // Those that nobody holds are forgotten, now and then: at every turn it would cost the square.
+        if verbs.len() > 2 * self.verbs_at_last_sweep.load(Ordering::Relaxed) {
             verbs.retain(|_, turn| turn.strong_count() > 0);
-            match verbs.get(id).and_then(Weak::upgrade) {
-                Some(turn) => turn,
-                None => {
-                    let turn = Arc::new(tokio::sync::Mutex::new(()));
-                    verbs.insert(id.clone(), Arc::downgrade(&turn));
-                    turn
-                }
+            let left = verbs.len().max(16);
+            self.verbs_at_last_sweep.store(left, Ordering::Relaxed);
+        }
+        match verbs.get(id).and_then(Weak::upgrade) {
+            Some(turn) => turn,
+            None => {
+                let turn = Arc::new(tokio::sync::Mutex::new(()));
+                verbs.insert(id.clone(), Arc::downgrade(&turn));
+                turn
             }
-        };
-        turn.lock_owned().await
+        }
+    }
+
+    /// Takes the VM's turn if no verb has it.
+    pub(crate) fn try_turn(&self, id: &VmId) -> Option<tokio::sync::OwnedMutexGuard<()>> {
+        self.turn_of(id).try_lock_owned().ok()
+    }
+
+    /// Says whether a verb is at work on any VM.
+    pub(crate) fn is_at_work(&self) -> bool {
+        let verbs = lock(&self.verbs);
+        verbs.values().any(|turn| turn.strong_count() > 0)
     }
 
     /// Reserves a name until the guard is dropped; the row's uniqueness takes over from there.
@@ -252,6 +279,19 @@ async fn lock_state(host: &dyn Host, state: &std::path::Path) -> Result<Option<F
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
     Ok(None)
+}
+
+/// Removes what interrupted writes have left in a folder.
+pub(crate) async fn remove_temporaries(
+    host: &dyn Host,
+    folder: &std::path::Path,
+) -> Result<(), crate::host::HostError> {
+    for name in host.list_dir(folder).await? {
+        if is_temporary(&name) {
+            host.remove_file(&folder.join(name)).await?;
+        }
+    }
+    Ok(())
 }
 
 async fn engine_id(host: &dyn Host, state: &std::path::Path) -> Result<EngineId, Error> {

@@ -136,6 +136,14 @@ pub enum Error {
         /// Where its console is logged.
         console_log: std::path::PathBuf,
     },
+    /// A stray process outlived SIGKILL.
+    #[error("process {process}, a stray, did not end within {} s of SIGKILL", limit.as_secs())]
+    StrayOutlived {
+        /// Its number.
+        process: String,
+        /// The time it had.
+        limit: Duration,
+    },
     /// A monitor outlived SIGKILL.
     #[error("the monitor of VM {vm} did not end within {} s of SIGKILL", limit.as_secs())]
     Unkillable {
@@ -435,7 +443,7 @@ impl Error {
         texts
     }
 
-    fn host_error(&self) -> Option<&HostError> {
+    pub(crate) fn host_error(&self) -> Option<&HostError> {
         match self {
             Error::Host(host)
             | Error::Store(StoreError::Host(host))

@@ -9,7 +9,7 @@ use crate::error::Error;
 use crate::handles::{VMHandles, write_handles_file};
 use crate::host::HostError;
 use crate::identity::{HOST_KEY, read_identity};
-use crate::liveness::Verdict;
+use crate::liveness::{Condition, Verdict};
 use crate::network::Endpoint;
 use crate::progress::Progress;
 use crate::transport::{
@@ -27,13 +27,27 @@ pub struct SshAccess {
     pub host: String,
 }
 
+/// Who asks for a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Asker {
+    Anybody,
+    /// A verb that is at work on the VM.
+    HasTheTurn,
+}
+
 impl Engine {
     /// Waits until a VM's guest answers over ssh. When it does not in time, the VM runs on with its
     /// `last_error` set, to be looked at.
     pub async fn wait_ready(&self, vm: &str, progress: &Progress) -> Result<(), Error> {
         let vm = self.lookup(vm).await?;
         let limit = self.inner.config.limits.ready;
-        progress.tell("boot", "booting; waiting for ssh");
+        let connected = match self.inner.live(&vm.id) {
+            Some(live) => live.connection.try_lock().is_ok_and(|held| held.is_some()),
+            None => false,
+        };
+        if !connected {
+            progress.tell("boot", "booting; waiting for ssh");
+        }
         match self.connection(&vm, limit).await {
             Ok(_) => Ok(()),
             Err(Error::Transport(TransportError::NotReady { limit })) => {
@@ -71,9 +85,7 @@ impl Engine {
     /// Keeps a VM that was to live only as long as its client: one that never came up is left to be
     /// looked at.
     pub async fn keep(&self, vm: &str) -> Result<VMRecord, Error> {
-        let id = self.lookup(vm).await?.id;
-        let _turn = self.inner.turn(&id).await;
-        let mut vm = self.lookup(id.as_str()).await?;
+        let (_turn, mut vm) = self.in_turn(vm).await?;
         vm.spec.lifetime = Lifetime::Kept;
         self.inner.note(vm, |_| {}).await
     }
@@ -84,6 +96,15 @@ impl Engine {
         vm: &VMRecord,
         limit: Duration,
     ) -> Result<Arc<dyn GuestConnection>, Error> {
+        self.connection_as(vm, limit, Asker::Anybody).await
+    }
+
+    pub(crate) async fn connection_as(
+        &self,
+        vm: &VMRecord,
+        limit: Duration,
+        asker: Asker,
+    ) -> Result<Arc<dyn GuestConnection>, Error> {
         let inner = &self.inner;
         let live = self.running(vm).await?;
         let mut connection = live.connection.lock().await;
@@ -93,7 +114,7 @@ impl Engine {
             return Ok(connection.clone());
         }
         *connection = None;
-        let handles = inner.handles_for_ssh(vm, &live).await?;
+        let handles = inner.handles_for_ssh(vm, &live, asker).await?;
         let target = inner.target(vm, Some(&handles));
         let transport = inner.backends.transport().clone();
         let established = match transport.resume(inner.host(), &target).await {
@@ -172,9 +193,13 @@ impl Inner {
 
     /// Returns a running VM's handles with its ssh port, and makes sure that ssh's files are there:
     /// both can be lost, and found again.
-    async fn handles_for_ssh(&self, vm: &VMRecord, live: &Live) -> Result<VMHandles, Error> {
-        let handles = self.handles(vm).await?;
-        let mut handles = match handles {
+    async fn handles_for_ssh(
+        &self,
+        vm: &VMRecord,
+        live: &Arc<Live>,
+        asker: Asker,
+    ) -> Result<VMHandles, Error> {
+        let mut handles = match self.handles(vm).await? {
             Some(handles) => handles,
             None => VMHandles::planned(
                 live.monitor.run().clone(),
@@ -184,16 +209,34 @@ impl Inner {
         };
         let config = self.places.ssh_config(&vm.id);
         let has_files = self.host().stat(&config).await?.is_some();
+        let mut found_port = None;
         if handles.ssh_port.is_none()
             && let Some(control) = live.control()
-            && let Some(port) = control.ssh_port().await?
         {
-            handles.ssh_port = Some(port);
+            found_port = control.ssh_port().await?;
+        }
+        let endpoint = self.target(vm, Some(&handles)).endpoint;
+        let needs_files = matches!(endpoint, Some(Endpoint::Loopback(_))) && !has_files;
+        if found_port.is_none() && !needs_files {
+            return Ok(handles);
+        }
+        // Written in the VM's turn, and only while its run lasts: a stop that went before us has removed
+        // these files, and nobody would remove them again.
+        let _turn = match asker {
+            Asker::Anybody => Some(self.turn(&vm.id).await),
+            Asker::HasTheTurn => None,
+        };
+        if !self.live(&vm.id).is_some_and(|now| Arc::ptr_eq(&now, live)) {
+            return Err(Error::NotRunning {
+                vm: vm.name.clone(),
+                condition: Condition::Stopped.to_string(),
+            });
+        }
+        if found_port.is_some() {
+            handles.ssh_port = found_port;
             handles.process = Some(live.monitor.handle());
             write_handles_file(self.host(), &vm.runtime.vm_dir, &handles).await?;
             self.cache.set(&vm.id, handles.clone());
-        } else if has_files {
-            return Ok(handles);
         }
         self.write_ssh_config(vm, &handles).await?;
         Ok(handles)

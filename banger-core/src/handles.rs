@@ -16,6 +16,7 @@ use crate::liveness::ProcessHandle;
 use crate::names::RunId;
 
 pub use cache::HandleCache;
+pub(crate) use file::{HANDLES_ASIDE, HANDLES_FILE, HandlesPeek, peek_handles_file};
 pub use file::{
     HandlesError, HandlesFile, read_handles_file, remove_handles_file, write_handles_file,
 };

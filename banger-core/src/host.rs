@@ -8,6 +8,7 @@ mod error;
 mod fake;
 mod files;
 mod linux;
+mod ports;
 mod process;
 mod program;
 mod scratch;
@@ -24,7 +25,7 @@ use tokio::net::UnixStream;
 use crate::names::Mebibytes;
 
 pub use error::{FileAct, HostError};
-pub use fake::{Crash, FakeHost, FakeProcess};
+pub use fake::{Crash, FakeHost, FakeProcess, Fault};
 pub use linux::{LinuxHost, LinuxHostConfig};
 pub(crate) use scratch::{Scratch, ScratchEnd, ScratchError, ScratchPlan, ScratchProcess};
 
@@ -113,6 +114,9 @@ pub trait Host: fmt::Debug + Send + Sync {
     /// Waits until a process has ended. Cancel-safe. Reaps it, and knows its status, only if it is our child.
     async fn wait_end(&self, process: &ProcessIdentity) -> Result<ProcessEnd, HostError>;
 
+    /// Returns the TCP ports on which a process listens, sorted; none if it is gone.
+    async fn listening_ports(&self, process: &ProcessIdentity) -> Result<Vec<u16>, HostError>;
+
     /// Connects to a Unix socket, within the time given.
     async fn connect_unix(&self, path: &Path, timeout: Duration) -> Result<UnixStream, HostError>;
 
@@ -142,6 +146,8 @@ pub struct ProcessFacts {
     pub identity: ProcessIdentity,
     /// Its arguments, separated by spaces; bytes that are no UTF-8 are replaced.
     pub command_line: String,
+    /// Whether it is stopped, by SIGSTOP or a debugger: it answers nothing until it is let go on.
+    pub stopped: bool,
 }
 
 /// How a process ended.
@@ -197,6 +203,8 @@ pub enum CloneMethod {
 pub struct FileFacts {
     /// Whether it is a folder.
     pub is_dir: bool,
+    /// Whether it is a Unix socket.
+    pub is_socket: bool,
     /// Its length in bytes.
     pub bytes: u64,
     /// What it takes on the disk, in bytes.

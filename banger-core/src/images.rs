@@ -55,7 +55,13 @@ impl Engine {
 }
 
 impl Inner {
-    async fn has_image(&self, name: &ImageName) -> Result<bool, Error> {
+    /// Says whether an image is being made by this engine right now.
+    pub(crate) fn makes_images(&self) -> bool {
+        let images = lock(&self.images);
+        images.values().any(|turn| turn.try_lock().is_err())
+    }
+
+    pub(crate) async fn has_image(&self, name: &ImageName) -> Result<bool, Error> {
         let manifest = self.places.image(name).join(MANIFEST);
         Ok(self.backends.simulated() || self.host().stat(&manifest).await?.is_some())
     }

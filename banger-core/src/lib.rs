@@ -38,6 +38,7 @@ mod host;
 mod identity;
 mod image;
 mod images;
+mod inventory;
 mod lifecycle;
 mod liveness;
 mod lookup;
@@ -75,17 +76,22 @@ pub use handles::{
     write_handles_file,
 };
 pub use host::{
-    BootId, CloneMethod, CpuFacts, Crash, Delivery, Detached, FakeHost, FakeProcess, FileAct,
-    FileFacts, FileLock, Host, HostError, LinuxHost, LinuxHostConfig, Moment, ProcessEnd,
+    BootId, CloneMethod, CpuFacts, Crash, Delivery, Detached, FakeHost, FakeProcess, Fault,
+    FileAct, FileFacts, FileLock, Host, HostError, LinuxHost, LinuxHostConfig, Moment, ProcessEnd,
     ProcessFacts, ProcessIdentity, ProcessSignal, Program, ProgramOutput,
 };
 pub use image::{
     Capability, ImageError, ImageManifest, ImageSpec, Initrd, Kernel, KernelError, ManifestError,
     Mirror, PackageName, Rootfs, SpecError, Suite,
 };
+pub use inventory::{
+    Coverage, Foreign, Grip, HostObject, Inventory, Looked, ObjectKind, Owner, Remedy, Removal,
+    RemovalLine, RemovalOutcome,
+};
 pub use lifecycle::{CreateRequest, DeleteOutcome, StartOutcome, StopOutcome, StopRung};
 pub use liveness::{
-    Condition, HostLiveness, Liveness, Monitor, ProcessHandle, Promise, VMState, Verdict,
+    Census, Condition, HostLiveness, Liveness, Monitor, ProcessHandle, Promise, Sighting, VMState,
+    Verdict,
 };
 pub use lookup::VmView;
 pub use names::{

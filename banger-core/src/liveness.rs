@@ -16,6 +16,7 @@
 //!
 //! Only `Gone` allows a teardown; only `Alive` is ever signalled.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -146,7 +147,8 @@ pub enum Condition {
     Running,
     /// It was promised to run and does not: reconcile has yet to see it.
     Ended,
-    /// It was promised to run; whether it does could not be found out.
+    /// It was promised to run, and either it does but its monitor answers nothing, or it could not be
+    /// found out.
     Unresponsive,
     /// It does not run, and holds nothing.
     Stopped,
@@ -195,6 +197,24 @@ pub(crate) fn hold(promise: &Promise, run: Option<&RunId>, verdict: Verdict) -> 
     }
 }
 
+/// Every monitor on the host, of whatever engine, at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Census {
+    /// Those that carry this engine's id.
+    pub ours: Vec<Sighting>,
+    /// How many carry another engine's. They are counted, never touched.
+    pub others: BTreeMap<EngineId, usize>,
+}
+
+/// A monitor that was seen, and the VM that its command line names. Nobody has yet said whether that VM wants it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sighting {
+    /// The VM.
+    pub vm: VmId,
+    /// The monitor.
+    pub monitor: Monitor,
+}
+
 /// The single source of truth for "is it alive".
 #[async_trait]
 pub trait Liveness: fmt::Debug + Send + Sync {
@@ -213,12 +233,27 @@ pub trait Liveness: fmt::Debug + Send + Sync {
             VMState::Stopped => Condition::Stopped,
             VMState::Error => Condition::Error,
             VMState::Running => match self.judge(vm, handles).await {
-                Verdict::Alive(_) => Condition::Running,
+                Verdict::Alive(monitor) => match self.is_stopped(&monitor).await {
+                    Ok(false) => Condition::Running,
+                    _ => Condition::Unresponsive,
+                },
                 Verdict::Gone | Verdict::NotOurs { .. } => Condition::Ended,
                 Verdict::CannotTell { .. } => Condition::Unresponsive,
             },
         }
     }
+
+    /// Looks for every monitor on the host, once.
+    async fn census(&self) -> Result<Census, HostError>;
+
+    /// Says whether a monitor is stopped (by SIGSTOP, by a debugger): it is alive, and answers nothing.
+    async fn is_stopped(&self, monitor: &Monitor) -> Result<bool, HostError>;
+
+    /// Says whether a monitor that was seen is still there.
+    async fn is_alive(&self, monitor: &Monitor) -> Result<bool, HostError>;
+
+    /// Returns the TCP ports on which a monitor listens, sorted.
+    async fn ports(&self, monitor: &Monitor) -> Result<Vec<u16>, HostError>;
 
     /// Signals a monitor that was judged alive. By pidfd, after one more look at its start time.
     async fn signal(&self, monitor: &Monitor, signal: ProcessSignal)
@@ -288,6 +323,40 @@ impl Liveness for HostLiveness {
         }
     }
 
+    async fn census(&self) -> Result<Census, HostError> {
+        let mut census = Census::default();
+        for process in self.host.find_processes(TOKEN).await? {
+            let Some((engine, vm, run)) = token_of(&process.command_line) else {
+                // Somebody who only speaks of us: an editor, a search.
+                continue;
+            };
+            if engine == self.engine {
+                let monitor = Monitor {
+                    process: process.identity,
+                    run,
+                };
+                census.ours.push(Sighting { vm, monitor });
+            } else {
+                *census.others.entry(engine).or_default() += 1;
+            }
+        }
+        Ok(census)
+    }
+
+    async fn is_stopped(&self, monitor: &Monitor) -> Result<bool, HostError> {
+        let now = self.host.process(monitor.process.pid).await?;
+        Ok(now.is_some_and(|now| now.stopped && now.identity == monitor.process))
+    }
+
+    async fn is_alive(&self, monitor: &Monitor) -> Result<bool, HostError> {
+        let now = self.host.process(monitor.process.pid).await?;
+        Ok(now.is_some_and(|now| now.identity == monitor.process))
+    }
+
+    async fn ports(&self, monitor: &Monitor) -> Result<Vec<u16>, HostError> {
+        self.host.listening_ports(&monitor.process).await
+    }
+
     async fn signal(
         &self,
         monitor: &Monitor,
@@ -312,7 +381,7 @@ pub(crate) fn token(engine: &EngineId, vm: &VmId, run: &RunId) -> String {
 }
 
 fn token_prefix(engine: &EngineId, vm: &VmId) -> String {
-    format!("banger:{engine}:{vm}:")
+    format!("{TOKEN}{engine}:{vm}:")
 }
 
 fn token_run(command_line: &str, engine: &EngineId, vm: &VmId) -> Option<RunId> {
@@ -321,11 +390,13 @@ fn token_run(command_line: &str, engine: &EngineId, vm: &VmId) -> Option<RunId> 
     rest.get(..16)?.parse().ok()
 }
 
-/// Returns every VM and run of an engine that a process's command line names.
-pub(crate) fn tokens_of(engine: &EngineId, command_line: &str) -> Option<(VmId, RunId)> {
-    let prefix = format!("banger:{engine}:");
-    let rest = &command_line[command_line.find(&prefix)? + prefix.len()..];
-    let vm: VmId = rest.get(..32)?.parse().ok()?;
-    let run = token_run(command_line, engine, &vm)?;
-    Some((vm, run))
+/// Returns the engine, VM and run that a monitor's command line names.
+fn token_of(command_line: &str) -> Option<(EngineId, VmId, RunId)> {
+    let rest = &command_line[command_line.find(TOKEN)? + TOKEN.len()..];
+    let engine: EngineId = rest.get(..8)?.parse().ok()?;
+    let vm: VmId = rest.get(9..41)?.parse().ok()?;
+    let run = token_run(command_line, &engine, &vm)?;
+    Some((engine, vm, run))
 }
+
+const TOKEN: &str = "banger:";

@@ -1,6 +1,7 @@
 //! Looking: which VMs there are, and how they are. Takes nobody's turn.
 
 use serde::{Deserialize, Serialize};
+use tokio::sync::OwnedMutexGuard;
 
 use crate::engine::Engine;
 use crate::error::Error;
@@ -43,6 +44,19 @@ impl Engine {
         }
     }
 
+    /// Waits for the turn of the VM that bears this name, and returns it as it then is. While we waited it
+    /// may have been deleted and another made under its name: then that one's turn is waited for.
+    pub(crate) async fn in_turn(&self, vm: &str) -> Result<(OwnedMutexGuard<()>, VMRecord), Error> {
+        loop {
+            let meant = self.lookup(vm).await?;
+            let turn = self.inner.turn(&meant.id).await;
+            let now = self.lookup(vm).await?;
+            if now.id == meant.id {
+                return Ok((turn, now));
+            }
+        }
+    }
+
     /// Lists every VM by name. Liveness is asked only of those that were promised to run.
     pub async fn list(&self) -> Result<Vec<VmView>, Error> {
         let mut views = Vec::new();
@@ -71,10 +85,14 @@ impl Engine {
     pub(crate) async fn view(&self, vm: VMRecord) -> VmView {
         let inner = &self.inner;
         let handles = inner.cache.get(&vm.id);
-        let condition = inner
+        let mut condition = inner
             .liveness
             .condition(&vm.id, &vm.runtime.state, handles.as_ref())
             .await;
+        let answers = inner.live(&vm.id).is_none_or(|live| live.answers());
+        if condition == Condition::Running && !answers {
+            condition = Condition::Unresponsive;
+        }
         VmView {
             vm,
             condition,

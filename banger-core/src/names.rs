@@ -54,6 +54,16 @@ pub enum NameError {
         /// How many digits it has.
         digits: usize,
     },
+    /// There is no such thing to choose.
+    #[error("there is no {what} {text:?}; there are: {known}")]
+    Unknown {
+        /// What was to be chosen.
+        what: &'static str,
+        /// What was given.
+        text: String,
+        /// What there is.
+        known: String,
+    },
     /// It is not an amount of memory or disk.
     #[error(
         "{text:?} is no size: write a number of MiB, or one with K, M, G or T (as in 512M, 4GiB)"

@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use crate::choice::Probe;
 use crate::handles::VMHandles;
 use crate::host::{Host, HostError};
+use crate::inventory::ObjectKind;
 use crate::vm::{Internet, NetworkKind};
 
 /// Why a network could not be had or given back.
@@ -57,6 +58,10 @@ pub trait Network: fmt::Debug + Send + Sync {
     /// Which one this is.
     fn kind(&self) -> NetworkKind;
 
+    /// Returns the kinds of host objects that it can leave beside its files: the proof that nothing was
+    /// leaked looks for them.
+    fn holds(&self) -> &'static [ObjectKind];
+
     /// Says whether it works on this host.
     async fn probe(&self, host: &dyn Host) -> Probe;
 
@@ -85,6 +90,10 @@ pub(crate) struct UserNetwork;
 
 #[async_trait]
 impl Network for UserNetwork {
+    fn holds(&self) -> &'static [ObjectKind] {
+        &[ObjectKind::Port]
+    }
+
     fn kind(&self) -> NetworkKind {
         NetworkKind::User
     }
@@ -122,6 +131,10 @@ pub(crate) struct NoNetwork;
 
 #[async_trait]
 impl Network for NoNetwork {
+    fn holds(&self) -> &'static [ObjectKind] {
+        &[]
+    }
+
     fn kind(&self) -> NetworkKind {
         NetworkKind::None
     }
@@ -158,6 +171,10 @@ pub(crate) struct SimNetwork;
 
 #[async_trait]
 impl Network for SimNetwork {
+    fn holds(&self) -> &'static [ObjectKind] {
+        &[]
+    }
+
     fn kind(&self) -> NetworkKind {
         NetworkKind::Sim
     }

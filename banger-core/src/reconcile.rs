@@ -6,17 +6,21 @@
 
 mod plan;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use crate::engine::Engine;
 use crate::error::Error;
-use crate::handles::{VMHandles, remove_handles_file};
-use crate::host::BootId;
-use crate::liveness::{Monitor, Promise, VMState, Verdict, hold, tokens_of};
+use crate::handles::{
+    HandlesError, HandlesFile, HandlesPeek, VMHandles, peek_handles_file, read_handles_file,
+};
+use crate::host::{BootId, Host, HostError};
+use crate::inventory::is_temporary;
+use crate::liveness::{Monitor, Promise, VMState, Verdict, hold};
 use crate::names::VmId;
 use crate::places::{NEW, TRASH};
 use crate::vm::VMRecord;
@@ -68,6 +72,9 @@ impl fmt::Display for Report {
 /// Whether a reconcile changes anything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mode {
+    /// Nobody is connected yet: what was to live no longer than its client is deleted.
+    Opening,
+    /// On demand, while clients are.
     Apply,
     Plan,
 }
@@ -77,6 +84,13 @@ impl Engine {
     pub async fn reconcile(&self) -> Result<Report, Error> {
         let engine = self.clone();
         self.to_its_end(async move { engine.visit_all(Mode::Apply).await })
+            .await
+    }
+
+    /// Reconciles before anybody is served.
+    pub(crate) async fn reconcile_at_start(&self) -> Result<Report, Error> {
+        let engine = self.clone();
+        self.to_its_end(async move { engine.visit_all(Mode::Opening).await })
             .await
     }
 
@@ -106,8 +120,8 @@ impl Engine {
                 Err(_) => return Err(Error::Closing),
             }
         }
+        lines.extend(self.sweep_runtime_folders(&survey, mode).await?);
         lines.sort_by(|a, b| a.vm.cmp(&b.vm));
-        self.sweep_runtime_folders(&survey, mode).await?;
         Ok(Report { lines })
     }
 
@@ -119,7 +133,19 @@ impl Engine {
         mode: Mode,
     ) -> Result<Option<ReportLine>, Error> {
         let _turn = self.inner.turn(id).await;
-        let (facts, row, handles) = self.collect(id, survey).await?;
+        let (facts, row, handles) = match self.collect(id, survey, mode).await {
+            Ok(collected) => collected,
+            Err(error) if died(&error) => return Err(error),
+            Err(error) => {
+                tracing::warn!(vm = %id, %error, "reconcile could not look at a VM");
+                return Ok(Some(ReportLine {
+                    vm: id.to_string(),
+                    action: "left alone".to_owned(),
+                    detail: "it could not be looked at".to_owned(),
+                    error: Some(error.chain().join(": ")),
+                }));
+            }
+        };
         let action = decide(&facts);
         let Some((word, detail)) = action.told() else {
             return Ok(None);
@@ -130,11 +156,10 @@ impl Engine {
         };
         tracing::info!(vm = %name, action = word, reason = %detail, "reconcile");
         let mut error = None;
-        if mode == Mode::Apply
+        if mode != Mode::Plan
             && let Err(failed) = self.apply(id, row, handles, action).await
         {
-            // A host that died in the middle of this (in a test) ends everything, as it would.
-            if let Error::Host(crate::host::HostError::Died { .. }) = failed {
+            if died(&failed) {
                 return Err(failed);
             }
             tracing::warn!(vm = %name, error = %failed, "reconcile failed");
@@ -151,13 +176,8 @@ impl Engine {
     async fn survey(&self) -> Result<Survey, Error> {
         let inner = &self.inner;
         let boot = inner.host().boot_id().await?;
-        let token = format!("banger:{}:", inner.id);
-        let mut monitors = BTreeSet::new();
-        for process in inner.host().find_processes(&token).await? {
-            if let Some((vm, _)) = tokens_of(&inner.id, &process.command_line) {
-                monitors.insert(vm);
-            }
-        }
+        let census = inner.liveness.census().await?;
+        let monitors: BTreeSet<VmId> = census.ours.into_iter().map(|seen| seen.vm).collect();
         let runs = inner.host().list_dir(&inner.places.runs()).await?;
         let mut ids = monitors.clone();
         for row in inner.store.vms().await? {
@@ -174,7 +194,7 @@ impl Engine {
         Ok(Survey {
             ids,
             monitors,
-            runs: runs.into_iter().map(|name| (name, ())).collect(),
+            runs: runs.into_iter().collect(),
             boot,
         })
     }
@@ -183,6 +203,7 @@ impl Engine {
         &self,
         id: &VmId,
         survey: &Survey,
+        mode: Mode,
     ) -> Result<(Facts, Option<VMRecord>, Option<VMHandles>), Error> {
         let (inner, host) = (&self.inner, self.inner.host());
         let places = &inner.places;
@@ -200,21 +221,20 @@ impl Engine {
         };
         let row = inner.store.vm(id).await?;
         let mut handles = inner.cache.get(id);
+        // Seen in the survey and there still: a verb that has ended since may have removed it.
+        let mut left = survey.runs.contains(id.short()) && there(places.run(id)).await?;
         if handles.is_none() && folder == Folder::Complete {
-            let read = crate::handles::read_handles_file(host, &places.vm(id)).await;
-            match read {
-                Ok(crate::handles::HandlesFile::Found(found)) => handles = Some(*found),
-                Ok(crate::handles::HandlesFile::Missing) => {}
-                Ok(crate::handles::HandlesFile::SetAside { path, reason }) => {
-                    tracing::warn!(vm = %id, path = %path.display(), %reason, "set a damaged handles file aside");
-                }
-                Err(crate::handles::HandlesError::Newer { path, found }) => {
+            match read_or_peek(host, &places.vm(id), mode).await {
+                Ok(found) => handles = found,
+                Err(HandlesError::Newer { path, found }) => {
                     let reason = format!("{} has version {found}", path.display());
                     let facts = Facts::unknowable(row.as_ref(), folder, reason);
                     return Ok((facts, row, None));
                 }
                 Err(error) => return Err(error.into()),
             }
+            let names = host.list_dir(&places.vm(id)).await?;
+            left |= names.iter().any(|name| is_temporary(name));
         }
         // One look over all processes has been taken; only who is in it, or has handles, is looked at again.
         let verdict = match handles.is_some() || survey.monitors.contains(id) {
@@ -231,12 +251,13 @@ impl Engine {
             row: row.as_ref().map(|row| row.spec.lifetime),
             folder,
             standing: hold(&promise, run, verdict),
-            leftovers: match handles.is_some() || survey.runs.contains_key(id.short()) {
+            leftovers: match handles.is_some() || left {
                 true => plan::Leftovers::Some,
                 false => plan::Leftovers::None,
             },
             rebooted,
             watched: inner.live(id).is_some(),
+            opening: mode == Mode::Opening,
             files_gone_noted: row
                 .as_ref()
                 .is_some_and(|row| row.runtime.last_error.as_deref() == Some(FILES_GONE)),
@@ -263,20 +284,18 @@ impl Engine {
                 inner.kill_and_wait(&vm, &monitor).await?;
                 inner.unwatch(id);
                 inner.release(&vm, handles.as_ref()).await?;
-                remove_handles_file(inner.host(), &vm.runtime.vm_dir).await?;
-                inner.cache.clear(id);
+                inner.forget_handles(&vm).await?;
             }
             (Action::CleanUp, Some(vm)) => {
                 inner.release(&vm, handles.as_ref()).await?;
-                remove_handles_file(inner.host(), &vm.runtime.vm_dir).await?;
-                inner.cache.clear(id);
+                inner.forget_handles(&vm).await?;
             }
             (Action::FinishCreate, Some(_)) => {
                 let host = inner.host();
                 host.rename(&places.vm_new(id), &places.vm(id)).await?;
             }
             (Action::DeleteEphemeral, Some(vm)) => {
-                self.delete_in_turn(vm.id.as_str()).await?;
+                self.delete_in_turn(vm).await?;
             }
             (Action::FilesGone, Some(vm)) => {
                 inner
@@ -288,10 +307,11 @@ impl Engine {
             }
             (Action::FinishDelete(monitor), row) => {
                 if let Some(monitor) = monitor {
-                    self.end_stray(&monitor).await?;
+                    inner.end_stray_monitor(&monitor).await?;
                 }
-                if let Some(vm) = &row {
-                    inner.release(vm, handles.as_ref()).await?;
+                match &row {
+                    Some(vm) => inner.release(vm, handles.as_ref()).await?,
+                    None => inner.host().remove_tree(&places.run(id)).await?,
                 }
                 self.bury(id).await?;
             }
@@ -299,7 +319,7 @@ impl Engine {
                 inner.host().remove_tree(&places.vm_new(id)).await?;
             }
             (Action::EndStray(monitor), _) => {
-                self.end_stray(&monitor).await?;
+                inner.end_stray_monitor(&monitor).await?;
                 inner.host().remove_tree(&places.run(id)).await?;
             }
             (Action::Nothing | Action::LeaveAlone(_) | Action::Orphan, _) => {}
@@ -339,39 +359,77 @@ impl Engine {
         Ok(())
     }
 
-    async fn end_stray(&self, monitor: &Monitor) -> Result<(), Error> {
-        let inner = &self.inner;
-        inner
-            .liveness
-            .signal(monitor, crate::host::ProcessSignal::Kill)
-            .await?;
-        let limit = inner.config.limits.signal;
-        let _ = tokio::time::timeout(limit, inner.liveness.wait_end(monitor)).await;
-        Ok(())
-    }
-
     /// Removes runtime folders of VMs that are nowhere else any more.
-    async fn sweep_runtime_folders(&self, survey: &Survey, mode: Mode) -> Result<(), Error> {
+    async fn sweep_runtime_folders(
+        &self,
+        survey: &Survey,
+        mode: Mode,
+    ) -> Result<Vec<ReportLine>, Error> {
         let known: BTreeSet<&str> = survey.ids.iter().map(VmId::short).collect();
-        for name in survey.runs.keys() {
-            if known.contains(name.as_str()) || mode == Mode::Plan {
+        let mut lines = Vec::new();
+        for name in &survey.runs {
+            let is_known = known.contains(name.as_str());
+            if is_known || !self.inner.store.vms_with_prefix(name).await?.is_empty() {
                 continue;
             }
-            let still_unknown = self.inner.store.vms_with_prefix(name).await?.is_empty();
-            if still_unknown {
-                let path = self.inner.places.runs().join(name);
-                self.inner.host().remove_tree(&path).await?;
+            let path = self.inner.places.runs().join(name);
+            let mut error = None;
+            if mode != Mode::Plan
+                && let Err(failed) = self
+                    .inner
+                    .host()
+                    .remove_tree(&path)
+                    .await
+                    .map_err(Error::from)
+            {
+                if died(&failed) {
+                    return Err(failed);
+                }
+                error = Some(failed.chain().join(": "));
             }
+            lines.push(ReportLine {
+                vm: name.clone(),
+                action: "cleaned".to_owned(),
+                detail: "a runtime folder of a VM that is no more".to_owned(),
+                error,
+            });
         }
-        Ok(())
+        Ok(lines)
     }
+}
+
+/// Reads a VM's handles. A damaged file is set aside, unless nothing is to be changed.
+async fn read_or_peek(
+    host: &dyn Host,
+    vm_dir: &Path,
+    mode: Mode,
+) -> Result<Option<VMHandles>, HandlesError> {
+    if mode == Mode::Plan {
+        return Ok(match peek_handles_file(host, vm_dir).await? {
+            HandlesPeek::Found(handles) => Some(*handles),
+            HandlesPeek::Missing | HandlesPeek::Damaged { .. } => None,
+        });
+    }
+    Ok(match read_handles_file(host, vm_dir).await? {
+        HandlesFile::Found(handles) => Some(*handles),
+        HandlesFile::Missing => None,
+        HandlesFile::SetAside { path, reason } => {
+            tracing::warn!(path = %path.display(), %reason, "set a damaged handles file aside");
+            None
+        }
+    })
+}
+
+/// Says whether the host died in the middle of this (in a test): that ends everything, as it would.
+fn died(error: &Error) -> bool {
+    matches!(error.host_error(), Some(HostError::Died { .. }))
 }
 
 /// What one look at everything showed.
 struct Survey {
     ids: BTreeSet<VmId>,
     monitors: BTreeSet<VmId>,
-    runs: BTreeMap<String, ()>,
+    runs: BTreeSet<String>,
     boot: BootId,
 }
 

@@ -15,12 +15,12 @@ use async_trait::async_trait;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::host::{Host, HostError};
+use crate::inventory::ObjectKind;
 use crate::names::{VmId, VmName};
 use crate::network::Endpoint;
 
 pub(crate) use sim::{OnPower, PowerWord, SimGuests, SimTransport};
-pub(crate) use ssh::SshTransport;
-pub(crate) use ssh::{Ciphers, SshFiles, write_files};
+pub(crate) use ssh::{Ciphers, SshFiles, SshTransport, is_ssh, write_files};
 pub use ssh::{DialHelper, hand_over_socket};
 
 /// What makes a guest end itself with everything on its disks. Returns at once. The target is started by
@@ -104,6 +104,9 @@ pub struct GuestTarget {
 /// A way to talk to guests.
 #[async_trait]
 pub trait GuestTransport: fmt::Debug + Send + Sync {
+    /// Returns the kinds of host objects that it can leave: the proof that nothing was leaked looks for them.
+    fn holds(&self) -> &'static [ObjectKind];
+
     /// Connects, waiting at most this long for the guest to answer. Cancel-safe.
     async fn connect(
         &self,

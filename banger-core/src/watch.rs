@@ -1,6 +1,9 @@
 //! What this process keeps of a VM that runs: somebody who waits for its end, and the connections to
 //! its monitor and its guest. All of it can be lost at any time, and is made again.
 
+use std::convert::Infallible;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
@@ -8,12 +11,12 @@ use tokio::sync::{Mutex as AsyncMutex, watch};
 use tokio::task::AbortHandle;
 
 use crate::engine::{Engine, Inner, lock};
-use crate::host::{HostError, ProcessEnd};
+use crate::host::{Host, HostError, ProcessEnd};
 use crate::liveness::{Liveness, Monitor};
 use crate::names::VmId;
 use crate::transport::GuestConnection;
 use crate::vm::{Lifetime, VMRecord};
-use crate::vmm::{EndReason, VmmControl};
+use crate::vmm::{EndReason, Vmm, VmmControl};
 
 /// One running VM.
 #[derive(Debug)]
@@ -25,6 +28,8 @@ pub(crate) struct Live {
     watcher: Mutex<Option<AbortHandle>>,
     /// How it ended, once its watcher knows.
     end: watch::Sender<Option<ProcessEnd>>,
+    /// Cleared when the monitor was asked for its control socket and did not answer as one does.
+    answers: AtomicBool,
 }
 
 impl Live {
@@ -46,6 +51,11 @@ impl Live {
             Ok(Ok(told)) => Ok(told.clone().unwrap_or(end)),
             _ => Ok(end),
         }
+    }
+
+    /// Says whether its monitor answered when it was last asked.
+    pub(crate) fn answers(&self) -> bool {
+        self.answers.load(Ordering::Relaxed)
     }
 
     pub(crate) fn stop_watching(&self) {
@@ -70,6 +80,7 @@ impl Inner {
             connection: AsyncMutex::new(None),
             watcher: Mutex::new(None),
             end: watch::Sender::new(None),
+            answers: AtomicBool::new(true),
         });
         let before = lock(&self.live).insert(vm.id.clone(), live.clone());
         if let Some(before) = before {
@@ -92,17 +103,16 @@ impl Inner {
 }
 
 async fn watch_until_end(engine: Weak<Inner>, id: VmId, live: Arc<Live>) {
-    if live.control().is_none()
-        && let Some(inner) = engine.upgrade()
-    {
-        let control = inner.connect_to_monitor(&id).await;
-        *lock(&live.control) = control;
-    }
     let liveness = match engine.upgrade() {
         Some(inner) => inner.liveness.clone(),
         None => return,
     };
-    let end = match liveness.wait_end(&live.monitor).await {
+    let end = tokio::select! {
+        // Both are cancel-safe: one waits on a pidfd, the other holds nothing but a socket.
+        end = liveness.wait_end(&live.monitor) => end,
+        never = seek_control(&engine, &id, &live) => match never {},
+    };
+    let end = match end {
         Ok(end) => end,
         Err(error) => {
             tracing::warn!(vm = %id, %error, "cannot watch a VM's monitor");
@@ -133,21 +143,54 @@ async fn told_reason(control: &dyn VmmControl) -> Option<EndReason> {
     told.await.ok()?.ok().and_then(|reason| *reason)
 }
 
-impl Inner {
-    async fn connect_to_monitor(&self, id: &VmId) -> Option<Arc<dyn VmmControl>> {
-        let vm = self.store.vm(id).await.ok()??;
-        let vmm = self.backends.vmm(vm.spec.vmm).ok()?;
-        let socket = &vm.runtime.api_sock_path;
-        let connected = vmm
-            .connect(self.host(), socket, self.config.limits.control)
-            .await;
-        match connected {
-            Ok(control) => Some(control.into()),
-            Err(error) => {
-                tracing::warn!(vm = %vm.name, %error, "a VM's monitor does not answer");
-                None
+/// How long a monitor that did not answer is left in peace.
+const SEEK_AGAIN: Duration = Duration::from_secs(5);
+
+/// Connects to the monitor if that is still to be done, and never returns. The engine is not held
+/// meanwhile: one that is dropped must be gone at once, whatever a frozen monitor does.
+async fn seek_control(engine: &Weak<Inner>, id: &VmId, live: &Live) -> Infallible {
+    if live.control().is_none()
+        && let Some(sought) = Sought::of(engine, id).await
+    {
+        loop {
+            let connected = sought
+                .vmm
+                .connect(&*sought.host, &sought.socket, sought.limit)
+                .await;
+            live.answers.store(connected.is_ok(), Ordering::Relaxed);
+            match connected {
+                Ok(control) => {
+                    *lock(&live.control) = Some(control.into());
+                    break;
+                }
+                Err(error) => {
+                    tracing::warn!(vm = %id, %error, "a VM's monitor does not answer");
+                    tokio::time::sleep(SEEK_AGAIN).await;
+                }
             }
         }
+    }
+    std::future::pending().await
+}
+
+/// All that it takes to connect to a monitor.
+struct Sought {
+    vmm: Arc<dyn Vmm>,
+    host: Arc<dyn Host>,
+    socket: PathBuf,
+    limit: Duration,
+}
+
+impl Sought {
+    async fn of(engine: &Weak<Inner>, id: &VmId) -> Option<Self> {
+        let inner = engine.upgrade()?;
+        let vm = inner.store.vm(id).await.ok()??;
+        Some(Sought {
+            vmm: Arc::clone(inner.backends.vmm(vm.spec.vmm).ok()?),
+            host: Arc::clone(&inner.config.host),
+            socket: vm.runtime.api_sock_path,
+            limit: inner.config.limits.control,
+        })
     }
 }
 

@@ -23,8 +23,19 @@ pub fn binary(name: &str) -> PathBuf {
             "-p",
             "banger-examples",
         ];
+        let profile = match profile_dir().ends_with("release") {
+            true => "release",
+            false => "dev",
+        };
         let built = Command::new(env!("CARGO"))
-            .args(["build", "--offline", "--quiet", "--bins"])
+            .args([
+                "build",
+                "--offline",
+                "--quiet",
+                "--bins",
+                "--profile",
+                profile,
+            ])
             .args(packages)
             .current_dir(env!("CARGO_MANIFEST_DIR"))
             .status();
@@ -40,6 +51,8 @@ pub fn binary(name: &str) -> PathBuf {
 fn profile_dir() -> PathBuf {
     let mut path = std::env::current_exe().unwrap_or_default();
     path.pop();
-    path.pop();
+    if path.ends_with("deps") {
+        path.pop();
+    }
     path
 }

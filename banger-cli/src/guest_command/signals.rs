@@ -7,6 +7,7 @@ use banger_session::Signal;
 use tokio::signal::unix::{self, SignalKind};
 
 use crate::command_error::CommandError;
+use crate::exit::ExitStatus;
 
 /// SIGINT, SIGTERM, SIGHUP and SIGQUIT, caught from now on to the end of the process.
 ///
@@ -52,14 +53,16 @@ impl Signals {
     pub(crate) async fn or<T>(
         &mut self,
         work: impl Future<Output = Result<T, CommandError>>,
-        how_things_stand: impl FnOnce() -> String,
+        how_things_stand: impl FnOnce() -> Option<String>,
     ) -> Result<T, CommandError> {
         tokio::select! {
             // Dropping the work is what is wanted: the daemon ends by itself what it has begun.
             outcome = work => outcome,
-            signal = self.next() => Err(CommandError::new(format!("ended by SIG{signal}"))
-                .hint(how_things_stand())
-                .with_status(crate::exit::ExitStatus::of_signal(signal))),
+            signal = self.next() => {
+                let error = CommandError::new(format!("ended by SIG{signal}"))
+                    .with_status(ExitStatus::of_signal(signal));
+                Err(how_things_stand().into_iter().fold(error, CommandError::hint))
+            }
         }
     }
 }

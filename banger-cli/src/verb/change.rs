@@ -4,16 +4,18 @@ use banger_daemon::protocol::{
     ChangeAnswer, StartParams, VmDelete, VmKill, VmParams, VmRestart, VmStart, VmStop,
 };
 use clap::Args;
+use clap_complete::ArgValueCandidates;
 
 use crate::command_error::CommandError;
 use crate::daemon::Daemon;
 use crate::exit::ExitStatus;
 use crate::screen::Screen;
+use crate::verb::completion::vm_names;
 
 #[derive(Args, Debug)]
 pub(crate) struct NamesArguments {
     /// The VMs' names, or at least four digits of their ids
-    #[arg(required = true, value_name = "NAME")]
+    #[arg(required = true, value_name = "NAME", add = ArgValueCandidates::new(vm_names))]
     names: Vec<String>,
 }
 

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 
 use banger_daemon::protocol::{VmParams, VmSsh};
 use clap::Args;
+use clap_complete::ArgValueCandidates;
 
 use crate::command_error::CommandError;
 use crate::daemon::Daemon;
@@ -11,6 +12,7 @@ use crate::exit::ExitStatus;
 use crate::guest_command::{self, CommandOptions, Signals, Way, words};
 use crate::screen::Screen;
 use crate::ssh::{Terminal, become_ssh, command_line};
+use crate::verb::completion::vm_names;
 
 #[derive(Args, Debug)]
 #[command(after_help = "\
@@ -18,6 +20,7 @@ Ctrl-C, SIGTERM, SIGHUP and SIGQUIT go to the command and all its children; a se
 within a second ends banger itself. For exit statuses see: banger --help")]
 pub(crate) struct ExecArguments {
     /// The VM's name, or at least four digits of its id
+    #[arg(add = ArgValueCandidates::new(vm_names))]
     name: String,
 
     /// The command and its arguments, passed on byte for byte
@@ -43,7 +46,7 @@ pub(crate) async fn exec(
         Way::Streams => {
             let params = options.params(&arguments.name, &arguments.command)?;
             let mut signals = Signals::catch()?;
-            let mut daemon = Daemon::open(screen).await?;
+            let mut daemon = signals.or(Daemon::open(screen), || None).await?;
             guest_command::stream(&mut daemon, &mut signals, params).await
         }
         Way::Terminal => {

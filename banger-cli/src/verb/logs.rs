@@ -2,15 +2,18 @@
 
 use banger_daemon::protocol::{LogsParams, VmLogs};
 use clap::Args;
+use clap_complete::ArgValueCandidates;
 
 use crate::command_error::CommandError;
 use crate::daemon::Daemon;
 use crate::exit::ExitStatus;
 use crate::screen::Screen;
+use crate::verb::completion::vm_names;
 
 #[derive(Args, Debug)]
 pub(crate) struct LogsArguments {
     /// The VM's name, or at least four digits of its id
+    #[arg(add = ArgValueCandidates::new(vm_names))]
     name: String,
 
     /// At most this many last lines; all that is kept if left out

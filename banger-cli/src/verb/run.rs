@@ -71,14 +71,14 @@ pub(crate) async fn run(
     let work = work(arguments)?;
     let mut signals = Signals::catch()?;
     // One connection for all of it: a VM with --rm lives as long as this does.
-    let mut daemon = Daemon::open(screen).await?;
+    let mut daemon = signals.or(Daemon::open(screen), || None).await?;
     screen.progress().add("daemon", begun.elapsed());
 
     let mut params = arguments.machine.params(arguments.name.as_deref());
     params.ephemeral = arguments.rm;
     let vm = signals
         .or(daemon.call::<VmCreate>(params), || {
-            "the VM may be there all the same: banger vm list".to_owned()
+            Some("the VM may be there all the same: banger vm list".to_owned())
         })
         .await?;
 
@@ -160,8 +160,8 @@ async fn in_vm(
     };
     signals
         .or(daemon.call::<VmStart>(start), || match arguments.rm {
-            true => "the daemon deletes the VM".to_owned(),
-            false => "the daemon goes on starting the VM".to_owned(),
+            true => Some("the daemon deletes the VM".to_owned()),
+            false => Some("the daemon goes on starting the VM".to_owned()),
         })
         .await?;
     match work {
@@ -173,7 +173,8 @@ async fn in_vm(
             outcome
         }
         Work::Terminal { line } => {
-            let access = daemon.call::<VmSsh>(VmParams { vm: vm.id.clone() }).await?;
+            let params = VmParams { vm: vm.id.clone() };
+            let access = signals.or(daemon.call::<VmSsh>(params), || None).await?;
             let since = Instant::now();
             let outcome = run_ssh(&access, line.as_deref(), signals).await;
             screen.progress().add("command", since.elapsed());
@@ -190,7 +191,7 @@ async fn delete(
     let params = VmParams { vm: vm.id.clone() };
     signals
         .or(daemon.call::<VmDelete>(params), || {
-            "the daemon deletes the VM".to_owned()
+            Some("the daemon deletes the VM".to_owned())
         })
         .await?;
     Ok(())

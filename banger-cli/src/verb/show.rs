@@ -4,6 +4,7 @@ use std::fmt::Display;
 
 use banger_daemon::protocol::{VmInfo, VmParams, VmShow};
 use clap::Args;
+use clap_complete::ArgValueCandidates;
 
 use crate::age::to_the_second;
 use crate::command_error::CommandError;
@@ -11,11 +12,12 @@ use crate::daemon::Daemon;
 use crate::exit::ExitStatus;
 use crate::screen::Screen;
 use crate::size;
+use crate::verb::completion::vm_names;
 
 #[derive(Args, Debug)]
 pub(crate) struct ShowArguments {
     /// The VMs' names, or at least four digits of their ids
-    #[arg(required = true, value_name = "NAME")]
+    #[arg(required = true, value_name = "NAME", add = ArgValueCandidates::new(vm_names))]
     names: Vec<String>,
 
     /// Print an array of VMs, also for one

@@ -543,11 +543,38 @@ fn a_reader_that_leaves_ends_a_list_quietly() {
 }
 
 #[test]
-fn completion_scripts_know_the_verbs() {
+fn completion_scripts_ask_banger() {
     for shell in ["bash", "zsh", "fish"] {
         let run = World::new().banger(&["completion", shell]);
         assert_eq!(run.status, Some(0), "{run}");
         let script = String::from_utf8(run.stdout).unwrap();
-        assert!(script.contains("reconcile"), "{shell}");
+        assert!(script.contains("BANGER_COMPLETE"), "{shell}");
     }
+}
+
+/// What is offered for the last word.
+fn offered(world: &World, words: &[&str]) -> Vec<String> {
+    let mut asked = vec!["--", "banger"];
+    asked.extend(words);
+    let mut command = world.command(&asked);
+    command
+        .env("BANGER_COMPLETE", "bash")
+        .env("_CLAP_COMPLETE_INDEX", words.len().to_string())
+        .env("_CLAP_IFS", "\n")
+        .env("_CLAP_COMPLETE_COMP_TYPE", "9")
+        .env("_CLAP_COMPLETE_SPACE", "true");
+    let run = world.run(&mut command);
+    assert_eq!((run.status, run.stderr.as_str()), (Some(0), ""));
+    let offered = String::from_utf8(run.stdout).unwrap();
+    offered.lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn verbs_and_live_names_are_completed() {
+    let (world, _daemon) = three_vms();
+    assert_eq!(offered(&world, &["vm", "res"]), ["restart"]);
+    assert_eq!(offered(&world, &["vm", "stop", "b"]), ["box", "broken"]);
+    assert_eq!(offered(&world, &["vm", "exec", "o"]), ["other-one"]);
+    let without_daemon = World::new();
+    assert!(offered(&without_daemon, &["vm", "stop", "b"]).is_empty());
 }

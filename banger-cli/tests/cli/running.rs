@@ -225,7 +225,7 @@ fn exec_with_a_terminal_is_ssh_with_the_command_quoted() {
         </var/lib/banger/ssh_config>
         <-->
         <box.vm>
-        <trap : INT QUIT; cd '/tmp' || exit 125; env -- A='1' sh -c 'exec "$@"' sh 'sh' '-c' 'echo it\'\''s'; exit $?>
+        <trap : INT QUIT; exec 3>&2 2>/dev/null; cd '/tmp' 2>&3 || exit 125; (exec env -- A='1' sh -c 'exec "$@"' sh 'sh' '-c' 'echo it\'\''s' 2>&3 3>&-); exit $?>
         ----- stderr -----
         "#);
     }

@@ -12,7 +12,7 @@ use banger_session::mux::{Control, Stream};
 use insta::assert_snapshot;
 
 use crate::banger::World;
-use crate::fake::{FakeDaemon, Guest, error};
+use crate::fake::{FakeDaemon, Guest, Reply, error};
 
 /// A test that waits longer than this fails.
 const LONG: Duration = Duration::from_secs(20);
@@ -214,6 +214,29 @@ fn signals_reach_the_guest_and_its_status_is_ours() {
             "{signal}"
         );
     }
+}
+
+#[test]
+fn a_signal_before_the_command_begins_ends_banger() {
+    let (world, daemon) = world(|_| {});
+    let stages = vec![("ssh", "connecting")];
+    daemon.on::<VmExec>([Reply::After(stages, Box::new(Reply::Silence))]);
+    let mut child = world.spawn(&["vm", "exec", "box", "true"]);
+    // The stage is told once the signal has somebody to catch it.
+    let mut said = [0; "banger: connecting…\n".len()];
+    child
+        .stderr
+        .as_mut()
+        .unwrap()
+        .read_exact(&mut said)
+        .unwrap();
+    send("TERM", &child);
+    assert_snapshot!(world.left(child.wait_with_output().unwrap()), @"
+    status: 143
+    ----- stdout -----
+    ----- stderr -----
+    error: ended by SIGTERM
+    ");
 }
 
 #[test]

@@ -9,6 +9,7 @@ use super::{Access, BlockFormat, BlockSource, Disk, DiskError, refuse_missing};
 use crate::choice::Probe;
 use crate::handles::VMHandles;
 use crate::host::Host;
+use crate::inventory::ObjectKind;
 use crate::vm::DiskKind;
 
 /// The disk `file`.
@@ -17,6 +18,10 @@ pub(crate) struct FileDisk;
 
 #[async_trait]
 impl Disk for FileDisk {
+    fn holds(&self) -> &'static [ObjectKind] {
+        &[]
+    }
+
     fn kind(&self) -> DiskKind {
         DiskKind::File
     }

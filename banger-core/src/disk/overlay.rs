@@ -8,6 +8,7 @@ use super::{Access, BlockFormat, BlockSource, Disk, DiskError, refuse_failure, r
 use crate::choice::Probe;
 use crate::handles::VMHandles;
 use crate::host::{Host, Program};
+use crate::inventory::ObjectKind;
 use crate::vm::DiskKind;
 
 /// The disk `overlay`.
@@ -16,6 +17,10 @@ pub(crate) struct OverlayDisk;
 
 #[async_trait]
 impl Disk for OverlayDisk {
+    fn holds(&self) -> &'static [ObjectKind] {
+        &[]
+    }
+
     fn kind(&self) -> DiskKind {
         DiskKind::Overlay
     }

@@ -8,6 +8,7 @@ use super::{Access, BlockFormat, BlockSource, Disk, DiskError};
 use crate::choice::Probe;
 use crate::handles::VMHandles;
 use crate::host::Host;
+use crate::inventory::ObjectKind;
 use crate::vm::DiskKind;
 
 /// The disk `sim`.
@@ -16,6 +17,10 @@ pub(crate) struct SimDisk;
 
 #[async_trait]
 impl Disk for SimDisk {
+    fn holds(&self) -> &'static [ObjectKind] {
+        &[]
+    }
+
     fn kind(&self) -> DiskKind {
         DiskKind::Sim
     }

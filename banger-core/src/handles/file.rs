@@ -9,7 +9,10 @@ use super::VMHandles;
 use crate::host::{Host, HostError};
 
 /// The file's name in a VM's folder.
-pub(super) const HANDLES_FILE: &str = "handles.json";
+pub(crate) const HANDLES_FILE: &str = "handles.json";
+
+/// The name under which a damaged one is kept.
+pub(crate) const HANDLES_ASIDE: &str = "handles.json.damaged";
 
 /// The version that this engine writes, and the newest that it reads.
 pub(super) const HANDLES_VERSION: u32 = 1;
@@ -79,9 +82,36 @@ pub async fn read_handles_file(
     host: &dyn Host,
     vm_dir: &Path,
 ) -> Result<HandlesFile, HandlesError> {
+    match peek_handles_file(host, vm_dir).await? {
+        HandlesPeek::Missing => Ok(HandlesFile::Missing),
+        HandlesPeek::Found(handles) => Ok(HandlesFile::Found(handles)),
+        HandlesPeek::Damaged { reason } => {
+            let aside = vm_dir.join(HANDLES_ASIDE);
+            host.rename(&vm_dir.join(HANDLES_FILE), &aside).await?;
+            Ok(HandlesFile::SetAside {
+                path: aside,
+                reason,
+            })
+        }
+    }
+}
+
+/// What is in a VM's folder, for those who only look.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum HandlesPeek {
+    Missing,
+    Found(Box<VMHandles>),
+    Damaged { reason: String },
+}
+
+/// Reads a VM's handles and changes nothing, not even a damaged file's name.
+pub(crate) async fn peek_handles_file(
+    host: &dyn Host,
+    vm_dir: &Path,
+) -> Result<HandlesPeek, HandlesError> {
     let path = vm_dir.join(HANDLES_FILE);
     let Some(text) = host.read_file(&path).await? else {
-        return Ok(HandlesFile::Missing);
+        return Ok(HandlesPeek::Missing);
     };
     let parsed = serde_json::from_slice::<VersionOnly>(&text).and_then(|head| {
         if head.version > HANDLES_VERSION {
@@ -90,16 +120,11 @@ pub async fn read_handles_file(
         serde_json::from_slice(&text).map(Ok)
     });
     match parsed {
-        Ok(Ok(handles)) => Ok(HandlesFile::Found(Box::new(handles))),
+        Ok(Ok(handles)) => Ok(HandlesPeek::Found(Box::new(handles))),
         Ok(Err(found)) => Err(HandlesError::Newer { path, found }),
-        Err(error) => {
-            let aside = vm_dir.join(format!("{HANDLES_FILE}.damaged"));
-            host.rename(&path, &aside).await?;
-            Ok(HandlesFile::SetAside {
-                path: aside,
-                reason: error.to_string(),
-            })
-        }
+        Err(error) => Ok(HandlesPeek::Damaged {
+            reason: error.to_string(),
+        }),
     }
 }
 

@@ -4,6 +4,8 @@
 //! It outlives the engine that uses it, as a real host does: drop the engine, [`FakeHost::revive`],
 //! open a new one over the same host, and see what it makes of what was left.
 
+mod plan;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
@@ -16,23 +18,17 @@ use tokio::net::UnixStream;
 use tokio::sync::watch;
 
 use super::{
-    BootId, CloneMethod, CpuFacts, Delivery, Detached, FileAct, FileFacts, FileLock, Host,
-    HostError, Moment, ProcessEnd, ProcessFacts, ProcessIdentity, ProcessSignal, Program,
-    ProgramOutput, files,
+    BootId, CloneMethod, CpuFacts, Delivery, Detached, FileFacts, FileLock, Host, HostError,
+    Moment, ProcessEnd, ProcessFacts, ProcessIdentity, ProcessSignal, Program, ProgramOutput,
+    files,
 };
 use crate::transport::SimGuests;
 
+pub use plan::{Crash, Fault};
+use plan::{Needs, Plan, Way};
+
 type Result<T> = std::result::Result<T, HostError>;
 type Answer = Arc<dyn Fn(&Program) -> io::Result<ProgramOutput> + Send + Sync>;
-
-/// When the host dies. Calls are counted from 1, and only those that change something count.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Crash {
-    /// The call's effect has not happened.
-    Before(usize),
-    /// The call's effect has happened, and nobody learned of it.
-    After(usize),
-}
 
 /// A process of a fake host.
 #[derive(Clone, Debug)]
@@ -45,6 +41,14 @@ pub struct FakeProcess {
     pub end: Option<ProcessEnd>,
     /// Whether SIGTERM leaves it unmoved.
     pub ignores_term: bool,
+    /// The TCP ports on which it listens.
+    pub ports: Vec<u16>,
+    /// Whether it is stopped (as by SIGSTOP): it answers nothing and heeds no signal but SIGKILL.
+    pub frozen: bool,
+    /// Whether those who wait for its end never learn of it.
+    pub unnoticed: bool,
+    /// Whether nobody will be told how it ended: somebody has been, or its parent is gone.
+    pub reaped: bool,
 }
 
 /// The fake. Share it by `Arc`.
@@ -61,12 +65,10 @@ struct Inner {
     ticks: u64,
     processes: BTreeMap<u32, FakeProcess>,
     answers: BTreeMap<String, Answer>,
-    calls: Vec<String>,
-    crash: Option<Crash>,
-    fault: Option<(usize, io::ErrorKind)>,
-    dead: Option<String>,
+    plan: Plan,
     spawned_end_at_once: bool,
     spawned_ignore_term: bool,
+    spawned_freeze: bool,
     kvm: std::result::Result<(), String>,
 }
 
@@ -97,12 +99,10 @@ impl FakeHost {
                 ticks: 1,
                 processes: BTreeMap::new(),
                 answers,
-                calls: Vec::new(),
-                crash: None,
-                fault: None,
-                dead: None,
+                plan: Plan::default(),
                 spawned_end_at_once: false,
                 spawned_ignore_term: false,
+                spawned_freeze: false,
                 kvm: Err("a simulated host has no KVM".to_owned()),
             }),
             changed: watch::Sender::new(0),
@@ -112,35 +112,37 @@ impl FakeHost {
 
     /// Dies at a call from now on; every later call fails until [`FakeHost::revive`].
     pub fn die(&self, crash: Crash) {
-        let mut inner = self.inner();
-        inner.calls.clear();
-        inner.crash = Some(crash);
+        self.inner().plan.anew(Some(crash), None);
     }
 
-    /// Lets the `n`th changing call from now on fail with an error, once.
-    pub fn fail(&self, n: usize, kind: io::ErrorKind) {
-        let mut inner = self.inner();
-        inner.calls.clear();
-        inner.fault = Some((n, kind));
+    /// Lets calls fail from now on, counted anew, until [`FakeHost::revive`].
+    pub fn fail(&self, fault: Fault) {
+        self.inner().plan.anew(None, Some(fault));
     }
 
-    /// Brings a dead host back, as a new process would find it: what ran runs, what was written is there.
+    /// Brings a dead or failing host back, as a new process would find it: what ran runs, and is nobody's
+    /// child; what was written is there.
     pub fn revive(&self) {
         let mut inner = self.inner();
-        inner.dead = None;
-        inner.crash = None;
-        inner.fault = None;
-        inner.calls.clear();
+        inner.plan = Plan::default();
+        for process in inner.processes.values_mut() {
+            process.reaped = true;
+        }
     }
 
     /// Says whether a [`Crash`] has come to pass.
     pub fn is_dead(&self) -> bool {
-        self.inner().dead.is_some()
+        self.inner().plan.dead.is_some()
     }
 
     /// Returns the changing calls since the last `die`, `fail` or `revive`.
     pub fn calls(&self) -> Vec<String> {
-        self.inner().calls.clone()
+        self.inner().plan.calls.clone()
+    }
+
+    /// Returns which of those calls are not done in a single step, counted from 1.
+    pub fn calls_in_steps(&self) -> Vec<usize> {
+        self.inner().plan.in_steps.clone()
     }
 
     /// Returns the processes that live.
@@ -158,9 +160,10 @@ impl FakeHost {
         self.tell();
     }
 
-    /// Ends a process without waking those who wait for its end, as if nobody watched it.
+    /// Ends a process without ever telling those who wait for its end, as if nobody watched it.
     pub fn end_unnoticed(&self, pid: u32) {
         if let Some(process) = self.inner().processes.get_mut(&pid) {
+            process.unnoticed = true;
             process.end.get_or_insert(ProcessEnd::Unknown);
         }
     }
@@ -168,6 +171,49 @@ impl FakeHost {
     /// Puts a process that is none of ours on the host, under a number of choice.
     pub fn add_stranger(&self, pid: u32, command_line: &str) -> ProcessIdentity {
         self.inner().start(Some(pid), command_line.to_owned())
+    }
+
+    /// Stops a process: from now on it answers nothing.
+    pub fn freeze(&self, pid: u32) {
+        if let Some(process) = self.inner().processes.get_mut(&pid) {
+            process.frozen = true;
+        }
+    }
+
+    /// Lets a stopped process go on.
+    pub fn thaw(&self, pid: u32) {
+        if let Some(process) = self.inner().processes.get_mut(&pid) {
+            process.frozen = false;
+        }
+        self.tell();
+    }
+
+    /// Lets every process that is spawned from now on be stopped from its first instant (or run, again).
+    pub fn spawned_processes_freeze(&self, freeze: bool) {
+        self.inner().spawned_freeze = freeze;
+    }
+
+    /// Waits until no living process with this in its command line is stopped.
+    pub(crate) async fn answers(&self, token: &str) {
+        let mut changed = self.changed.subscribe();
+        loop {
+            let frozen =
+                |p: &FakeProcess| p.end.is_none() && p.frozen && p.command_line.contains(token);
+            if !self.inner().processes.values().any(frozen) {
+                return;
+            }
+            if changed.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Lets a process listen on a TCP port.
+    pub fn listen(&self, pid: u32, port: u16) {
+        if let Some(process) = self.inner().processes.get_mut(&pid) {
+            process.ports.push(port);
+            process.ports.sort_unstable();
+        }
     }
 
     /// Restarts the host: no process is left, the boot id changes.
@@ -212,39 +258,34 @@ impl FakeHost {
         self.guests.clone()
     }
 
-    /// Runs one changing call under the crash and fault plan.
-    fn act<T>(&self, call: String, effect: impl FnOnce() -> Result<T>) -> Result<T> {
-        let n = {
-            let mut inner = self.inner();
-            inner.alive()?;
-            inner.calls.push(call.clone());
-            let n = inner.calls.len();
-            if inner.crash == Some(Crash::Before(n)) {
-                return Err(inner.die(call));
+    /// Runs one changing call, which the system does in a single step, under the plan.
+    fn act<T>(&self, needs: Needs, call: String, effect: impl FnOnce() -> Result<T>) -> Result<T> {
+        self.act_in_steps(needs, call, None::<fn()>, effect)
+    }
+
+    /// Runs one changing call that can be cut short: `half` is what is then left.
+    fn act_in_steps<T>(
+        &self,
+        needs: Needs,
+        call: String,
+        half: Option<impl FnOnce()>,
+        effect: impl FnOnce() -> Result<T>,
+    ) -> Result<T> {
+        let way = self.inner().plan.begin(&call, needs, half.is_some())?;
+        let Way::Whole(n) = way else {
+            if let Some(half) = half {
+                half();
             }
-            if let Some((at, kind)) = inner.fault
-                && at == n
-            {
-                inner.fault = None;
-                return Err(HostError::File {
-                    act: FileAct::Write,
-                    path: PathBuf::from(call),
-                    source: kind.into(),
-                });
-            }
-            n
+            return Err(HostError::Died { call });
         };
         let done = effect();
-        let mut inner = self.inner();
-        if inner.crash == Some(Crash::After(n)) {
-            return Err(inner.die(call));
-        }
+        self.inner().plan.end(n, &call)?;
         done
     }
 
     fn look<T>(&self, look: impl FnOnce(&mut Inner) -> T) -> Result<T> {
         let mut inner = self.inner();
-        inner.alive()?;
+        inner.plan.alive()?;
         Ok(look(&mut inner))
     }
 
@@ -258,19 +299,18 @@ impl FakeHost {
     }
 }
 
-impl Inner {
-    fn alive(&self) -> Result<()> {
-        match &self.dead {
-            None => Ok(()),
-            Some(call) => Err(HostError::Died { call: call.clone() }),
+impl FakeProcess {
+    /// Returns how it ended, once: a real host tells its parent, and nobody else.
+    fn reap(&mut self) -> Option<ProcessEnd> {
+        let end = self.end.clone()?;
+        match std::mem::replace(&mut self.reaped, true) {
+            false => Some(end),
+            true => Some(ProcessEnd::Unknown),
         }
     }
+}
 
-    fn die(&mut self, call: String) -> HostError {
-        self.dead = Some(call.clone());
-        HostError::Died { call }
-    }
-
+impl Inner {
     fn start(&mut self, pid: Option<u32>, command_line: String) -> ProcessIdentity {
         let pid = pid.unwrap_or_else(|| {
             self.next_pid += 1;
@@ -286,6 +326,10 @@ impl Inner {
             command_line,
             end: None,
             ignores_term: self.spawned_ignore_term,
+            ports: Vec::new(),
+            frozen: self.spawned_freeze,
+            unnoticed: false,
+            reaped: false,
         };
         self.processes.insert(pid, process);
         identity
@@ -329,11 +373,24 @@ impl Host for FakeHost {
     }
 
     async fn write_file(&self, path: &Path, contents: &[u8], mode: u32) -> Result<()> {
-        self.act(named("write", path), || files::write(path, contents, mode))
+        let half = || {
+            let _ = std::fs::write(files::aside(path), &contents[..contents.len() / 2]);
+        };
+        self.act_in_steps(Needs::Room, named("write", path), Some(half), || {
+            files::write(path, contents, mode)
+        })
     }
 
     async fn create_dir(&self, path: &Path) -> Result<()> {
-        self.act(named("create folder", path), || files::create_dir(path))
+        let half = || {
+            let _ = path.parent().map(files::create_dir);
+        };
+        self.act_in_steps(
+            Needs::Room,
+            named("create folder", path),
+            Some(half),
+            || files::create_dir(path),
+        )
     }
 
     async fn list_dir(&self, path: &Path) -> Result<Vec<String>> {
@@ -345,31 +402,60 @@ impl Host for FakeHost {
     }
 
     async fn rename(&self, from: &Path, to: &Path) -> Result<()> {
-        self.act(named("rename to", to), || files::rename(from, to))
+        self.act(Needs::Change, named("rename to", to), || {
+            files::rename(from, to)
+        })
     }
 
     async fn remove_file(&self, path: &Path) -> Result<()> {
-        self.act(named("remove", path), || files::remove_file(path))
+        self.act(Needs::Change, named("remove", path), || {
+            files::remove_file(path)
+        })
     }
 
     async fn remove_tree(&self, path: &Path) -> Result<()> {
-        self.act(named("remove folder", path), || files::remove_tree(path))
+        let half = || {
+            let names = files::list(path).unwrap_or_default();
+            for name in names.iter().take(names.len() / 2 + 1) {
+                let below = path.join(name);
+                let _ = std::fs::remove_file(&below).or_else(|_| std::fs::remove_dir_all(below));
+            }
+        };
+        self.act_in_steps(
+            Needs::Change,
+            named("remove folder", path),
+            Some(half),
+            || files::remove_tree(path),
+        )
     }
 
     async fn grow_file(&self, path: &Path, bytes: u64) -> Result<()> {
-        self.act(named("grow", path), || files::grow(path, bytes))
+        let half = || {
+            let _ = files::grow(path, 0);
+        };
+        self.act_in_steps(Needs::Room, named("grow", path), Some(half), || {
+            files::grow(path, bytes)
+        })
     }
 
     async fn truncate_file(&self, path: &Path, bytes: u64) -> Result<()> {
-        self.act(named("truncate", path), || files::truncate(path, bytes))
+        self.act(Needs::Change, named("truncate", path), || {
+            files::truncate(path, bytes)
+        })
     }
 
     async fn clone_file(&self, from: &Path, to: &Path) -> Result<CloneMethod> {
-        self.act(named("clone to", to), || files::clone(from, to))
+        let half = || {
+            let whole = std::fs::read(from).unwrap_or_default();
+            let _ = std::fs::write(to, &whole[..whole.len() / 2]);
+        };
+        self.act_in_steps(Needs::Room, named("clone to", to), Some(half), || {
+            files::clone(from, to)
+        })
     }
 
     async fn sync_dir(&self, path: &Path) -> Result<()> {
-        self.act(named("sync", path), || files::sync_dir(path))
+        self.act(Needs::Change, named("sync", path), || files::sync_dir(path))
     }
 
     async fn lock_file(&self, path: &Path) -> Result<Option<FileLock>> {
@@ -393,7 +479,7 @@ impl Host for FakeHost {
                 searched: "/fake/bin".to_owned(),
             });
         };
-        self.act(format!("run {name}"), || {
+        self.act(Needs::Room, format!("run {name}"), || {
             answer(program).map_err(|source| HostError::StartProgram {
                 program: name.clone(),
                 source,
@@ -402,7 +488,15 @@ impl Host for FakeHost {
     }
 
     async fn spawn(&self, detached: &Detached) -> Result<ProcessIdentity> {
-        self.act(format!("spawn {}", detached.program), || {
+        self.look(|_| ())?;
+        if self.find_program(&detached.program).await.is_none() {
+            return Err(HostError::ProgramMissing {
+                program: detached.program.clone(),
+                searched: "/fake/bin".to_owned(),
+            });
+        }
+        self.act(Needs::Room, format!("spawn {}", detached.program), || {
+            files::append(&detached.log)?;
             let arguments = detached.arguments.iter().map(|a| a.to_string_lossy());
             let command_line = std::iter::once(detached.program.as_str().into())
                 .chain(arguments)
@@ -437,13 +531,15 @@ impl Host for FakeHost {
     }
 
     async fn signal(&self, process: &ProcessIdentity, signal: ProcessSignal) -> Result<Delivery> {
-        let delivery = self.act(format!("signal {signal:?}"), || {
+        let delivery = self.act(Needs::Nothing, format!("signal {signal:?}"), || {
             let mut inner = self.inner();
             let Some(target) = inner.living(process) else {
                 return Ok(Delivery::AlreadyGone);
             };
             let end = match signal {
-                ProcessSignal::Term if target.ignores_term => return Ok(Delivery::Sent),
+                ProcessSignal::Term if target.ignores_term || target.frozen => {
+                    return Ok(Delivery::Sent);
+                }
                 ProcessSignal::Term => ProcessEnd::Exited(0),
                 ProcessSignal::Kill => ProcessEnd::Signaled(9),
             };
@@ -459,8 +555,9 @@ impl Host for FakeHost {
     async fn wait_end(&self, process: &ProcessIdentity) -> Result<ProcessEnd> {
         let mut changed = self.changed.subscribe();
         loop {
-            let end = self.look(|inner| match inner.processes.get(&process.pid) {
-                Some(known) if known.identity == *process => known.end.clone(),
+            let end = self.look(|inner| match inner.processes.get_mut(&process.pid) {
+                Some(known) if known.identity == *process && known.unnoticed => None,
+                Some(known) if known.identity == *process => known.reap(),
                 _ => Some(ProcessEnd::Unknown),
             })?;
             if let Some(end) = end {
@@ -472,42 +569,29 @@ impl Host for FakeHost {
         }
     }
 
-    async fn connect_unix(&self, path: &Path, _timeout: Duration) -> Result<UnixStream> {
-        Err(files::failed(FileAct::Connect, path)(
-            io::ErrorKind::ConnectionRefused.into(),
-        ))
+    async fn listening_ports(&self, process: &ProcessIdentity) -> Result<Vec<u16>> {
+        self.look(|inner| {
+            let process = inner.living(process);
+            process.map(|p| p.ports.clone()).unwrap_or_default()
+        })
+    }
+
+    async fn connect_unix(&self, path: &Path, timeout: Duration) -> Result<UnixStream> {
+        // Its files are real, and so are sockets among them.
+        files::connect(path, timeout).await
     }
 
     fn witness(&self, act: &'static str, moment: Moment) -> Result<()> {
+        let plan = &mut self.inner().plan;
         match moment {
             Moment::Before => {
-                let mut inner = self.inner();
-                inner.alive()?;
-                inner.calls.push(format!("database: {act}"));
-                let n = inner.calls.len();
-                if inner.crash == Some(Crash::Before(n)) {
-                    return Err(inner.die(act.to_owned()));
-                }
-                if let Some((at, kind)) = inner.fault
-                    && at == n
-                {
-                    inner.fault = None;
-                    return Err(HostError::File {
-                        act: FileAct::Write,
-                        path: PathBuf::from("the database"),
-                        source: kind.into(),
-                    });
-                }
-                Ok(())
+                let call = format!("database: {act}");
+                plan.begin(&call, Needs::Room, false).map(drop)
             }
             Moment::After => {
-                let mut inner = self.inner();
-                inner.alive()?;
-                let n = inner.calls.len();
-                match inner.crash {
-                    Some(Crash::After(at)) if at == n => Err(inner.die(act.to_owned())),
-                    _ => Ok(()),
-                }
+                plan.alive()?;
+                let n = plan.calls.len();
+                plan.end(n, act)
             }
         }
     }
@@ -517,6 +601,7 @@ fn facts(process: &FakeProcess) -> ProcessFacts {
     ProcessFacts {
         identity: process.identity.clone(),
         command_line: process.command_line.clone(),
+        stopped: process.frozen,
     }
 }
 

@@ -2,8 +2,11 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Seek, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::net::UnixStream;
 
 use super::{CloneMethod, FileAct, FileFacts, FileLock, HostError};
 
@@ -34,10 +37,7 @@ pub(super) fn read_tail(path: &Path, limit: u64) -> Result<Vec<u8>> {
 }
 
 pub(super) fn write(path: &Path, contents: &[u8], mode: u32) -> Result<()> {
-    // One name a target, not a random one: what a crash leaves behind is overwritten by the next write.
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".tmp");
-    let aside = path.with_file_name(name);
+    let aside = aside(path);
     let written = (|| -> io::Result<()> {
         remove_if_there(&aside)?;
         let mut file = OpenOptions::new()
@@ -53,6 +53,14 @@ pub(super) fn write(path: &Path, contents: &[u8], mode: u32) -> Result<()> {
         let _ = fs::remove_file(&aside);
         failed(FileAct::Write, path)(error)
     })
+}
+
+/// Where a file is written before it is renamed. One name a target, not a random one: what a crash leaves
+/// behind is overwritten by the next write.
+pub(super) fn aside(path: &Path) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".tmp");
+    path.with_file_name(name)
 }
 
 pub(super) fn create_dir(path: &Path) -> Result<()> {
@@ -85,6 +93,7 @@ pub(super) fn stat(path: &Path) -> Result<Option<FileFacts>> {
     match fs::metadata(path) {
         Ok(facts) => Ok(Some(FileFacts {
             is_dir: facts.is_dir(),
+            is_socket: facts.file_type().is_socket(),
             bytes: facts.len(),
             allocated_bytes: facts.blocks() * 512,
         })),
@@ -134,12 +143,13 @@ pub(super) fn truncate(path: &Path, bytes: u64) -> Result<()> {
 
 pub(super) fn clone(from: &Path, to: &Path) -> Result<CloneMethod> {
     let source = File::open(from).map_err(failed(FileAct::Read, from))?;
+    let target = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(to)
+        .map_err(failed(FileAct::Copy, to))?;
     let copy = || -> io::Result<CloneMethod> {
-        let target = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(to)?;
         if rustix::fs::ioctl_ficlone(&target, &source).is_ok() {
             return Ok(CloneMethod::Reflink);
         }
@@ -178,6 +188,26 @@ pub(super) fn lock(path: &Path) -> Result<Option<FileLock>> {
         Ok(()) => Ok(Some(FileLock(Some(file)))),
         Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
         Err(error) => Err(failed(FileAct::Lock, path)(error.into())),
+    }
+}
+
+/// Opens a file for a program that writes its output there, behind what is in it.
+pub(super) fn append(path: &Path) -> Result<File> {
+    OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .open(path)
+        .map_err(failed(FileAct::Write, path))
+}
+
+pub(super) async fn connect(path: &Path, timeout: Duration) -> Result<UnixStream> {
+    match tokio::time::timeout(timeout, UnixStream::connect(path)).await {
+        Ok(connected) => connected.map_err(failed(FileAct::Connect, path)),
+        Err(_) => Err(HostError::ConnectTimeout {
+            path: path.to_owned(),
+            limit: timeout,
+        }),
     }
 }
 

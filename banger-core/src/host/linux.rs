@@ -8,11 +8,10 @@ use tokio::net::UnixStream;
 
 use super::program::Surroundings;
 use super::{
-    BootId, CloneMethod, CpuFacts, Delivery, Detached, FileAct, FileFacts, FileLock, Host,
-    HostError, Moment, ProcessEnd, ProcessFacts, ProcessIdentity, ProcessSignal, Program,
-    ProgramOutput,
+    BootId, CloneMethod, CpuFacts, Delivery, Detached, FileFacts, FileLock, Host, HostError,
+    Moment, ProcessEnd, ProcessFacts, ProcessIdentity, ProcessSignal, Program, ProgramOutput,
 };
-use super::{files, process, tsc};
+use super::{files, ports, process, tsc};
 
 /// What a [`LinuxHost`] takes from the process that it is a guest in, which it never asks by itself.
 #[derive(Clone, Debug)]
@@ -180,14 +179,12 @@ impl Host for LinuxHost {
         process::wait_end(process).await
     }
 
+    async fn listening_ports(&self, process: &ProcessIdentity) -> Result<Vec<u16>, HostError> {
+        ports::listening(process)
+    }
+
     async fn connect_unix(&self, path: &Path, timeout: Duration) -> Result<UnixStream, HostError> {
-        match tokio::time::timeout(timeout, UnixStream::connect(path)).await {
-            Ok(connected) => connected.map_err(files::failed(FileAct::Connect, path)),
-            Err(_) => Err(HostError::ConnectTimeout {
-                path: path.to_owned(),
-                limit: timeout,
-            }),
-        }
+        files::connect(path, timeout).await
     }
 
     fn witness(&self, _act: &'static str, _moment: Moment) -> Result<(), HostError> {

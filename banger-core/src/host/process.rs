@@ -12,13 +12,14 @@ use super::{Delivery, HostError, ProcessEnd, ProcessFacts, ProcessIdentity, Proc
 type Result<T> = std::result::Result<T, HostError>;
 
 pub(super) fn facts(pid: u32) -> Result<Option<ProcessFacts>> {
-    let Some(identity) = identity(pid)? else {
+    let Some((state, start_time)) = stat(pid)? else {
         return Ok(None);
     };
     match fs::read(format!("/proc/{pid}/cmdline")) {
         Ok(raw) => Ok(Some(ProcessFacts {
-            identity,
+            identity: ProcessIdentity { pid, start_time },
             command_line: command_line(&raw),
+            stopped: matches!(state, 'T' | 't'),
         })),
         Err(error) if is_gone(&error) => Ok(None),
         Err(source) => Err(failed("look at", pid)(source)),
@@ -118,10 +119,14 @@ fn reap(pidfd: &OwnedFd) -> ProcessEnd {
 
 /// Returns who holds this number now; a zombie holds nothing any more.
 pub(super) fn identity(pid: u32) -> Result<Option<ProcessIdentity>> {
+    let found = stat(pid)?;
+    Ok(found.map(|(_, start_time)| ProcessIdentity { pid, start_time }))
+}
+
+/// Returns the state and start time of a process that is no zombie.
+fn stat(pid: u32) -> Result<Option<(char, u64)>> {
     match fs::read_to_string(format!("/proc/{pid}/stat")) {
-        Ok(stat) => Ok(parse_stat(&stat)
-            .filter(|(state, _)| !matches!(state, 'Z' | 'X' | 'x'))
-            .map(|(_, start_time)| ProcessIdentity { pid, start_time })),
+        Ok(stat) => Ok(parse_stat(&stat).filter(|(state, _)| !matches!(state, 'Z' | 'X' | 'x'))),
         Err(error) if is_gone(&error) => Ok(None),
         Err(source) => Err(failed("look at", pid)(source)),
     }

@@ -1,7 +1,6 @@
 //! Programs: run to their end in a clean environment, or started to outlive us.
 
-use std::fs::OpenOptions;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -91,12 +90,7 @@ impl Surroundings {
 
     pub(super) fn spawn(&self, detached: &Detached) -> Result<ProcessIdentity> {
         let path = self.resolve(&detached.program)?;
-        let log = OpenOptions::new()
-            .append(true)
-            .create(true)
-            .mode(0o600)
-            .open(&detached.log)
-            .map_err(files::failed(FileAct::Write, &detached.log))?;
+        let log = files::append(&detached.log)?;
         let log_for_errors = log
             .try_clone()
             .map_err(files::failed(FileAct::Write, &detached.log))?;

@@ -53,8 +53,11 @@ pub(crate) async fn build(
     build.check_host(images, scratch).await?;
     let made = build.make(progress).await;
     let swept = remove(host, build.privilege, &build.scratch).await;
-    if made.is_err() {
-        host.remove_tree(&build.new).await?;
+    if made.is_err()
+        && let Err(error) = host.remove_tree(&build.new).await
+    {
+        // The first error is the one to tell; the next start-up sweeps what is left.
+        tracing::warn!(%error, "could not remove what a failed build left");
     }
     let manifest = made?;
     swept?;
@@ -107,6 +110,12 @@ impl Build<'_> {
             && self.host.find_program("newuidmap").await.is_none()
         {
             return Err(ImageError::NoUidmap);
+        }
+        if self.host.find_program("mmdebstrap").await.is_none() {
+            // Said before anything is made; running it would say the same.
+            self.host
+                .run(&Program::new("mmdebstrap").arg("--version"))
+                .await?;
         }
         for folder in [images, scratch] {
             let free = self.host.free_bytes(folder).await?;

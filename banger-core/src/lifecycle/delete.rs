@@ -5,6 +5,7 @@ use crate::error::Error;
 use crate::lifecycle::stop::Manner;
 use crate::liveness::Verdict;
 use crate::names::VmName;
+use crate::vm::VMRecord;
 
 /// What a delete changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,20 +19,18 @@ impl Engine {
     pub async fn delete(&self, vm: &str) -> Result<DeleteOutcome, Error> {
         let (engine, vm) = (self.clone(), vm.to_owned());
         self.to_its_end(async move {
-            let record = engine.lookup(&vm).await?;
-            let _turn = engine.inner.turn(&record.id).await;
-            engine.delete_in_turn(&vm).await
+            let (_turn, vm) = engine.in_turn(&vm).await?;
+            engine.delete_in_turn(vm).await
         })
         .await
     }
 
-    pub(crate) async fn delete_in_turn(&self, vm: &str) -> Result<DeleteOutcome, Error> {
+    pub(crate) async fn delete_in_turn(&self, vm: VMRecord) -> Result<DeleteOutcome, Error> {
         let inner = &self.inner;
-        let vm = self.lookup(vm).await?;
         let handles = inner.handles(&vm).await.unwrap_or_default();
         match inner.liveness.judge(&vm.id, handles.as_ref()).await {
             Verdict::Alive(_) => {
-                self.stop_in_turn(vm.id.as_str(), Manner::AtOnce).await?;
+                self.stop_in_turn(vm.clone(), Manner::AtOnce).await?;
             }
             Verdict::CannotTell { reason } => {
                 return Err(Error::CannotTell {

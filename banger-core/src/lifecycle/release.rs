@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use crate::engine::Inner;
+use crate::engine::{Inner, remove_temporaries};
 use crate::error::Error;
 use crate::handles::{HandlesFile, VMHandles, read_handles_file, remove_handles_file};
 use crate::liveness::{Promise, VMState};
@@ -98,11 +98,19 @@ impl Inner {
                 runtime.stop_reason = Some(reason.to_owned());
             })
             .await?;
-        remove_handles_file(self.host(), &vm.runtime.vm_dir).await?;
-        self.cache.clear(&vm.id);
+        self.forget_handles(&vm).await?;
         // Last: it only writes down what became of the sessions, and whoever asks later can do so too.
         self.settle_sessions(&vm).await;
         Ok(vm)
+    }
+
+    /// Removes a VM's handles, the last act of a teardown, and what an interrupted write left beside them.
+    pub(crate) async fn forget_handles(&self, vm: &VMRecord) -> Result<(), Error> {
+        let (host, folder) = (self.host(), &vm.runtime.vm_dir);
+        remove_temporaries(host, folder).await?;
+        remove_handles_file(host, folder).await?;
+        self.cache.clear(&vm.id);
+        Ok(())
     }
 
     /// Writes a new promise to the row.

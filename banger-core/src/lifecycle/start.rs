@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use crate::disk::{Access, BlockFormat, BlockSource};
 use crate::engine::{Engine, Inner, random};
 use crate::error::Error;
-use crate::handles::{VMHandles, remove_handles_file, write_handles_file};
+use crate::handles::{VMHandles, write_handles_file};
 use crate::host::ProcessSignal;
 use crate::identity::{client_key, read_identity};
 use crate::image::{GuestNetwork, Identity, identity_archive};
@@ -43,21 +43,18 @@ impl Engine {
     pub async fn start(&self, vm: &str, progress: &Progress) -> Result<StartOutcome, Error> {
         let (engine, vm, progress) = (self.clone(), vm.to_owned(), progress.clone());
         self.to_its_end(async move {
-            let id = engine.lookup(&vm).await?.id;
-            let _turn = engine.inner.turn(&id).await;
-            engine.start_in_turn(&vm, &progress).await
+            let (_turn, vm) = engine.in_turn(&vm).await?;
+            engine.start_in_turn(vm, &progress).await
         })
         .await
     }
 
     pub(crate) async fn start_in_turn(
         &self,
-        vm: &str,
+        vm: VMRecord,
         progress: &Progress,
     ) -> Result<StartOutcome, Error> {
         let inner = &self.inner;
-        // Again, now that it is our turn: it may have been deleted or renamed meanwhile.
-        let vm = self.lookup(vm).await?;
         let handles = inner.handles(&vm).await?;
         match inner.liveness.judge(&vm.id, handles.as_ref()).await {
             Verdict::Alive(monitor) if vm.runtime.run_id.as_ref() == Some(monitor.run()) => {
@@ -452,9 +449,7 @@ impl Inner {
             runtime.last_error = Some(text.to_owned())
         })
         .await?;
-        remove_handles_file(self.host(), &vm.runtime.vm_dir).await?;
-        self.cache.clear(&vm.id);
-        Ok(())
+        self.forget_handles(vm).await
     }
 
     /// Kills a monitor that was judged alive and waits until it is gone.

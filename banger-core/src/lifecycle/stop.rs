@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::engine::Engine;
 use crate::error::Error;
+use crate::guest::Asker;
 use crate::host::ProcessSignal;
 use crate::lifecycle::StartOutcome;
 use crate::liveness::{Monitor, Verdict};
@@ -88,11 +89,10 @@ impl Engine {
     pub async fn restart(&self, vm: &str, progress: &Progress) -> Result<StartOutcome, Error> {
         let (engine, vm, progress) = (self.clone(), vm.to_owned(), progress.clone());
         self.to_its_end(async move {
-            let record = engine.lookup(&vm).await?;
-            let _turn = engine.inner.turn(&record.id).await;
+            let (_turn, vm) = engine.in_turn(&vm).await?;
             progress.tell("stop", "stopping the virtual machine");
-            engine.stop_in_turn(&vm, Manner::Graceful).await?;
-            engine.start_in_turn(&vm, &progress).await
+            let stopped = engine.stop_in_turn(vm, Manner::Graceful).await?;
+            engine.start_in_turn(stopped.vm().clone(), &progress).await
         })
         .await
     }
@@ -100,20 +100,18 @@ impl Engine {
     async fn stop_as(&self, vm: &str, manner: Manner) -> Result<StopOutcome, Error> {
         let (engine, vm) = (self.clone(), vm.to_owned());
         self.to_its_end(async move {
-            let record = engine.lookup(&vm).await?;
-            let _turn = engine.inner.turn(&record.id).await;
-            engine.stop_in_turn(&vm, manner).await
+            let (_turn, vm) = engine.in_turn(&vm).await?;
+            engine.stop_in_turn(vm, manner).await
         })
         .await
     }
 
     pub(crate) async fn stop_in_turn(
         &self,
-        vm: &str,
+        vm: VMRecord,
         manner: Manner,
     ) -> Result<StopOutcome, Error> {
         let inner = &self.inner;
-        let vm = self.lookup(vm).await?;
         let handles = inner.handles(&vm).await?;
         let monitor = match inner.liveness.judge(&vm.id, handles.as_ref()).await {
             Verdict::Alive(monitor) => monitor,
@@ -185,7 +183,7 @@ impl Engine {
             return false;
         }
         let ask = async {
-            let connection = self.connection(vm, ANSWER).await?;
+            let connection = self.connection_as(vm, ANSWER, Asker::HasTheTurn).await?;
             let process = connection.run(POWER_OFF).await?;
             // Its end may never be told: the guest is going down.
             let _ = tokio::time::timeout(ANSWER, process.end).await;

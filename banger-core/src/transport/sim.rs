@@ -14,6 +14,7 @@ use async_trait::async_trait;
 
 use super::{GuestConnection, GuestEnd, GuestProcess, GuestTarget, GuestTransport, TransportError};
 use crate::host::{Host, Scratch, ScratchEnd, ScratchError, ScratchProcess};
+use crate::inventory::ObjectKind;
 use crate::names::{VmId, VmName};
 use crate::network::Endpoint;
 
@@ -59,6 +60,10 @@ impl fmt::Debug for SimTransport {
 
 #[async_trait]
 impl GuestTransport for SimTransport {
+    fn holds(&self) -> &'static [ObjectKind] {
+        &[]
+    }
+
     async fn connect(
         &self,
         _host: &dyn Host,

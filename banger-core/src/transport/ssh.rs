@@ -17,6 +17,7 @@ use tokio::net::TcpStream;
 
 use super::{GuestConnection, GuestEnd, GuestProcess, GuestTarget, GuestTransport, TransportError};
 use crate::host::{Detached, Host, ProcessEnd, ProcessSignal};
+use crate::inventory::ObjectKind;
 use crate::names::VmName;
 use crate::network::Endpoint;
 
@@ -126,6 +127,10 @@ impl SshTransport {
 
 #[async_trait]
 impl GuestTransport for SshTransport {
+    fn holds(&self) -> &'static [ObjectKind] {
+        &[ObjectKind::SshProcess, ObjectKind::Socket]
+    }
+
     async fn connect(
         &self,
         host: &dyn Host,
@@ -179,6 +184,9 @@ impl GuestTransport for SshTransport {
         {
             if is_ssh(&master.command_line) {
                 host.signal(&master.identity, ProcessSignal::Term).await?;
+                // Whoever counts what is left may do so at once.
+                let gone = host.wait_end(&master.identity);
+                let _ = tokio::time::timeout(Duration::from_secs(1), gone).await;
             }
         }
         Ok(host.remove_file(&target.ssh_control).await?)
@@ -296,7 +304,8 @@ async fn banner(stream: &TcpStream) -> Banner {
     }
 }
 
-fn is_ssh(command_line: &str) -> bool {
+/// Says whether a command line is that of an ssh: a client, or a master that has retitled itself.
+pub(crate) fn is_ssh(command_line: &str) -> bool {
     command_line.starts_with("ssh:") || command_line.split(' ').next().is_some_and(is_ssh_program)
 }
 

@@ -12,6 +12,7 @@ use super::{Launch, Vmm, VmmControl, VmmError};
 use crate::choice::Probe;
 use crate::disk::BlockFormat;
 use crate::host::{Detached, Host, ProcessIdentity};
+use crate::inventory::ObjectKind;
 use crate::vm::VmmKind;
 
 use command_line::{Acceleration, arguments};
@@ -25,6 +26,10 @@ pub(crate) struct QemuVmm;
 
 #[async_trait]
 impl Vmm for QemuVmm {
+    fn holds(&self) -> &'static [ObjectKind] {
+        &[ObjectKind::Monitor, ObjectKind::Socket]
+    }
+
     fn kind(&self) -> VmmKind {
         VmmKind::Qemu
     }

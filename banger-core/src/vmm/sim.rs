@@ -13,16 +13,26 @@ use crate::choice::Probe;
 use crate::disk::BlockFormat;
 use crate::engine::lock;
 use crate::host::{Detached, FakeHost, Host, ProcessEnd, ProcessIdentity};
+use crate::inventory::ObjectKind;
 use crate::names::VmId;
 use crate::vm::VmmKind;
 
 /// The monitor `sim`.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct SimVmm {
+    host: Arc<FakeHost>,
     power: Arc<SimPower>,
 }
 
 impl SimVmm {
+    /// Makes the monitor of one simulated host.
+    pub(crate) fn over(host: &Arc<FakeHost>) -> Self {
+        SimVmm {
+            host: host.clone(),
+            power: Arc::default(),
+        }
+    }
+
     /// Returns what tells its monitors that their guests have ended.
     pub(crate) fn power(&self) -> Arc<SimPower> {
         self.power.clone()
@@ -61,6 +71,10 @@ impl SimPower {
 
 #[async_trait]
 impl Vmm for SimVmm {
+    fn holds(&self) -> &'static [ObjectKind] {
+        &[ObjectKind::Monitor]
+    }
+
     fn kind(&self) -> VmmKind {
         VmmKind::Sim
     }
@@ -90,7 +104,7 @@ impl Vmm for SimVmm {
         &self,
         host: &dyn Host,
         api_socket: &Path,
-        _limit: Duration,
+        limit: Duration,
     ) -> Result<Box<dyn VmmControl>, VmmError> {
         let token = api_socket.to_string_lossy();
         if host.find_processes(&token).await?.is_empty() {
@@ -99,28 +113,52 @@ impl Vmm for SimVmm {
                 output: String::new(),
             });
         }
-        Ok(Box::new(SimControl(self.power.listen(api_socket))))
+        let control = SimControl {
+            host: self.host.clone(),
+            token: token.into_owned(),
+            limit,
+            end: self.power.listen(api_socket),
+        };
+        control.answer("connect").await?;
+        Ok(Box::new(control))
     }
 }
 
 #[derive(Debug)]
-struct SimControl(watch::Receiver<Option<EndReason>>);
+struct SimControl {
+    host: Arc<FakeHost>,
+    token: String,
+    limit: Duration,
+    end: watch::Receiver<Option<EndReason>>,
+}
+
+impl SimControl {
+    /// Waits for a monitor that is frozen, at most as long as a real one is waited for.
+    async fn answer(&self, command: &'static str) -> Result<(), VmmError> {
+        let answered = tokio::time::timeout(self.limit, self.host.answers(&self.token));
+        answered.await.map_err(|_| VmmError::Unresponsive {
+            vmm: VmmKind::Sim,
+            command,
+            limit: self.limit,
+        })
+    }
+}
 
 #[async_trait]
 impl VmmControl for SimControl {
     async fn ssh_port(&self) -> Result<Option<u16>, VmmError> {
-        Ok(None)
+        self.answer("ssh port").await.map(|()| None)
     }
 
     async fn resume(&self) -> Result<(), VmmError> {
-        Ok(())
+        self.answer("resume").await
     }
 
     async fn press_ctrl_alt_del(&self) -> Result<(), VmmError> {
-        Ok(())
+        self.answer("ctrl-alt-del").await
     }
 
     fn end_reason(&self) -> watch::Receiver<Option<EndReason>> {
-        self.0.clone()
+        self.end.clone()
     }
 }

@@ -56,7 +56,13 @@ pub async fn connect_or_start(places: &Places) -> Result<(Client, Reached), Clie
     loop {
         match Client::connect(&places.socket).await {
             Err(ClientError::NotRunning { .. }) => {}
-            reached => return reached.map(|client| (client, Reached::Started)),
+            Err(error) => return Err(error),
+            Ok(client) => {
+                if let Some(ours) = child {
+                    end_unless(ours, client.daemon);
+                }
+                return Ok((client, Reached::Started));
+            }
         }
         if let Some(running) = &mut child
             && let Some(status) = running.try_wait().map_err(starting(places))?
@@ -98,6 +104,16 @@ fn spawn(places: &Places, log: &Log) -> Result<Child, ClientError> {
         .stderr(output)
         .spawn()
         .map_err(starting(places))
+}
+
+/// Ends a daemon of ours that is not the one that answers. By itself it would end when it found the
+/// folder in use; but if it is slow, and that one is told to stop meanwhile, it would live on unasked.
+fn end_unless(mut ours: Child, answers: Option<i32>) {
+    if answers.is_some_and(|pid| i64::from(pid) != i64::from(ours.id())) {
+        // An error means that it has ended.
+        let _ = ours.kill();
+        let _ = ours.wait();
+    }
 }
 
 fn starting(places: &Places) -> impl Fn(io::Error) -> ClientError {

@@ -1,13 +1,12 @@
 //! What each method does: read its parameters, ask the engine, put the answer into the protocol's form.
 
+use std::str::FromStr;
 use std::sync::Arc;
 
 use banger_core::{
     Condition, CreateRequest, Engine, Error, ErrorKind, ExecRequest, ExecStdin, Internet, Lifetime,
-    Mebibytes, Progress, StartOutcome, StopOutcome, VmView,
+    Mebibytes, NameError, Progress, StartOutcome, StopOutcome, VmView,
 };
-use serde::de::DeserializeOwned;
-use serde::de::value::StrDeserializer;
 use serde_json::Value;
 
 use super::Shared;
@@ -263,9 +262,9 @@ fn create_request(params: CreateParams) -> Result<CreateRequest, Fault> {
         vcpus: params.vcpus,
         memory: params.memory_mib.map(Mebibytes),
         work_disk: params.work_disk_mib.map(Mebibytes),
-        vmm: backend("vmm", params.vmm)?,
-        disk: backend("disk", params.disk)?,
-        network: backend("network", params.network)?,
+        vmm: backend(params.vmm)?,
+        disk: backend(params.disk)?,
+        network: backend(params.network)?,
         internet: Some(match params.nat {
             true => Internet::Open,
             false => Internet::Closed,
@@ -276,18 +275,10 @@ fn create_request(params: CreateParams) -> Result<CreateRequest, Fault> {
 }
 
 /// Reads the name of a backend; `auto` is none.
-fn backend<T: DeserializeOwned>(what: &str, name: Option<String>) -> Result<Option<T>, Fault> {
+fn backend<T: FromStr<Err = NameError>>(name: Option<String>) -> Result<Option<T>, Fault> {
     match name.as_deref() {
         None | Some("auto") => Ok(None),
-        Some(name) => {
-            let word: StrDeserializer<'_, serde::de::value::Error> = StrDeserializer::new(name);
-            T::deserialize(word)
-                .map(Some)
-                .map_err(|error| Fault::Params {
-                    method: VmCreate::NAME,
-                    reason: format!("{what}: {error}"),
-                })
-        }
+        Some(name) => Ok(Some(name.parse().map_err(Error::Name)?)),
     }
 }
 

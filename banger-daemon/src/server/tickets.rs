@@ -16,9 +16,19 @@ const VALIDITY: Duration = Duration::from_secs(10);
 const HANGUP_LIMIT: Duration = Duration::from_secs(10);
 
 /// Started commands whose streams are not yet open.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct Tickets {
     held: Arc<Mutex<HashMap<String, Ticket>>>,
+    validity: Duration,
+}
+
+impl Default for Tickets {
+    fn default() -> Self {
+        Tickets {
+            held: Arc::default(),
+            validity: VALIDITY,
+        }
+    }
 }
 
 /// A started command.
@@ -43,7 +53,7 @@ impl Tickets {
         let mut all = self.all();
         let (tickets, name) = (self.clone(), ticket.clone());
         let expiry = tokio::spawn(async move {
-            tokio::time::sleep(VALIDITY).await;
+            tokio::time::sleep(tickets.validity).await;
             let late = tickets.all().remove(&name);
             if let Some(late) = late {
                 tracing::info!("nobody opened the stream of a command; hanging up on it");
@@ -87,4 +97,71 @@ fn random_name() -> Result<String, Fault> {
         },
     )?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use banger_core::{CreateRequest, Engine, ExecEvent, ExecRequest, Progress};
+
+    use super::*;
+
+    async fn guest() -> Option<Engine> {
+        let engine = Engine::sim().await.unwrap();
+        let silent = Progress::silent();
+        let request = CreateRequest::named("box".parse().unwrap());
+        engine.create(request, &silent).await.unwrap();
+        engine.start("box", &silent).await.unwrap();
+        match engine.wait_ready("box", &silent).await {
+            Ok(()) => Some(engine),
+            Err(error) => {
+                eprintln!("SKIP: {}", error.chain().join(": "));
+                None
+            }
+        }
+    }
+
+    async fn started(engine: &Engine, script: &str) -> Held {
+        let request = ExecRequest::new(["sh", "-c", script]);
+        Held {
+            execution: engine.exec("box", &request).await.unwrap(),
+            folder: String::new(),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_command_whose_stream_nobody_opens_is_hung_up_on() {
+        let Some(engine) = guest().await else {
+            return;
+        };
+        let tickets = Tickets {
+            validity: Duration::from_millis(200),
+            ..Tickets::default()
+        };
+        let told = "mkfifo /root/told; trap 'echo hung up > /root/told' HUP; sleep 1000 & wait";
+        let ticket = tickets.issue(started(&engine, told).await).unwrap();
+        let mut reader = started(&engine, "until cat /root/told 2>/dev/null; do :; done").await;
+        let heard = async {
+            loop {
+                if let ExecEvent::Stdout(bytes) = reader.execution.next().await {
+                    return bytes;
+                }
+            }
+        };
+        let heard = tokio::time::timeout(Duration::from_secs(60), heard).await;
+        assert_eq!(heard.unwrap(), b"hung up\n");
+        assert!(tickets.redeem(&ticket).is_none());
+    }
+
+    #[tokio::test]
+    async fn a_ticket_is_redeemed_once_and_no_two_are_alike() {
+        let Some(engine) = guest().await else {
+            return;
+        };
+        let tickets = Tickets::default();
+        let one = tickets.issue(started(&engine, "true").await).unwrap();
+        let two = tickets.issue(started(&engine, "true").await).unwrap();
+        assert_ne!(one, two);
+        assert!(tickets.redeem(&one).is_some());
+        assert!(tickets.redeem(&one).is_none());
+    }
 }

@@ -77,6 +77,19 @@ impl Home {
     }
 }
 
+impl Drop for Home {
+    /// A daemon that a client has started does not outlive a test that failed either.
+    fn drop(&mut self) {
+        use std::io::{Read, Write};
+        if let Ok(mut stream) = std::os::unix::net::UnixStream::connect(self.socket()) {
+            let stop = b"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"daemon.stop\"}\n";
+            let _ = stream.set_read_timeout(Some(LIMIT));
+            let _ = stream.write_all(stop);
+            let _ = stream.read_to_end(&mut Vec::new());
+        }
+    }
+}
+
 /// A daemon that a test has started; it does not outlive the test.
 struct Running(Child);
 
@@ -171,6 +184,23 @@ async fn a_daemon_that_is_just_ending_is_followed_by_a_new_one() {
     let (status, mut client) = second;
     assert_ne!(status.pid, first.pid);
     assert_eq!(status.engine, first.engine);
+    stop(&mut client).await;
+}
+
+#[tokio::test]
+async fn a_client_tries_again_when_the_folder_was_held_by_one_that_never_answered() {
+    let home = Home::new();
+    let state = home.path("state");
+    std::fs::create_dir(&state).unwrap();
+    let held = std::fs::File::create(banger_core::Places::lock_of(&state)).unwrap();
+    held.try_lock().unwrap();
+    let places = home.places();
+    let mut starting = tokio::spawn(async move { connect_or_start(&places).await });
+    // Long enough for its first daemon to have ended; nothing can answer as long as the lock is held.
+    let early = tokio::time::timeout(Duration::from_secs(1), &mut starting).await;
+    assert!(early.is_err(), "{early:?}");
+    drop(held);
+    let (mut client, _) = starting.await.unwrap().unwrap();
     stop(&mut client).await;
 }
 

@@ -167,7 +167,6 @@ async fn parameters_that_are_not_the_methods_are_named() {
     let table = [
         ("vm.create", json!({"nam": "x"}), "nam"),
         ("vm.create", json!({"vcpus": "two"}), "two"),
-        ("vm.create", json!({"vmm": "vmware"}), "vmware"),
         ("vm.show", json!({}), "vm"),
         ("vm.list", json!({"all": true}), "all"),
         (
@@ -187,6 +186,18 @@ async fn parameters_that_are_not_the_methods_are_named() {
             "{message}"
         );
     }
+}
+
+#[tokio::test]
+async fn an_unknown_backend_is_invalid_and_named_with_those_there_are() {
+    let rig = Rig::new().await;
+    let request =
+        json!({"jsonrpc": "2.0", "id": 1, "method": "vm.create", "params": {"vmm": "vmware"}});
+    let answered = answers(&rig, format!("{request}\n").as_bytes()).await;
+    let error = &answered[0]["error"];
+    assert_eq!(error["data"]["kind"], "invalid");
+    let message = "there is no monitor \"vmware\"; there are: qemu";
+    assert_eq!(error["message"], message);
 }
 
 #[tokio::test]
@@ -289,6 +300,56 @@ async fn the_socket_and_its_folder_are_closed_to_others() {
     let mode = |path: &std::path::Path| std::fs::metadata(path).unwrap().mode() & 0o777;
     assert_eq!(mode(&rig.socket), 0o600);
     assert_eq!(mode(rig.socket.parent().unwrap()), 0o700);
+}
+
+#[tokio::test]
+async fn another_user_is_refused_even_if_the_folder_stands_open() {
+    use std::os::unix::fs::PermissionsExt;
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("SKIP: only root can become another user");
+        return;
+    }
+    let rig = Rig::new().await;
+    let refused = as_nobody(&rig).await;
+    assert_eq!(
+        refused.unwrap_err().kind(),
+        std::io::ErrorKind::PermissionDenied
+    );
+
+    let open = std::fs::Permissions::from_mode(0o777);
+    for path in [
+        rig.scratch.path(),
+        rig.socket.parent().unwrap(),
+        &rig.socket,
+    ] {
+        std::fs::set_permissions(path, open.clone()).unwrap();
+    }
+    assert_eq!(
+        as_nobody(&rig).await.unwrap(),
+        "",
+        "another user was served"
+    );
+    assert!(!answers(&rig, b"junk\n").await.is_empty(), "we are not");
+}
+
+/// Asks for something as the user `nobody`, and returns what is answered.
+async fn as_nobody(rig: &Rig) -> std::io::Result<String> {
+    use std::io::{Read, Write};
+    let socket = rig.socket.clone();
+    // A thread of its own that ends with it: on Linux each has a user of its own.
+    let asked = std::thread::spawn(move || {
+        let nobody = rustix::process::Uid::from_raw(65534);
+        rustix::thread::set_thread_res_uid(nobody, nobody, nobody)?;
+        let mut stream = std::os::unix::net::UnixStream::connect(socket)?;
+        let mut answer = String::new();
+        let _ = stream.write_all(b"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"vm.list\"}\n");
+        let _ = stream.shutdown(std::net::Shutdown::Write);
+        let _ = stream.read_to_string(&mut answer);
+        Ok(answer)
+    });
+    tokio::task::spawn_blocking(move || asked.join().unwrap())
+        .await
+        .unwrap()
 }
 
 #[tokio::test]
