@@ -41,6 +41,17 @@ fn crash_and_reopen_finds_the_vm_alive() {
 }
 
 #[test]
+fn reconcile_many_takes_up_every_vm_and_then_has_nothing_to_do() {
+    let text = run("reconcile_many");
+    assert!(
+        text.contains("taken up: 1000 of 1000 running VMs"),
+        "{text}"
+    );
+    assert!(text.contains("it changed: nothing"), "{text}");
+    assert!(text.ends_with("strays: 0\n"), "{text}");
+}
+
+#[test]
 fn guest_session_is_waited_for_talked_to_and_stopped() {
     let text = run("guest_session");
     assert!(text.contains("\nserver is running\n"), "{text}");
@@ -58,17 +69,6 @@ fn agent_rpc_is_answered_across_two_attaches_and_ends_with_the_agent_s_status() 
         assert_eq!(text.matches(&answer).count(), 1, "{text}");
     }
     assert!(text.ends_with("the agent ended: Exited(0)\n"), "{text}");
-}
-
-#[test]
-fn reconcile_many_takes_up_every_vm_and_then_has_nothing_to_do() {
-    let text = run("reconcile_many");
-    assert!(
-        text.contains("taken up: 1000 of 1000 running VMs"),
-        "{text}"
-    );
-    assert!(text.contains("it changed: nothing"), "{text}");
-    assert!(text.ends_with("strays: 0\n"), "{text}");
 }
 
 #[test]

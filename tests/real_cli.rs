@@ -57,6 +57,12 @@ fn kill(pid: u32) {
         .and_then(rustix::process::Pid::from_raw)
         .expect("a pid");
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("it is killed");
+    // A killed process still accepts connections until the kernel has taken it apart.
+    let alive = || rustix::process::test_kill_process(pid).is_ok();
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    while alive() && std::time::Instant::now() < deadline {
+        std::thread::yield_now();
+    }
 }
 
 fn text(bytes: &[u8]) -> String {

@@ -106,7 +106,7 @@ impl Engine {
         asker: Asker,
     ) -> Result<Arc<dyn GuestConnection>, Error> {
         let inner = &self.inner;
-        let live = self.running(vm).await?;
+        let live = self.running(vm, asker).await?;
         let mut connection = live.connection.lock().await;
         if let Some(connection) = connection.as_ref()
             && connection.is_up().await
@@ -137,30 +137,22 @@ impl Engine {
     }
 
     /// Returns what this process keeps of a VM, if it truly runs.
-    async fn running(&self, vm: &VMRecord) -> Result<Arc<Live>, Error> {
+    async fn running(&self, vm: &VMRecord, asker: Asker) -> Result<Arc<Live>, Error> {
         let inner = &self.inner;
         if let Some(live) = inner.live(&vm.id) {
             return Ok(live);
         }
         let handles = inner.handles(vm).await?;
         match inner.liveness.judge(&vm.id, handles.as_ref()).await {
-            Verdict::Alive(monitor) if vm.runtime.run_id.as_ref() == Some(monitor.run()) => {
-                // Acknowledged this moment: the verb that did it is about to watch it.
-                let watched = async {
-                    loop {
-                        tokio::time::sleep(Duration::from_millis(5)).await;
-                        if let Some(live) = inner.live(&vm.id) {
-                            break live;
-                        }
-                    }
-                };
-                let watched = tokio::time::timeout(Duration::from_secs(1), watched).await;
-                watched.map_err(|_| Error::CannotTell {
+            // Alive and not watched: a start that is under way, whose end is waited for (its promise may be
+            // written already), or one that nobody acknowledged.
+            Verdict::Alive(_) if asker == Asker::Anybody => {
+                let _turn = inner.turn(&vm.id).await;
+                inner.live(&vm.id).ok_or(Error::NotRunning {
                     vm: vm.name.clone(),
-                    reason: "it runs, and nobody watches it".to_owned(),
+                    condition: Condition::Ended.to_string(),
                 })
             }
-            // Alive and not watched: a start that is under way, or one that nobody acknowledged.
             Verdict::Alive(_) | Verdict::Gone | Verdict::NotOurs { .. } => Err(Error::NotRunning {
                 vm: vm.name.clone(),
                 condition: self.view(vm.clone()).await.condition.to_string(),

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use banger_core::{Condition, Engine, Progress, StartOutcome, StopOutcome, StopRung};
+use banger_core::{Condition, Engine, Fault, Progress, StartOutcome, StopOutcome, StopRung};
 
 use crate::rig::{Rig, condition, create, running, start};
 
@@ -155,4 +155,73 @@ async fn the_end_of_a_frozen_monitor_is_noticed_although_it_never_answered() {
     };
     soon("noticing", noticed).await;
     assert!(engine.prove().await.unwrap().is_clean());
+}
+
+#[tokio::test]
+async fn a_command_that_comes_while_its_vm_is_being_started_waits_for_the_start() {
+    let rig = rig();
+    let engine = rig.open().await;
+    create(&engine, "box").await;
+    rig.host.spawned_processes_freeze(true);
+    let starting = tokio::spawn({
+        let engine = engine.clone();
+        async move { engine.start("box", &Progress::silent()).await }
+    });
+    while rig.host.living().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    let pid = rig.host.living()[0].identity.pid;
+    let mut command = tokio::spawn({
+        let engine = engine.clone();
+        let request = banger_core::ExecRequest::new(["true"]);
+        async move { engine.exec_output("box", &request).await }
+    });
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    let early = tokio::time::timeout(Duration::ZERO, &mut command).await;
+    assert!(early.is_err(), "{early:?}");
+    rig.host.thaw(pid);
+    soon("the start", starting).await.unwrap().unwrap();
+    let output = soon("the command", command).await.unwrap().unwrap();
+    assert_eq!(output.end, banger_core::ExecEnd::Exited(0));
+}
+
+#[tokio::test]
+async fn an_undo_that_fails_is_told_keeps_the_handles_and_leaves_a_vm_that_can_be_deleted() {
+    // Of a start whose monitor never answers, the undo's two calls: the kill, and the runtime folder.
+    for undo in ["signal Kill", "remove folder"] {
+        let mut rig = Rig::new();
+        rig.config.limits.control = Duration::from_millis(20);
+        let engine = rig.open().await;
+        let vm = create(&engine, "box").await;
+        rig.host.spawned_processes_freeze(true);
+        // The first start of an engine also makes its key: the second makes the calls of the third.
+        engine.start("box", &Progress::silent()).await.unwrap_err();
+        rig.host.revive();
+        engine.start("box", &Progress::silent()).await.unwrap_err();
+        let calls = rig.host.calls();
+        let at = calls
+            .iter()
+            .rposition(|call| call.starts_with(undo))
+            .unwrap()
+            + 1;
+
+        rig.host
+            .fail(Fault::Once(at, std::io::ErrorKind::PermissionDenied));
+        let error = engine.start("box", &Progress::silent()).await.unwrap_err();
+        assert!(error.to_string().contains("could not be undone"), "{error}");
+        let view = engine.show("box").await.unwrap();
+        assert_eq!(view.condition, Condition::Error);
+        assert!(view.vm.runtime.last_error.is_some());
+        let file = vm.runtime.vm_dir.join("handles.json");
+        assert!(
+            file.exists(),
+            "{undo}: what may still be held is still written down"
+        );
+        rig.host.revive();
+        soon("delete", engine.delete("box")).await.unwrap();
+        assert_eq!(rig.host.living().len(), 0);
+        assert!(engine.prove().await.unwrap().is_clean());
+    }
 }

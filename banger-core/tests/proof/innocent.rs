@@ -113,3 +113,16 @@ async fn a_live_process_with_our_token_beats_what_the_file_says_of_it() {
     let now = rig.host.living()[0].identity.start_time;
     assert_eq!(json["pid_start_time"].as_u64(), Some(now), "corrected");
 }
+
+#[tokio::test]
+async fn handles_that_could_not_be_written_are_not_remembered_either() {
+    let rig = Rig::new();
+    let engine = rig.open().await;
+    let vm = crate::rig::create(&engine, "box").await;
+    // The second call of a start is the first write of its handles; nothing can be written after it.
+    let full = banger_core::Fault::Lasting(2, std::io::ErrorKind::StorageFull);
+    rig.host.fail(full);
+    engine.start("box", &Progress::silent()).await.unwrap_err();
+    assert!(!vm.runtime.vm_dir.join("handles.json").exists());
+    assert_eq!(engine.show("box").await.unwrap().handles, None);
+}
