@@ -86,6 +86,38 @@ pub(crate) enum VmCommand {
     Ssh(verb::ssh::SshArguments),
     /// Print what a VM wrote to its serial console
     Logs(verb::logs::LogsArguments),
+    /// Long-lived commands in a VM, which need nobody to run on
+    #[command(
+        subcommand,
+        disable_help_subcommand = true,
+        after_help = verb::session::HELP
+    )]
+    Session(SessionCommand),
+}
+
+/// `banger vm session …`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum SessionCommand {
+    /// Start a command in a running VM, and return once it runs
+    Start(Box<verb::session::start::StartArguments>),
+    /// List a VM's sessions, oldest first
+    #[command(visible_alias = "ls")]
+    List(verb::session::look::ListArguments),
+    /// Show all there is to know about a session
+    Show(verb::session::look::ShowArguments),
+    /// Print what a session wrote, also after its VM has stopped
+    Logs(verb::session::logs::LogsArguments),
+    /// Write to a session's standard input
+    Send(verb::session::send::SendArguments),
+    /// Put a session's streams on ours, until it ends or is left
+    Attach(verb::session::attach::AttachArguments),
+    /// End a session: TERM to all its processes, and after a while KILL
+    Stop(verb::session::change::StopArguments),
+    /// Send a signal to all processes of a session
+    Kill(verb::session::change::KillArguments),
+    /// Delete a session and its logs, ending it first
+    #[command(visible_alias = "rm")]
+    Delete(verb::session::change::DeleteArguments),
 }
 
 /// `banger daemon …`.
@@ -114,9 +146,12 @@ impl Command {
     /// What it means when banger itself fails: where a guest's status passes through, not 1.
     pub(crate) fn status_of_failure(&self) -> ExitStatus {
         match self {
-            Command::Vm(VmCommand::Run(_) | VmCommand::Exec(_) | VmCommand::Ssh(_)) => {
-                ExitStatus::NOT_THE_GUESTS
-            }
+            Command::Vm(
+                VmCommand::Run(_)
+                | VmCommand::Exec(_)
+                | VmCommand::Ssh(_)
+                | VmCommand::Session(SessionCommand::Attach(_)),
+            ) => ExitStatus::NOT_THE_GUESTS,
             _ => ExitStatus::FAILED,
         }
     }

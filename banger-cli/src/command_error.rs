@@ -13,6 +13,16 @@ pub(crate) struct CommandError {
     causes: Vec<String>,
     hints: Vec<String>,
     end: End,
+    source: Source,
+}
+
+/// Who says so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Source {
+    /// The daemon: it understood what was asked, and will not or cannot do it.
+    Daemon,
+    /// We do.
+    Banger,
 }
 
 /// What an error makes the process end with.
@@ -39,6 +49,7 @@ impl CommandError {
             causes: Vec::new(),
             hints: Vec::new(),
             end: End::OfVerb,
+            source: Source::Banger,
         }
     }
 
@@ -50,6 +61,11 @@ impl CommandError {
     /// Whoever read standard output is gone: nothing to say, and nobody to say it to.
     pub(crate) fn broken_pipe() -> Self {
         Self::new("nobody reads standard output").silently(ExitStatus::BROKEN_PIPE)
+    }
+
+    /// Told to go by a signal, where there is nothing to say about it.
+    pub(crate) fn interrupted(signal: banger_session::Signal) -> Self {
+        Self::new("interrupted").silently(ExitStatus::of_signal(signal))
     }
 
     /// Some of several names failed, and each has been told of.
@@ -84,6 +100,14 @@ impl CommandError {
             said: Said::No,
         };
         self
+    }
+
+    /// The same, ending the process with `status` if it is the daemon's answer, and not a failure to reach it.
+    pub(crate) fn with_status_if_answered(self, status: ExitStatus) -> Self {
+        match self.source {
+            Source::Daemon => self.with_status(status),
+            Source::Banger => self,
+        }
     }
 
     /// What the process must end with, unless that is the verb's to say.
@@ -121,6 +145,7 @@ impl From<RpcError> for CommandError {
             causes,
             hints: hint.into_iter().collect(),
             end: End::OfVerb,
+            source: Source::Daemon,
         }
     }
 }

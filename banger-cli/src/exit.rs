@@ -5,13 +5,15 @@
 //! | 0 | done; `run`, `exec`, `ssh`: the guest's command ended with 0 |
 //! | 1 | the verb failed, or failed for one of several names |
 //! | 2 | the command line was not understood |
+//! | 124 | `session attach`: refused: somebody else is attached, or there is no such session |
 //! | 125 | `run`, `exec`, `ssh`: banger itself failed, or the connection was lost |
 //! | 126, 127 | `run`, `exec`, `ssh`: the guest's command cannot be run, is not there |
 //! | 128 + n | signal n ended the guest's command, or banger itself |
 //! | 141 | whoever read standard output is gone (128 + SIGPIPE) |
 //! | other | the guest's command ended with it |
 //!
-//! 125 is what `docker run` ends with in that case. With a terminal (`-t`, and shells) the command
+//! `session attach` ends as the session's command did, 0 when it is left, and with 125 when how it ended
+//! cannot be known. 125 is what `docker run` ends with in that case. With a terminal (`-t`, and shells) the command
 //! runs under ssh(1), which says 255 when its connection is lost.
 
 /// The part of the help that says so.
@@ -38,6 +40,8 @@ impl ExitStatus {
     pub(crate) const FAILED: Self = Self(1);
     /// The command line was not understood; clap's own.
     pub(crate) const USAGE: Self = Self(2);
+    /// An attach was not granted.
+    pub(crate) const REFUSED: Self = Self(124);
     /// banger failed where 1 could be the guest's.
     pub(crate) const NOT_THE_GUESTS: Self = Self(125);
     /// Nobody reads standard output any more.

@@ -13,9 +13,12 @@ mod input;
 mod options;
 mod output;
 mod sender;
+mod session;
 mod signals;
 
+pub(crate) use input::read_stdin;
 pub(crate) use options::{CommandOptions, Way, words};
+pub(crate) use session::{Attach, Follow, attach, follow};
 pub(crate) use signals::Signals;
 
 use std::collections::VecDeque;

@@ -8,12 +8,16 @@
 //!
 //! The version of the protocol is the version of the crate: [`VERSION`].
 
+mod session;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+pub use session::*;
 
 /// The version that both sides must share.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -96,6 +100,24 @@ methods! {
     VmSsh = "vm.ssh": VmParams => SshAnswer;
     /// Runs a command in a running VM; answers with the ticket of its stream.
     VmExec = "vm.exec": ExecParams => TicketAnswer;
+    /// Starts a session in a running VM; answers once its command runs, or has already ended.
+    SessionStart = "guest.session.start": SessionStartParams => SessionInfo;
+    /// Lists a VM's sessions, oldest first.
+    SessionList = "guest.session.list": VmParams => SessionListAnswer;
+    /// Shows one session.
+    SessionShow = "guest.session.show": SessionParams => SessionInfo;
+    /// Reads a session's log; answers with the ticket of its stream.
+    SessionLogs = "guest.session.logs": SessionLogsParams => TicketAnswer;
+    /// Delivers bytes to a session's stdin, all or nothing, and may end it.
+    SessionSend = "guest.session.send": SessionSendParams => Nothing;
+    /// Attaches to a session, if nobody else is; answers with the ticket of its stream.
+    SessionAttach = "guest.session.attach": SessionAttachParams => TicketAnswer;
+    /// Ends a session: TERM to its process group, and after a while KILL.
+    SessionStop = "guest.session.stop": SessionStopParams => SessionChangeAnswer;
+    /// Sends a signal to a session's process group.
+    SessionKill = "guest.session.kill": SessionKillParams => SessionChangeAnswer;
+    /// Deletes a session with its logs, ending it first.
+    SessionDelete = "guest.session.delete": SessionParams => SessionChangeAnswer;
 }
 
 /// No parameters, no answer: `{}`.

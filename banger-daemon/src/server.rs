@@ -1,7 +1,8 @@
 //! The daemon, as a library over an engine: open the engine, [`bind`] the socket, [`serve`].
 //!
 //! ```text
-//! accept ── our user or root? ── first line ─┬─ stream.open ─► exec: frames ⇄ a command in a guest
+//! accept ── our user or root? ── first line ─┬─ stream.open ─► frames ⇄ a command in a guest (exec), or a
+//!                                            │                 session's log or attach (session_stream)
 //!                                            └─ a request ──► connection: a task a request, answers
 //!                                                              as they are ready
 //! ```
@@ -16,6 +17,8 @@ mod fault;
 mod hangup;
 mod methods;
 mod request;
+mod session;
+mod session_stream;
 mod socket;
 mod stop;
 mod tickets;

@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 ///
 /// The thread may wait for ever in read(2), on a terminal say. Nothing waits for it: it ends with the
 /// process, or with the first chunk that nobody takes.
-pub(super) fn read_stdin() -> io::Result<mpsc::Receiver<Vec<u8>>> {
+pub(crate) fn read_stdin() -> io::Result<mpsc::Receiver<Vec<u8>>> {
     // One chunk waits while the next is read: more would only be memory.
     let (chunks, receiver) = mpsc::channel(1);
     thread::Builder::new()

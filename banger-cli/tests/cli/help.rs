@@ -74,6 +74,7 @@ fn the_help_of_vm() {
       exec     Run a command in a running VM
       ssh      Open a shell in a running VM
       logs     Print what a VM wrote to its serial console
+      session  Long-lived commands in a VM, which need nobody to run on
 
     Options:
       -q, --quiet    Say nothing but errors
@@ -128,6 +129,159 @@ fn the_help_of_vm_run() {
       banger vm run --name box
       tar c src | banger vm run --rm -- tar xv
     ");
+}
+
+#[test]
+fn the_help_of_vm_session() {
+    assert_snapshot!(help(&["vm", "session"]), @r#"
+    Long-lived commands in a VM, which need nobody to run on
+
+    Usage: banger vm session [OPTIONS] <COMMAND>
+
+    Commands:
+      start   Start a command in a running VM, and return once it runs
+      list    List a VM's sessions, oldest first [alias: ls]
+      show    Show all there is to know about a session
+      logs    Print what a session wrote, also after its VM has stopped
+      send    Write to a session's standard input
+      attach  Put a session's streams on ours, until it ends or is left
+      stop    End a session: TERM to all its processes, and after a while KILL
+      kill    Send a signal to all processes of a session
+      delete  Delete a session and its logs, ending it first [alias: rm]
+
+    Options:
+      -q, --quiet    Say nothing but errors
+      -v, --verbose  Also say what happens behind the scenes
+      -h, --help     Print help
+
+    A session is a command that runs on in the VM whatever becomes of the daemon, of banger and of
+    the terminal. What it writes is kept in the VM, where its disk is the only limit; deleting the
+    session frees it.
+
+    Examples:
+      banger vm session start box --name web --cwd /root/repo -- make serve
+      banger vm session logs box web -f
+      banger vm session start box --name agent --stdin pipe -- ./agent
+      banger vm session send box agent --message '{"id": 1}'
+      banger vm session attach box agent
+    "#);
+}
+
+#[test]
+fn the_help_of_vm_session_start() {
+    assert_snapshot!(help(&["vm", "session", "start"]), @r#"
+    Start a command in a running VM, and return once it runs
+
+    Usage: banger vm session start [OPTIONS] <VM> -- <COMMAND>...
+
+    Arguments:
+      <VM>          The VM's name, or at least four digits of its id
+      <COMMAND>...  The command and its arguments, passed on byte for byte
+
+    Options:
+          --name <NAME>        What to call it; made of the command's name if left out
+      -w, --cwd <DIR>          The folder in the guest to run in [default: /root]
+      -e, --env <KEY=VALUE>    Set a variable; KEY alone takes the value it has here; may be repeated
+          --stdin <MODE>       What it reads: nothing, or what send and attach write [default: closed]
+                               [possible values: closed, pipe]
+          --require <COMMAND>  A command that the guest must have for it; may be repeated
+          --tag <KEY=VALUE>    A word of yours to keep with it; may be repeated
+          --json               Print the session as an object
+      -q, --quiet              Say nothing but errors
+      -v, --verbose            Also say what happens behind the scenes
+      -h, --help               Print help
+
+    Prints the session's name. It returns once the command runs, or has ended at once. What is
+    missing (the folder, the command, a required command) fails it and is named; the record of a
+    failed session is kept until it is deleted.
+    "#);
+}
+
+#[test]
+fn the_help_of_vm_session_logs() {
+    assert_snapshot!(help(&["vm", "session", "logs"]), @r#"
+    Print what a session wrote, also after its VM has stopped
+
+    Usage: banger vm session logs [OPTIONS] <VM> <SESSION>
+
+    Arguments:
+      <VM>       The VM's name, or at least four digits of its id
+      <SESSION>  The session's name, or at least four digits of its id
+
+    Options:
+          --stream <STREAM>  Which log [default: stdout] [possible values: stdout, stderr]
+      -n, --lines <N>        Begin with this many last lines [default: 200]
+          --offset <BYTE>    Begin with this byte
+      -a, --all              Begin with the first byte
+      -f, --follow           Go on with what comes, until the session ends
+          --json             Print an object a line: stream, offset and data of a piece
+      -q, --quiet            Say nothing but errors
+      -v, --verbose          Also say what happens behind the scenes
+      -h, --help             Print help
+
+    With --offset reading goes on exactly where an earlier one ended. -f loses and repeats no byte
+    when the connection to the guest or the daemon is lost, and ends when the session does.
+    "#);
+}
+
+#[test]
+fn the_help_of_vm_session_send() {
+    assert_snapshot!(help(&["vm", "session", "send"]), @r#"
+    Write to a session's standard input
+
+    Usage: banger vm session send [OPTIONS] <VM> <SESSION>
+
+    Arguments:
+      <VM>       The VM's name, or at least four digits of its id
+      <SESSION>  The session's name, or at least four digits of its id
+
+    Options:
+      -m, --message <TEXT>  Send this text, and a newline after it
+          --no-newline      Send no newline after the message
+          --eof             End the session's standard input afterwards, for good
+      -q, --quiet           Say nothing but errors
+      -v, --verbose         Also say what happens behind the scenes
+      -h, --help            Print help
+
+    Without --message standard input is sent, line by line as lines come, to its end. What is sent
+    in one go arrives whole, beside other senders: a message, or as many whole lines as there are,
+    up to 640 KiB. (Beside somebody who is attached and types, up to 4096 bytes do.) It has arrived
+    when send ends with 0; what the command does not read within 10 s is told.
+    "#);
+}
+
+#[test]
+fn the_help_of_vm_session_attach() {
+    assert_snapshot!(help(&["vm", "session", "attach"]), @r#"
+    Put a session's streams on ours, until it ends or is left
+
+    Usage: banger vm session attach [OPTIONS] <VM> <SESSION>
+
+    Arguments:
+      <VM>       The VM's name, or at least four digits of its id
+      <SESSION>  The session's name, or at least four digits of its id
+
+    Options:
+      -n, --lines <N>             Begin with this many last lines of both logs [default: 200]
+          --stdout-offset <BYTE>  Begin with this byte of standard output
+          --stderr-offset <BYTE>  Begin with this byte of standard error
+          --no-stdin              Only watch: pass on no input
+      -q, --quiet                 Say nothing but errors
+      -v, --verbose               Also say what happens behind the scenes
+      -h, --help                  Print help
+
+    One client at a time: a second one is told who is attached. Ctrl-] leaves the session, which
+    runs on; it also does whatever ends banger. Ctrl-C goes to the session's processes; a second one
+    within a second leaves. The end of our input is not that of the session's: for that there is
+    send --eof.
+
+    Exit status:
+      0       the session ended with 0, or was left
+      124     refused: somebody else is attached, or there is no such session
+      125     how the session ended is not known: its VM was stopped or deleted, or does not answer
+      128+n   signal n ended the session's command, or banger
+      other   what the session's command ended with
+    "#);
 }
 
 #[test]

@@ -14,5 +14,6 @@ mod fake;
 mod help;
 mod rendering;
 mod running;
+mod sessions;
 mod simulator;
 mod streams;

@@ -16,7 +16,7 @@ use insta::assert_snapshot;
 use crate::banger::{Run, World};
 
 /// A world whose daemon, started by `banger` itself, simulates.
-struct Simulated {
+pub(crate) struct Simulated {
     world: World,
 }
 
@@ -33,7 +33,7 @@ impl Simulated {
     }
 
     /// A world in which `box` runs.
-    fn with_box() -> Self {
+    pub(crate) fn with_box() -> Self {
         let world = Simulated::new();
         let run = world.banger(&["vm", "create", "box"]);
         assert_eq!(run.status, Some(0), "{run}");
@@ -82,7 +82,7 @@ fn bangerd() -> &'static Path {
 }
 
 /// Waits until it is so, and fails if it never is.
-fn until(what: &str, so: impl Fn() -> bool) {
+pub(crate) fn until(what: &str, so: impl Fn() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(20);
     while !so() {
         assert!(Instant::now() < deadline, "never came true: {what}");
@@ -90,7 +90,7 @@ fn until(what: &str, so: impl Fn() -> bool) {
     }
 }
 
-fn send(signal: &str, child: &Child) {
+pub(crate) fn send(signal: &str, child: &Child) {
     let kill = Command::new("kill")
         .args([format!("-{signal}"), child.id().to_string()])
         .status();
@@ -105,7 +105,7 @@ fn is_up(child: &mut Child) {
 }
 
 /// Several commands in turn, for one snapshot.
-fn session(world: &World, commands: &[&[&str]]) -> String {
+pub(crate) fn session(world: &World, commands: &[&[&str]]) -> String {
     let mut text = String::new();
     for command in commands {
         let run = world.banger(command);

@@ -83,6 +83,7 @@ pub enum AttachEnd {
 #[derive(Debug)]
 pub struct SessionAttach {
     session: GuestSession,
+    starts: [u64; 2],
     events: mpsc::Receiver<AttachEvent>,
     input: Option<AttachInput>,
     _hold: Arc<Hold>,
@@ -132,6 +133,7 @@ impl Engine {
         let out = self.tail(&vm, &session, Stream::Stdout, request.stdout);
         let err = self.tail(&vm, &session, Stream::Stderr, request.stderr);
         let (out, err) = tokio::try_join!(out, err)?;
+        let starts = [out.offset, err.offset];
         // A slow client holds the session's output up, not our memory: at most this many pieces wait.
         let (tell, events) = mpsc::channel(8);
         let input = AttachInput {
@@ -152,6 +154,7 @@ impl Engine {
         });
         Ok(SessionAttach {
             session,
+            starts,
             events,
             input: Some(input),
             _hold: hold,
@@ -210,6 +213,14 @@ impl SessionAttach {
         &self.session
     }
 
+    /// Returns the byte of one of its logs with which the attach began.
+    pub fn start(&self, stream: Stream) -> u64 {
+        match stream {
+            Stream::Stderr => self.starts[1],
+            Stream::Stdout | Stream::Stdin => self.starts[0],
+        }
+    }
+
     /// Returns what it tells next. After [`AttachEvent::Ended`] it repeats that it is over. Cancel-safe.
     pub async fn next(&mut self) -> AttachEvent {
         let over = || AttachEvent::Ended(AttachEnd::Lost("it is over already".to_owned()));
@@ -237,7 +248,10 @@ impl AttachInput {
         }
         let open = match self.open.take().filter(|open| open.end.borrow().is_none()) {
             Some(open) => open,
-            None => self.reopen(&vm).await?,
+            None => {
+                let (engine, session) = (self.engine.clone(), self.session.clone());
+                open_input(engine, &vm, session, self.events.clone()).await?
+            }
         };
         let open = self.open.insert(open);
         let written = async {
@@ -267,36 +281,6 @@ impl AttachInput {
         }
     }
 
-    async fn reopen(&self, vm: &VMRecord) -> Result<OpenInput, Error> {
-        let limit = self.engine.inner.config.limits.session;
-        let connection = self.engine.connection(vm, limit).await?;
-        let GuestProcess {
-            stdin,
-            stdout,
-            stderr,
-            end,
-        } = connection
-            .run(&attach_input_command(&self.session.dir()?))
-            .await?;
-        let (told, ended) = watch::channel(None);
-        let events = self.events.clone();
-        tokio::spawn(async move {
-            // They say nothing, and their being open keeps the script from failing over it.
-            let _unread = (stdout, stderr);
-            let end = end.await;
-            // A first piece is taken before the script has looked whether it can be delivered.
-            if let GuestEnd::Exited(status) = end
-                && status != 0
-            {
-                let _ = events
-                    .send(AttachEvent::InputRefused(refusal_of(status)))
-                    .await;
-            }
-            told.send_replace(Some(end));
-        });
-        Ok(OpenInput { stdin, end: ended })
-    }
-
     fn refused(&self, vm: &VMRecord, source: Refusal) -> Error {
         Error::SessionRefused {
             act: "write to",
@@ -305,6 +289,41 @@ impl AttachInput {
             source,
         }
     }
+}
+
+async fn open_input(
+    engine: Engine,
+    vm: &VMRecord,
+    session: GuestSession,
+    events: mpsc::Sender<AttachEvent>,
+) -> Result<OpenInput, Error> {
+    let connection = engine
+        .connection(vm, engine.inner.config.limits.session)
+        .await?;
+    let GuestProcess {
+        stdin,
+        stdout,
+        stderr,
+        end,
+    } = connection
+        .run(&attach_input_command(&session.dir()?))
+        .await?;
+    let (told, ended) = watch::channel(None);
+    tokio::spawn(async move {
+        // They say nothing, and their being open keeps the script from failing over it.
+        let _unread = (stdout, stderr);
+        let end = end.await;
+        // A first piece is taken before the script has looked whether it can be delivered.
+        if let GuestEnd::Exited(status) = end
+            && status != 0
+        {
+            let _ = events
+                .send(AttachEvent::InputRefused(refusal_of(status)))
+                .await;
+        }
+        told.send_replace(Some(end));
+    });
+    Ok(OpenInput { stdin, end: ended })
 }
 
 /// What kept input from its session: the script's own word, or else that nobody read the pipe.

@@ -22,8 +22,9 @@ use tokio::task::JoinSet;
 
 use super::Shared;
 use super::hangup::Hangup;
+use super::session_stream::{serve_attach, serve_logs};
 use super::stop::Stop;
-use super::tickets::{Held, hang_up};
+use super::tickets::{Held, Started, hang_up};
 use crate::stream::{StreamError, StreamReader, StreamWriter};
 
 /// How much is collected of what is ready before it is written, in bytes.
@@ -49,7 +50,13 @@ pub(super) async fn serve_stream(
     hangup: Hangup,
 ) {
     match shared.tickets.redeem(ticket) {
-        Some(held) => pump(held, read, write, &hangup, &shared.stop).await,
+        Some(Held::Exec(started)) => pump(started, read, write, &hangup, &shared.stop).await,
+        Some(Held::Logs { stream, logs }) => {
+            serve_logs(stream, logs, write, &hangup, &shared.stop).await;
+        }
+        Some(Held::Attach { attach, engine }) => {
+            serve_attach(*attach, engine, read, write, &hangup, &shared.stop).await;
+        }
         None => {
             let refusal = Control::Error {
                 error: "there is no such ticket: it is good once, for ten seconds".to_owned(),
@@ -62,16 +69,16 @@ pub(super) async fn serve_stream(
 }
 
 async fn pump(
-    held: Held,
+    started: Started,
     read: StreamReader,
     mut write: StreamWriter,
     hangup: &Hangup,
     stop: &Stop,
 ) {
-    let Held {
+    let Started {
         mut execution,
         folder,
-    } = held;
+    } = started;
     let (to_stdin, pieces) = mpsc::channel(8);
     let (to_group, signals) = mpsc::channel(8);
     // Both end with this conversation.

@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::Shared;
 use super::ephemeral::Ephemerals;
 use super::fault::Fault;
-use super::tickets::Held;
+use super::tickets::{Held, Started};
 use super::views::{start_word, stop_words};
 use crate::protocol::*;
 
@@ -48,6 +48,33 @@ impl Operation {
             VmLogs::NAME => with::<VmLogs, _>(params, |params| self.logs(params)).await,
             VmSsh::NAME => with::<VmSsh, _>(params, |params| self.ssh(params)).await,
             VmExec::NAME => with::<VmExec, _>(params, |params| self.exec(params)).await,
+            SessionStart::NAME => {
+                with::<SessionStart, _>(params, |params| self.session_start(params)).await
+            }
+            SessionList::NAME => {
+                with::<SessionList, _>(params, |params| self.session_list(params)).await
+            }
+            SessionShow::NAME => {
+                with::<SessionShow, _>(params, |params| self.session_show(params)).await
+            }
+            SessionLogs::NAME => {
+                with::<SessionLogs, _>(params, |params| self.session_logs(params)).await
+            }
+            SessionSend::NAME => {
+                with::<SessionSend, _>(params, |params| self.session_send(params)).await
+            }
+            SessionAttach::NAME => {
+                with::<SessionAttach, _>(params, |params| self.session_attach(params)).await
+            }
+            SessionStop::NAME => {
+                with::<SessionStop, _>(params, |params| self.session_stop(params)).await
+            }
+            SessionKill::NAME => {
+                with::<SessionKill, _>(params, |params| self.session_kill(params)).await
+            }
+            SessionDelete::NAME => {
+                with::<SessionDelete, _>(params, |params| self.session_delete(params)).await
+            }
             _ => Err(Fault::NoMethod {
                 method: method.to_owned(),
             }),
@@ -176,14 +203,14 @@ impl Operation {
         };
         let started = self.engine().exec(&params.vm, &request);
         let execution = self.waiting_for_guest(&params.vm, started).await?;
-        let ticket = self.shared.tickets.issue(Held {
+        let ticket = self.shared.tickets.issue(Held::Exec(Started {
             execution,
             folder: String::from_utf8_lossy(&folder).into_owned(),
-        })?;
+        }))?;
         Ok(TicketAnswer { ticket })
     }
 
-    fn engine(&self) -> &Engine {
+    pub(super) fn engine(&self) -> &Engine {
         &self.shared.engine
     }
 
@@ -213,7 +240,7 @@ impl Operation {
 
     /// Waits for what needs a guest's answer, which may take minutes: not when the daemon is to end. A
     /// VM that was to go with its client and never came up is kept, to be looked at.
-    async fn waiting_for_guest<T>(
+    pub(super) async fn waiting_for_guest<T>(
         &self,
         vm: &str,
         work: impl Future<Output = Result<T, Error>>,

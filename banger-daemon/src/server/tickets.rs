@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use banger_core::{Execution, Signal};
+use banger_core::{Engine, Execution, SessionAttach, SessionLogs, Signal};
+use banger_session::mux::Stream;
 use tokio::task::AbortHandle;
 
 use super::fault::Fault;
@@ -15,7 +16,7 @@ const VALIDITY: Duration = Duration::from_secs(10);
 /// How long a hang-up may take to reach a command.
 const HANGUP_LIMIT: Duration = Duration::from_secs(10);
 
-/// Started commands whose streams are not yet open.
+/// What was begun by requests and has no stream yet.
 #[derive(Clone, Debug)]
 pub(super) struct Tickets {
     held: Arc<Mutex<HashMap<String, Ticket>>>,
@@ -31,9 +32,30 @@ impl Default for Tickets {
     }
 }
 
+/// What a stream is to take up.
+#[derive(Debug)]
+pub(super) enum Held {
+    /// A started command.
+    Exec(Started),
+    /// A session's log.
+    Logs {
+        /// Which.
+        stream: Stream,
+        /// Read from where it was asked for.
+        logs: SessionLogs,
+    },
+    /// An attach. Nobody else can attach while it waits.
+    Attach {
+        /// It.
+        attach: Box<SessionAttach>,
+        /// For signals to its session.
+        engine: Engine,
+    },
+}
+
 /// A started command.
 #[derive(Debug)]
-pub(super) struct Held {
+pub(super) struct Started {
     pub(super) execution: Execution,
     /// Where it was to run, to say so if it cannot.
     pub(super) folder: String,
@@ -46,7 +68,7 @@ struct Ticket {
 }
 
 impl Tickets {
-    /// Holds a command for whoever comes with the ticket that is returned.
+    /// Holds something for whoever comes with the ticket that is returned.
     pub(super) fn issue(&self, held: Held) -> Result<String, Fault> {
         let ticket = random_name()?;
         // Locked before the expiry is started: it must find the ticket, however late this thread is.
@@ -55,9 +77,14 @@ impl Tickets {
         let expiry = tokio::spawn(async move {
             tokio::time::sleep(tickets.validity).await;
             let late = tickets.all().remove(&name);
-            if let Some(late) = late {
+            // A session is simply left; a command ends with its client.
+            if let Some(Ticket {
+                held: Held::Exec(late),
+                ..
+            }) = late
+            {
                 tracing::info!("nobody opened the stream of a command; hanging up on it");
-                hang_up(late.held.execution).await;
+                hang_up(late.execution).await;
             }
         });
         let expiry = expiry.abort_handle();
@@ -101,7 +128,7 @@ fn random_name() -> Result<String, Fault> {
 
 #[cfg(test)]
 mod tests {
-    use banger_core::{CreateRequest, Engine, ExecEvent, ExecRequest, Progress};
+    use banger_core::{CreateRequest, ExecEvent, ExecRequest, Progress};
 
     use super::*;
 
@@ -120,9 +147,9 @@ mod tests {
         }
     }
 
-    async fn started(engine: &Engine, script: &str) -> Held {
+    async fn started(engine: &Engine, script: &str) -> Started {
         let request = ExecRequest::new(["sh", "-c", script]);
-        Held {
+        Started {
             execution: engine.exec("box", &request).await.unwrap(),
             folder: String::new(),
         }
@@ -138,7 +165,9 @@ mod tests {
             ..Tickets::default()
         };
         let told = "mkfifo /root/told; trap 'echo hung up > /root/told' HUP; sleep 1000 & wait";
-        let ticket = tickets.issue(started(&engine, told).await).unwrap();
+        let ticket = tickets
+            .issue(Held::Exec(started(&engine, told).await))
+            .unwrap();
         let mut reader = started(&engine, "until cat /root/told 2>/dev/null; do :; done").await;
         let heard = async {
             loop {
@@ -158,8 +187,12 @@ mod tests {
             return;
         };
         let tickets = Tickets::default();
-        let one = tickets.issue(started(&engine, "true").await).unwrap();
-        let two = tickets.issue(started(&engine, "true").await).unwrap();
+        let one = tickets
+            .issue(Held::Exec(started(&engine, "true").await))
+            .unwrap();
+        let two = tickets
+            .issue(Held::Exec(started(&engine, "true").await))
+            .unwrap();
         assert_ne!(one, two);
         assert!(tickets.redeem(&one).is_some());
         assert!(tickets.redeem(&one).is_none());

@@ -10,3 +10,4 @@ mod exec;
 mod process;
 mod rig;
 mod rpc;
+mod session;

@@ -57,6 +57,12 @@ pub enum Control {
         /// Why, and where it applies who holds the session.
         error: String,
     },
+    /// Server: what the client wrote last did not reach the session; its
+    /// output goes on.
+    InputRefused {
+        /// Why not.
+        error: String,
+    },
     /// Server: the next data frame of `stream` begins at this byte of its log.
     Offset {
         /// Which log.
@@ -158,6 +164,12 @@ mod tests {
                 error: "held".to_owned(),
             },
             r#"{"type":"refused","error":"held"}"#,
+        );
+        same_on_the_wire(
+            Control::InputRefused {
+                error: "closed".to_owned(),
+            },
+            r#"{"type":"input_refused","error":"closed"}"#,
         );
         same_on_the_wire(
             Control::Offset {
