@@ -22,9 +22,8 @@ check: ## format, lints and documentation, without running a test
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --quiet
 
 test: setup check ## all tests, those that boot real VMs included
-	$(CARGO) build -p banger-cli -p banger-daemon
-	$(CARGO) build -p banger-examples --bins
-	$(CARGO) test --workspace
+	$(CARGO) build --bins -p banger-cli -p banger-daemon -p banger-examples
+	$(CARGO) test --workspace -- --show-output
 
-bench: build ## cold boot and exec against bare equivalents, as ratios
-	scripts/bench
+bench: build ## cold boot, exec and ps against bare equivalents, as ratios
+	$(CARGO) run --release -p banger-tests --bin bench

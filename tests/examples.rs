@@ -52,6 +52,26 @@ fn reconcile_many_takes_up_every_vm_and_then_has_nothing_to_do() {
 }
 
 #[test]
+fn guest_session_is_waited_for_talked_to_and_stopped() {
+    let text = run("guest_session");
+    assert!(text.contains("\nserver is running\n"), "{text}");
+    assert!(text.contains("\nit says: ready\n"), "{text}");
+    assert!(text.contains("\nit says: served a page to me\n"), "{text}");
+    assert!(text.contains("\nit ended with Some(143)\n"), "{text}");
+    assert!(text.ends_with("left: 0 VMs\n"), "{text}");
+}
+
+#[test]
+fn agent_rpc_is_answered_across_two_attaches_and_ends_with_the_agent_s_status() {
+    let text = run("agent_rpc");
+    for id in 1..=3 {
+        let answer = format!("<- {{\"id\":{id},\"result\":\"done on ");
+        assert_eq!(text.matches(&answer).count(), 1, "{text}");
+    }
+    assert!(text.ends_with("the agent ended: Exited(0)\n"), "{text}");
+}
+
+#[test]
 fn every_example_is_tested_here() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples");
     let here = include_str!("examples.rs");

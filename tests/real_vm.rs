@@ -1,1 +1,306 @@
-//! Real VMs.
+//! Real VMs, by the library: QEMU, emulated if need be, the default image, ssh. Each test ends with the
+//! proof that the host holds nothing of ours.
+
+use std::time::{Duration, Instant};
+
+use banger_core::{
+    Condition, CreateRequest, Engine, Error, ExecEnd, ExecEvent, ExecOutput, ExecRequest, Progress,
+    Signal, StopOutcome, StopRung,
+};
+use banger_tests::{Rig, alone, why_not_real};
+
+/// Runs a test on a runtime of its own, in its turn; or says why not.
+fn real(test: impl AsyncFnOnce(&Rig)) {
+    if let Some(reason) = why_not_real() {
+        println!("SKIP: {reason}");
+        return;
+    }
+    let _turn = alone();
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    runtime.block_on(async {
+        let rig = Rig::new().await;
+        test(&rig).await;
+    });
+}
+
+async fn boot(engine: &Engine, name: &str) {
+    let silent = Progress::silent();
+    let request = CreateRequest::named(name.parse().expect("a valid name"));
+    engine
+        .create(request, &silent)
+        .await
+        .expect("it is created");
+    start(engine, name).await;
+}
+
+async fn start(engine: &Engine, name: &str) {
+    let silent = Progress::silent();
+    engine.start(name, &silent).await.expect("it starts");
+    engine.wait_ready(name, &silent).await.expect("it answers");
+}
+
+async fn sh(engine: &Engine, name: &str, script: &str) -> ExecOutput {
+    let request = ExecRequest::new(["sh", "-c", script]);
+    engine.exec_output(name, &request).await.expect("it runs")
+}
+
+async fn becomes(engine: &Engine, name: &str, wanted: impl Fn(&banger_core::VmView) -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        let view = engine.show(name).await.expect("it is shown");
+        if wanted(&view) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "it is {view:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+fn stopped_by(outcome: StopOutcome) -> StopRung {
+    match outcome {
+        StopOutcome::Stopped { by, .. } => by,
+        StopOutcome::AlreadyStopped(_) => panic!("it ran"),
+    }
+}
+
+#[test]
+fn a_machine_boots_runs_commands_and_keeps_what_was_written() {
+    real(async |rig| {
+        let engine = rig.open().await;
+        boot(&engine, "box").await;
+
+        // A whole Debian: its init is content, its kernel's modules load, its clock is right.
+        let state = sh(&engine, "box", "systemctl is-system-running --wait").await;
+        assert_eq!(String::from_utf8_lossy(&state.stdout), "running\n");
+        let modules = sh(&engine, "box", "modprobe -a overlay tun loop && hostname").await;
+        assert_eq!(modules.end, ExecEnd::Exited(0), "{modules:?}");
+        assert_eq!(modules.stdout, b"box\n");
+
+        // Statuses, streams and arguments as they are.
+        for (script, status) in [
+            ("exit 42", 42),
+            ("exit 255", 255),
+            ("kill -9 $$", 137),
+            ("kill -TERM $$", 143),
+        ] {
+            assert_eq!(
+                sh(&engine, "box", script).await.end,
+                ExecEnd::Exited(status)
+            );
+        }
+        let arguments: [&[u8]; 7] = [
+            b"printf",
+            b"%s|",
+            b"",
+            b"a b",
+            b"'\"$x\\",
+            b"new\nline",
+            b"\xff\xfe",
+        ];
+        let printed = engine
+            .exec_output("box", &ExecRequest::new(arguments))
+            .await
+            .expect("it runs");
+        assert_eq!(printed.stdout, b"|a b|'\"$x\\|new\nline|\xff\xfe|");
+        let asked = Instant::now();
+        let output = sh(&engine, "box", "sleep 300 & echo hi").await;
+        assert_eq!(output.stdout, b"hi\n");
+        assert!(
+            asked.elapsed() < Duration::from_secs(60),
+            "it waited for the child"
+        );
+
+        // Fifty at once over one connection.
+        let mut commands = tokio::task::JoinSet::new();
+        for number in 0..50 {
+            let engine = engine.clone();
+            commands.spawn(async move { sh(&engine, "box", &format!("echo {number}")).await });
+        }
+        let outputs = commands.join_all().await;
+        assert!(
+            outputs
+                .iter()
+                .all(|output| output.end == ExecEnd::Exited(0))
+        );
+
+        // 8 MB in and out, byte for byte.
+        let mut execution = engine
+            .exec("box", &ExecRequest::new(["cat"]))
+            .await
+            .expect("it runs");
+        let bytes: Vec<u8> = (0..8_u32 << 20).map(|n| (n % 253) as u8).collect();
+        let mut stdin = execution.take_stdin().expect("it has one");
+        let sent = bytes.clone();
+        let feed =
+            tokio::spawn(
+                async move { tokio::io::AsyncWriteExt::write_all(&mut stdin, &sent).await },
+            );
+        let mut back = Vec::new();
+        loop {
+            match execution.next().await {
+                ExecEvent::Stdout(piece) => back.extend(piece),
+                ExecEvent::Ended(end) => {
+                    assert_eq!(end, ExecEnd::Exited(0));
+                    break;
+                }
+                _ => {}
+            }
+        }
+        feed.await.expect("it was fed").expect("it took all");
+        assert!(back == bytes, "{} bytes came back", back.len());
+
+        // What was written before `stop` returned is there after `start`.
+        sh(
+            &engine,
+            "box",
+            "echo on the root disk >/etc/precious; echo on its own >/root/precious",
+        )
+        .await;
+        let rung = stopped_by(engine.stop("box").await.expect("it stops"));
+        assert_eq!(rung, StopRung::PoweredOff);
+        start(&engine, "box").await;
+        let kept = sh(&engine, "box", "cat /etc/precious /root/precious").await;
+        assert_eq!(kept.stdout, b"on the root disk\non its own\n");
+        engine.delete("box").await.expect("it is deleted");
+    });
+}
+
+#[test]
+fn a_guest_whose_sshd_is_dead_is_stopped_by_its_keyboard_and_loses_nothing() {
+    real(async |rig| {
+        let engine = rig.open().await;
+        boot(&engine, "box").await;
+        sh(&engine, "box", "echo precious >/root/file").await;
+        // With the connection's own sshd too: from here on nobody answers.
+        let request = ExecRequest::new([
+            "sh",
+            "-c",
+            "systemctl mask --now --runtime ssh; pkill -9 sshd",
+        ]);
+        let _ = engine.exec_output("box", &request).await;
+        let rung = stopped_by(engine.stop("box").await.expect("it stops"));
+        assert_eq!(rung, StopRung::CtrlAltDel);
+        start(&engine, "box").await;
+        assert_eq!(
+            sh(&engine, "box", "cat /root/file").await.stdout,
+            b"precious\n"
+        );
+
+        // And one whose sshd never answers at all: bounded, told, and left for inspection.
+        sh(&engine, "box", "systemctl mask ssh").await;
+        engine.stop("box").await.expect("it stops");
+        drop(engine);
+        let mut config = rig.config.clone();
+        config.limits.ready = Duration::from_secs(20);
+        let (engine, _) = Engine::open(config).await.expect("it opens");
+        let silent = Progress::silent();
+        engine.start("box", &silent).await.expect("it starts");
+        let error = engine
+            .wait_ready("box", &silent)
+            .await
+            .expect_err("nobody answers");
+        assert!(matches!(error, Error::NotReady { .. }), "{error:?}");
+        assert!(error.hint().expect("a next step").contains("console.log"));
+        let view = engine.show("box").await.expect("it is shown");
+        assert_eq!(view.condition, Condition::Running);
+        assert!(view.vm.runtime.last_error.is_some());
+        engine.delete("box").await.expect("it is deleted");
+    });
+}
+
+#[test]
+fn a_vm_that_ends_by_itself_is_noticed_and_one_that_reboots_runs_again() {
+    real(async |rig| {
+        let engine = rig.open().await;
+        boot(&engine, "box").await;
+        let run = engine
+            .lookup("box")
+            .await
+            .expect("it is there")
+            .runtime
+            .run_id;
+        sh(&engine, "box", "systemctl --no-block reboot").await;
+        becomes(&engine, "box", |view| {
+            view.condition == Condition::Running && view.vm.runtime.run_id != run
+        })
+        .await;
+        engine
+            .wait_ready("box", &Progress::silent())
+            .await
+            .expect("it answers again");
+
+        sh(&engine, "box", "systemctl --no-block poweroff").await;
+        becomes(&engine, "box", |view| view.condition == Condition::Stopped).await;
+        let view = engine.show("box").await.expect("it is shown");
+        let reason = view.vm.runtime.stop_reason.unwrap_or_default();
+        assert_eq!(reason, "the guest powered itself off");
+
+        // Its monitor dies in the middle of the boot: whoever waits for it hears at once, with the console.
+        let silent = Progress::silent();
+        engine.start("box", &silent).await.expect("it starts");
+        let waiting = tokio::spawn({
+            let engine = engine.clone();
+            async move { engine.wait_ready("box", &Progress::silent()).await }
+        });
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let monitors = rig.processes();
+        let (pid, _) = monitors
+            .iter()
+            .find(|(_, line)| line.starts_with("/usr/bin/qemu"))
+            .expect("its monitor");
+        let pid = rustix::process::Pid::from_raw(i32::try_from(*pid).expect("a pid"));
+        let killed =
+            rustix::process::kill_process(pid.expect("a pid"), rustix::process::Signal::KILL);
+        killed.expect("it is killed");
+        let error = waiting.await.expect("it waited").expect_err("it ended");
+        assert!(matches!(error, Error::EndedBooting { .. }), "{error:?}");
+        assert!(error.to_string().contains("signal 9"), "{error}");
+        becomes(&engine, "box", |view| view.condition == Condition::Stopped).await;
+        engine.delete("box").await.expect("it is deleted");
+    });
+}
+
+#[test]
+fn a_vm_outlives_its_engine_and_the_next_one_reaches_it() {
+    real(async |rig| {
+        let engine = rig.open().await;
+        boot(&engine, "box").await;
+        let mut execution = engine
+            .exec(
+                "box",
+                &ExecRequest::new(["sh", "-c", "echo ready; exec sleep 1000"]),
+            )
+            .await
+            .expect("it runs");
+        while !matches!(execution.next().await, ExecEvent::Stdout(_)) {}
+        drop((execution, engine));
+
+        let (engine, report) = Engine::open(rig.config.clone()).await.expect("it opens");
+        assert_eq!(report.lines.len(), 1, "{report}");
+        assert_eq!(report.lines[0].action, "kept");
+        // What ran in it runs on; signals reach a command's whole group.
+        let output = sh(&engine, "box", "pgrep -x sleep | wc -l").await;
+        assert_eq!(output.stdout, b"1\n");
+        let mut execution = engine
+            .exec(
+                "box",
+                &ExecRequest::new(["sh", "-c", "sleep 900 & echo ready; wait; sleep 900"]),
+            )
+            .await
+            .expect("it runs");
+        let signaller = execution.signaller();
+        let end = loop {
+            match execution.next().await {
+                ExecEvent::Stdout(_) => signaller.send(Signal::TERM).await.expect("it is sent"),
+                ExecEvent::Ended(end) => break end,
+                _ => {}
+            }
+        };
+        assert_eq!(end, ExecEnd::Exited(143));
+        assert_eq!(
+            sh(&engine, "box", "pgrep -fx 'sleep 900'").await.end,
+            ExecEnd::Exited(1)
+        );
+        engine.delete("box").await.expect("it is deleted");
+    });
+}

@@ -47,19 +47,23 @@ impl Backends {
 
     pub(crate) fn sim(host: &Arc<FakeHost>) -> Self {
         let vmm = SimVmm::over(host);
-        let (power, host) = (vmm.power(), host.clone());
+        let guests = host.guests();
+        // Not a full grip: the host keeps its guests, and through this they would keep the host.
+        let (power, host) = (vmm.power(), Arc::downgrade(host));
         let on_power: OnPower = Arc::new(move |vm, word| {
             let reason = match word {
                 PowerWord::Off => EndReason::PoweredOff,
                 PowerWord::Reboot => EndReason::Rebooted,
             };
-            power.end(&host, &vm, reason);
+            if let Some(host) = host.upgrade() {
+                power.end(&host, &vm, reason);
+            }
         });
         Backends {
             vmms: vec![Arc::new(vmm)],
             disks: vec![Arc::new(SimDisk)],
             networks: vec![Arc::new(SimNetwork)],
-            transport: Arc::new(SimTransport::new(on_power)),
+            transport: Arc::new(SimTransport::over(guests, on_power)),
         }
     }
 

@@ -95,6 +95,10 @@ pub struct Limits {
     pub ctrl_alt_del: Duration,
     /// A monitor's answer to SIGTERM, and the kernel's to SIGKILL: 5 s each.
     pub signal: Duration,
+    /// A guest's answer to one script of a session: 30 s.
+    pub session: Duration,
+    /// A session's command, to read what it is sent, and to end after TERM: 10 s each.
+    pub session_command: Duration,
 }
 
 impl Default for Limits {
@@ -105,6 +109,8 @@ impl Default for Limits {
             power_off: Duration::from_secs(30),
             ctrl_alt_del: Duration::from_secs(30),
             signal: Duration::from_secs(5),
+            session: Duration::from_secs(30),
+            session_command: Duration::from_secs(10),
         }
     }
 }

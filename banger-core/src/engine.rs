@@ -5,6 +5,8 @@ use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
+use tracing::Instrument;
+
 use crate::backends::Backends;
 use crate::config::EngineConfig;
 use crate::error::Error;
@@ -15,6 +17,7 @@ use crate::liveness::{HostLiveness, Liveness};
 use crate::names::{EngineId, ImageName, VmId, VmName};
 use crate::places::Places;
 use crate::reconcile::Report;
+use crate::session::SessionDesk;
 use crate::store::Store;
 use crate::watch::Live;
 
@@ -38,6 +41,7 @@ pub(crate) struct Inner {
     pub(crate) backends: Backends,
     /// What this process keeps of VMs that run: watchers and connections.
     pub(crate) live: Mutex<HashMap<VmId, Arc<Live>>>,
+    pub(crate) desk: Arc<SessionDesk>,
     pub(crate) images: Mutex<HashMap<ImageName, Arc<tokio::sync::Mutex<()>>>>,
     /// Names that are being made and have no row yet.
     names: Mutex<HashSet<VmName>>,
@@ -129,6 +133,7 @@ impl Engine {
                 liveness,
                 backends,
                 live: Mutex::default(),
+                desk: Arc::default(),
                 images: Mutex::default(),
                 names: Mutex::default(),
                 verbs: Mutex::default(),
@@ -137,7 +142,8 @@ impl Engine {
                 _scratch: scratch,
             }),
         };
-        let report = engine.reconcile().await?;
+        engine.inner.sweep_images().await?;
+        let report = engine.reconcile_at_start().await?;
         Ok((engine, report))
     }
 
@@ -161,7 +167,7 @@ impl Engine {
         &self,
         verb: impl Future<Output = Result<T, Error>> + Send + 'static,
     ) -> Result<T, Error> {
-        match tokio::spawn(verb).await {
+        match tokio::spawn(verb.in_current_span()).await {
             Ok(done) => done,
             Err(stopped) if stopped.is_panic() => std::panic::resume_unwind(stopped.into_panic()),
             Err(_) => Err(Error::Closing),

@@ -3,13 +3,15 @@
 use std::fmt;
 use std::time::Duration;
 
+use banger_session::CommandError;
+use banger_session::session::{Failure, InvalidCommandName, Refusal};
 use serde::{Deserialize, Serialize};
 
 use crate::disk::DiskError;
 use crate::handles::HandlesError;
 use crate::host::HostError;
-use crate::image::ImageError;
-use crate::names::{ImageName, NameError, VmName};
+use crate::image::{ImageError, SpecError};
+use crate::names::{ImageName, NameError, SessionName, VmName};
 use crate::network::NetworkError;
 use crate::places::PlaceError;
 use crate::store::StoreError;
@@ -161,9 +163,100 @@ pub enum Error {
     /// The command cannot be expressed in the guest's shell.
     #[error(transparent)]
     Command(#[from] banger_session::exec::ExecError),
+    /// There is no such session.
+    #[error("VM {vm} has no session {name:?}")]
+    NoSuchSession {
+        /// The VM.
+        vm: VmName,
+        /// What was given.
+        name: String,
+    },
+    /// An id's beginning fits several sessions.
+    #[error("{prefix:?} is the beginning of more than one session's id")]
+    AmbiguousSession {
+        /// What was given.
+        prefix: String,
+    },
+    /// The name belongs to another session of the VM.
+    #[error("VM {vm} already has a session named {name}")]
+    SessionNameTaken {
+        /// The VM.
+        vm: VmName,
+        /// The name.
+        name: SessionName,
+    },
+    /// A session could not be started. Its record is kept, with the same failure.
+    #[error("session {session} of VM {vm} failed: {failure}")]
+    SessionFailed {
+        /// The VM.
+        vm: VmName,
+        /// The session.
+        session: SessionName,
+        /// At which step, and why.
+        failure: Failure,
+    },
+    /// What was asked of a session cannot be done.
+    #[error("cannot {act} session {session} of VM {vm}")]
+    SessionRefused {
+        /// What was tried.
+        act: &'static str,
+        /// The VM.
+        vm: VmName,
+        /// The session.
+        session: SessionName,
+        /// Why not.
+        source: Refusal,
+    },
+    /// Somebody is attached to the session.
+    #[error("session {session} of VM {vm} is held by {holder}, attached since {since}")]
+    SessionHeld {
+        /// The VM.
+        vm: VmName,
+        /// The session.
+        session: SessionName,
+        /// Who, in the words that the attacher gave.
+        holder: String,
+        /// When it attached.
+        since: jiff::Timestamp,
+    },
+    /// The session's command outlived SIGKILL.
+    #[error("session {session} of VM {vm} did not end within {} s of SIGKILL", limit.as_secs())]
+    SessionUnkillable {
+        /// The VM.
+        vm: VmName,
+        /// The session.
+        session: SessionName,
+        /// The time it had.
+        limit: Duration,
+    },
+    /// The guest was asked about a session and its answer makes no sense, or none came.
+    #[error("VM {vm} gave no answer about its sessions: {reason}")]
+    SessionAnswer {
+        /// The VM.
+        vm: VmName,
+        /// What came instead.
+        reason: String,
+    },
+    /// A session's command cannot be expressed in the guest's shell.
+    #[error(transparent)]
+    SessionCommand(#[from] CommandError),
+    /// A required command's name is none.
+    #[error(transparent)]
+    RequiredCommand(#[from] InvalidCommandName),
+    /// The disk of a VM that does not run could not be read.
+    #[error("cannot read the disk of VM {vm}: {reason}")]
+    ReadDisk {
+        /// The VM.
+        vm: VmName,
+        /// Why not.
+        reason: String,
+    },
     /// The engine is closing.
     #[error("the engine is closing")]
     Closing,
+    /// A word of an image's description was refused.
+    #[error(transparent)]
+    ImageSpec(#[from] SpecError),
     /// An image.
     #[error(transparent)]
     Image(#[from] ImageError),
@@ -225,12 +318,34 @@ impl Error {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Error::StateInUse { .. } => ErrorKind::InUse,
-            Error::Place(_) | Error::Name(_) | Error::OutOfRange { .. } | Error::Command(_) => {
-                ErrorKind::Invalid
-            }
+            Error::Place(_)
+            | Error::Name(_)
+            | Error::OutOfRange { .. }
+            | Error::ImageSpec(_)
+            | Error::Command(_)
+            | Error::SessionCommand(_)
+            | Error::RequiredCommand(_) => ErrorKind::Invalid,
             Error::DamagedFile { .. } => ErrorKind::Damaged,
-            Error::NoSuchVm { .. } | Error::NoSuchImage { .. } => ErrorKind::NotFound,
-            Error::AmbiguousId { .. } => ErrorKind::Invalid,
+            Error::NoSuchVm { .. } | Error::NoSuchImage { .. } | Error::NoSuchSession { .. } => {
+                ErrorKind::NotFound
+            }
+            Error::AmbiguousId { .. } | Error::AmbiguousSession { .. } => ErrorKind::Invalid,
+            Error::SessionNameTaken { .. } => ErrorKind::NameTaken,
+            Error::SessionHeld { .. } => ErrorKind::InUse,
+            Error::SessionAnswer { .. } => ErrorKind::NotReady,
+            Error::SessionRefused { source, .. } => match source {
+                Refusal::NoSession | Refusal::CwdMissing => ErrorKind::NotFound,
+                Refusal::NotRunning => ErrorKind::NotRunning,
+                Refusal::CannotWrite => ErrorKind::NoSpace,
+                Refusal::CwdDenied => ErrorKind::Denied,
+                Refusal::StillRunning => ErrorKind::InUse,
+                Refusal::NotAPipe | Refusal::StdinClosed | Refusal::CwdNotAFolder => {
+                    ErrorKind::Invalid
+                }
+                Refusal::Exists | Refusal::Truncated | Refusal::NoReader | Refusal::TimedOut => {
+                    ErrorKind::Failed
+                }
+            },
             Error::NameTaken { .. } | Error::Store(StoreError::NameTaken { .. }) => {
                 ErrorKind::NameTaken
             }
@@ -243,7 +358,9 @@ impl Error {
             Error::Store(StoreError::Newer { .. }) | Error::Handles(HandlesError::Newer { .. }) => {
                 ErrorKind::Newer
             }
-            Error::Store(StoreError::Damaged { .. } | StoreError::Row { .. }) => ErrorKind::Damaged,
+            Error::Store(
+                StoreError::Damaged { .. } | StoreError::Row { .. } | StoreError::SessionRow { .. },
+            ) => ErrorKind::Damaged,
             _ => self
                 .host_error()
                 .map_or(ErrorKind::Failed, |host| match host {
@@ -267,6 +384,28 @@ impl Error {
             Error::NameTaken { name } => Some(format!(
                 "choose another name, or delete that VM: banger vm delete {name}"
             )),
+            Error::NoSuchSession { vm, .. } => {
+                Some(format!("banger vm session list {vm} shows what there is"))
+            }
+            Error::AmbiguousSession { .. } => {
+                Some("give more digits, or the session's name".to_owned())
+            }
+            Error::SessionNameTaken { vm, name } => Some(format!(
+                "choose another name, or delete that session: banger vm session delete {vm} {name}"
+            )),
+            Error::SessionFailed { vm, session, .. } => Some(format!(
+                "its record is kept until: banger vm session delete {vm} {session}"
+            )),
+            Error::SessionHeld { .. } => Some(
+                "leave it there first (its output can also be read with logs -f, and send works beside it)"
+                    .to_owned(),
+            ),
+            Error::SessionRefused {
+                vm,
+                session,
+                source,
+                ..
+            } => refusal_hint(vm, session, *source),
             Error::NoSuchImage { .. } => {
                 Some("the default image is made by itself; others have to be made first".to_owned())
             }
@@ -316,6 +455,20 @@ impl Error {
             | Error::Transport(TransportError::Host(host)) => Some(host),
             _ => None,
         }
+    }
+}
+
+fn refusal_hint(vm: &VmName, session: &SessionName, refusal: Refusal) -> Option<String> {
+    match refusal {
+        Refusal::NotAPipe => Some("start it with --stdin pipe".to_owned()),
+        Refusal::NotRunning | Refusal::NoSession => Some(format!(
+            "how it ended: banger vm session show {vm} {session}"
+        )),
+        Refusal::CannotWrite => {
+            Some("free some space in the guest; deleting a session frees its logs".to_owned())
+        }
+        Refusal::StillRunning => Some(format!("stop it: banger vm session stop {vm} {session}")),
+        _ => None,
     }
 }
 

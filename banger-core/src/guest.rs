@@ -41,7 +41,13 @@ impl Engine {
     pub async fn wait_ready(&self, vm: &str, progress: &Progress) -> Result<(), Error> {
         let vm = self.lookup(vm).await?;
         let limit = self.inner.config.limits.ready;
-        progress.tell("boot", "booting; waiting for ssh");
+        let connected = match self.inner.live(&vm.id) {
+            Some(live) => live.connection.try_lock().is_ok_and(|held| held.is_some()),
+            None => false,
+        };
+        if !connected {
+            progress.tell("boot", "booting; waiting for ssh");
+        }
         match self.connection(&vm, limit).await {
             Ok(_) => Ok(()),
             Err(Error::Transport(TransportError::NotReady { limit })) => {
@@ -118,7 +124,7 @@ impl Engine {
                 tokio::select! {
                     // Both are cancel-safe: one waits on a pidfd, the other holds nothing but sockets.
                     connected = connect => connected?,
-                    end = inner.liveness.wait_end(&live.monitor) => {
+                    end = live.ended(&*inner.liveness) => {
                         let end = end.map_or_else(|error| error.to_string(), |end| end.to_string());
                         return Err(inner.ended_booting(vm, end).await);
                     }

@@ -1,33 +1,20 @@
-//! temporary
-use crate::host::HostError;
-use std::net::Ipv4Addr;
-/// e
-#[derive(Debug, thiserror::Error)]
-pub enum ImageError {
-    /// h
-    #[error(transparent)]
-    Host(#[from] HostError),
-}
-impl ImageError {
-    pub fn hint(&self) -> Option<String> {
-        None
-    }
-}
-pub(crate) struct Identity {
-    pub hostname: String,
-    pub machine_id: String,
-    pub ssh_host_key: String,
-    pub ssh_host_key_pub: String,
-    pub authorized_key: String,
-    pub seed: [u8; 32],
-    pub network: Option<GuestNetwork>,
-}
-pub(crate) struct GuestNetwork {
-    pub address: Ipv4Addr,
-    pub prefix: u8,
-    pub gateway: Ipv4Addr,
-    pub dns: Ipv4Addr,
-}
-pub(crate) fn identity_archive(_: &Identity) -> Vec<u8> {
-    Vec::new()
-}
+//! Images: a root file system, the kernel that it boots with, and an initramfs of our own.
+//!
+//! An image is a folder `<state>/images/<name>/` with `manifest.json`, `rootfs.ext4`, `vmlinux` and
+//! `initrd.cpio`, all read-only. [`build`] makes one from Debian packages, aside, and publishes it by
+//! a rename; the recipe is data (`recipe`), the guest's side are the shell scripts beside it.
+
+mod build;
+mod error;
+mod initramfs;
+mod kernel;
+mod manifest;
+mod recipe;
+
+pub(crate) use build::{SCRATCH, build, sweep};
+pub use error::ImageError;
+pub(crate) use initramfs::{GuestNetwork, Identity, identity_archive};
+pub use kernel::KernelError;
+pub(crate) use manifest::MANIFEST;
+pub use manifest::{Capability, ImageManifest, Initrd, Kernel, ManifestError, Rootfs};
+pub use recipe::{ImageSpec, Mirror, PackageName, SpecError, Suite};

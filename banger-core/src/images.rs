@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::engine::{Engine, Inner, lock};
 use crate::error::Error;
+use crate::image::{ImageError, ImageManifest, ImageSpec, MANIFEST, SCRATCH, build, sweep};
 use crate::names::ImageName;
 use crate::progress::Progress;
 
@@ -33,11 +34,7 @@ impl Engine {
 
     /// Makes sure that an image is there. The default one is made if it is not; whoever asks for it
     /// meanwhile waits for that one, and nobody else waits.
-    pub(crate) async fn ensure_image(
-        &self,
-        name: &ImageName,
-        progress: &Progress,
-    ) -> Result<(), Error> {
+    pub async fn ensure_image(&self, name: &ImageName, progress: &Progress) -> Result<(), Error> {
         let inner = &self.inner;
         if inner.has_image(name).await? {
             return Ok(());
@@ -65,25 +62,64 @@ impl Inner {
     }
 
     pub(crate) async fn has_image(&self, name: &ImageName) -> Result<bool, Error> {
-        let manifest = self.places.image(name).join("manifest.json");
+        let manifest = self.places.image(name).join(MANIFEST);
         Ok(self.backends.simulated() || self.host().stat(&manifest).await?.is_some())
     }
 
-    async fn make_image(&self, name: &ImageName, _progress: &Progress) -> Result<(), Error> {
-        Err(Error::NoSuchImage { name: name.clone() })
+    async fn make_image(&self, name: &ImageName, progress: &Progress) -> Result<(), Error> {
+        let mut spec = ImageSpec::new(name.clone());
+        spec.mirror = match &self.config.mirror {
+            Some(mirror) => Some(mirror.parse()?),
+            None => None,
+        };
+        let (images, scratch) = (self.places.images(), Path::new(SCRATCH));
+        let made = build(self.host(), &images, scratch, &spec, progress).await?;
+        tracing::info!(image = %made.name, id = %made.id, "made the image");
+        Ok(())
     }
 
+    /// Removes what builds that were killed have left. At start-up, when none can be running.
+    pub(crate) async fn sweep_images(&self) -> Result<(), Error> {
+        let images = self.places.images();
+        let swept = sweep(self.host(), &images, Path::new(SCRATCH)).await?;
+        if swept > 0 {
+            tracing::info!(swept, "removed what interrupted image builds had left");
+        }
+        Ok(())
+    }
+
+    /// Returns where an image's files are; its folder's manifest is the truth.
     pub(crate) async fn image_files(&self, name: &ImageName) -> Result<ImageFiles, Error> {
         let folder = self.places.image(name);
+        if self.backends.simulated() {
+            return Ok(ImageFiles {
+                rootfs: folder.join("rootfs"),
+                kernel: folder.join("kernel"),
+                initrd: folder.join("initrd"),
+            });
+        }
+        let path = folder.join(MANIFEST);
+        let Some(json) = self.host().read_file(&path).await? else {
+            return Err(Error::NoSuchImage { name: name.clone() });
+        };
+        let manifest =
+            ImageManifest::parse(&json).map_err(|source| ImageError::Manifest { path, source })?;
         Ok(ImageFiles {
-            rootfs: folder.join("rootfs.ext4"),
-            kernel: folder.join("vmlinux"),
-            initrd: folder.join("initrd.cpio"),
+            rootfs: manifest.rootfs_path(&folder),
+            kernel: manifest.kernel_path(&folder),
+            initrd: manifest.initrd_path(&folder),
         })
     }
 
     /// Reads an image's initramfs. The simulator's images have none.
     pub(crate) async fn read_initrd(&self, path: &Path) -> Result<Vec<u8>, Error> {
-        Ok(self.host().read_file(path).await?.unwrap_or_default())
+        match self.host().read_file(path).await? {
+            Some(initrd) => Ok(initrd),
+            None if self.backends.simulated() => Ok(Vec::new()),
+            None => Err(Error::DamagedFile {
+                path: path.to_owned(),
+                reason: "it is missing".to_owned(),
+            }),
+        }
     }
 }

@@ -47,6 +47,7 @@ mod network;
 mod places;
 mod progress;
 mod reconcile;
+mod session;
 mod steps;
 mod store;
 mod transport;
@@ -56,6 +57,11 @@ mod watch;
 
 pub use backends::Candidate;
 pub use banger_session::exec::{ExecError, ExecRequest, ExecStdin};
+pub use banger_session::mux::Stream;
+pub use banger_session::session::{
+    DEFAULT_LOG_TAIL_LINES, Failure, InvalidCommandName, Refusal, SessionState, SessionStatus,
+    Stage as SessionStage, StdinMode,
+};
 pub use banger_session::{ProcessGroup, Signal};
 pub use choice::{Probe, Usable};
 pub use config::{BackendChoice, Defaults, EngineConfig, Limits};
@@ -74,7 +80,10 @@ pub use host::{
     FileAct, FileFacts, FileLock, Host, HostError, LinuxHost, LinuxHostConfig, Moment, ProcessEnd,
     ProcessFacts, ProcessIdentity, ProcessSignal, Program, ProgramOutput,
 };
-pub use image::ImageError;
+pub use image::{
+    Capability, ImageError, ImageManifest, ImageSpec, Initrd, Kernel, KernelError, ManifestError,
+    Mirror, PackageName, Rootfs, SpecError, Suite,
+};
 pub use inventory::{
     Coverage, Foreign, Grip, HostObject, Inventory, Looked, ObjectKind, Owner, Remedy, Removal,
     RemovalLine, RemovalOutcome,
@@ -85,11 +94,19 @@ pub use liveness::{
     Verdict,
 };
 pub use lookup::VmView;
-pub use names::{EngineId, ImageName, MAX_NAME, Mebibytes, NameError, RunId, VmId, VmName};
+pub use names::{
+    EngineId, ImageName, MAX_NAME, Mebibytes, NameError, RunId, SessionId, SessionName, VmId,
+    VmName,
+};
 pub use network::{Endpoint, GuestAddress, Network, NetworkAttachment, NetworkError};
 pub use places::{MAX_CONTROL_PATH, MAX_SOCKET_PATH, PlaceError, Places};
 pub use progress::{Progress, Stage};
 pub use reconcile::{Report, ReportLine};
+pub use session::{
+    AttachEnd, AttachEvent, AttachInput, AttachRequest, ByteText, Follow, GuestSession, LogEnd,
+    LogEvent, LogRequest, LogStart, SessionAttach, SessionDeleteOutcome, SessionFolder,
+    SessionLogs, SessionRequest, SessionSpec, SessionStopOutcome, SessionView,
+};
 pub use store::StoreError;
 pub use transport::{
     DialHelper, GuestConnection, GuestEnd, GuestProcess, GuestTarget, GuestTransport,

@@ -36,6 +36,14 @@ pub enum NameError {
         /// What was given.
         text: String,
     },
+    /// It is no name of a session.
+    #[error(
+        "the session name {text:?} is not valid: use at most {MAX_NAME} letters, digits, '-', '_' and '.', beginning with a letter or digit"
+    )]
+    SessionName {
+        /// What was given.
+        text: String,
+    },
     /// It is not the hexadecimal number that it should be.
     #[error("{text:?} is no {what}: {digits} hexadecimal digits are expected")]
     NotHex {
@@ -45,6 +53,16 @@ pub enum NameError {
         text: String,
         /// How many digits it has.
         digits: usize,
+    },
+    /// There is no such thing to choose.
+    #[error("there is no {what} {text:?}; there are: {known}")]
+    Unknown {
+        /// What was to be chosen.
+        what: &'static str,
+        /// What was given.
+        text: String,
+        /// What there is.
+        known: String,
     },
     /// It is not an amount of memory or disk.
     #[error(
@@ -114,6 +132,57 @@ dns_label! {
     ImageName, "image name", b"._"
 }
 
+/// The name of a guest session, unique in its VM: 1 to 63 of `A-Z a-z 0-9 - _ .`, beginning with a letter
+/// or digit, so that it can be typed and printed anywhere.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct SessionName(String);
+
+impl SessionName {
+    /// Returns it as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for SessionName {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        let inside = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+        let first = text.bytes().next();
+        let fits = first.is_some_and(|byte| byte.is_ascii_alphanumeric())
+            && text.len() <= MAX_NAME
+            && text.bytes().all(inside);
+        match fits {
+            true => Ok(SessionName(text.to_owned())),
+            false => Err(NameError::SessionName {
+                text: text.to_owned(),
+            }),
+        }
+    }
+}
+
+impl TryFrom<String> for SessionName {
+    type Error = NameError;
+
+    fn try_from(text: String) -> Result<Self, NameError> {
+        text.parse()
+    }
+}
+
+impl From<SessionName> for String {
+    fn from(name: SessionName) -> String {
+        name.0
+    }
+}
+
+impl fmt::Display for SessionName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 macro_rules! hex_id {
     ($(#[$doc:meta])* $type:ident, $what:literal, $bytes:literal) => {
         $(#[$doc])*
@@ -181,6 +250,11 @@ hex_id! {
 hex_id! {
     /// The id of one start of a VM: 16 hexadecimal digits.
     RunId, "run id", 8
+}
+
+hex_id! {
+    /// The id of a guest session: 32 hexadecimal digits, random; also the name of its folder in the guest.
+    SessionId, "session id", 16
 }
 
 impl VmId {
@@ -308,6 +382,19 @@ mod tests {
             "99999999999999999T",
         ] {
             assert!(size(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn session_names_are_what_can_be_typed_and_printed_anywhere() {
+        let long = "x".repeat(64);
+        for bad in [
+            "", "-a", ".a", "a b", "it's", "a\n", "$a", "ä", "a/b", &long,
+        ] {
+            assert!(bad.parse::<SessionName>().is_err(), "{bad:?}");
+        }
+        for good in ["a", "Web_1.2-x", "0"] {
+            assert_eq!(good.parse::<SessionName>().unwrap().as_str(), good);
         }
     }
 

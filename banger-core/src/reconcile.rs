@@ -72,6 +72,9 @@ impl fmt::Display for Report {
 /// Whether a reconcile changes anything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mode {
+    /// Nobody is connected yet: what was to live no longer than its client is deleted.
+    Opening,
+    /// On demand, while clients are.
     Apply,
     Plan,
 }
@@ -81,6 +84,13 @@ impl Engine {
     pub async fn reconcile(&self) -> Result<Report, Error> {
         let engine = self.clone();
         self.to_its_end(async move { engine.visit_all(Mode::Apply).await })
+            .await
+    }
+
+    /// Reconciles before anybody is served.
+    pub(crate) async fn reconcile_at_start(&self) -> Result<Report, Error> {
+        let engine = self.clone();
+        self.to_its_end(async move { engine.visit_all(Mode::Opening).await })
             .await
     }
 
@@ -146,7 +156,7 @@ impl Engine {
         };
         tracing::info!(vm = %name, action = word, reason = %detail, "reconcile");
         let mut error = None;
-        if mode == Mode::Apply
+        if mode != Mode::Plan
             && let Err(failed) = self.apply(id, row, handles, action).await
         {
             if died(&failed) {
@@ -247,6 +257,7 @@ impl Engine {
             },
             rebooted,
             watched: inner.live(id).is_some(),
+            opening: mode == Mode::Opening,
             files_gone_noted: row
                 .as_ref()
                 .is_some_and(|row| row.runtime.last_error.as_deref() == Some(FILES_GONE)),
@@ -363,7 +374,7 @@ impl Engine {
             }
             let path = self.inner.places.runs().join(name);
             let mut error = None;
-            if mode == Mode::Apply
+            if mode != Mode::Plan
                 && let Err(failed) = self
                     .inner
                     .host()

@@ -18,8 +18,12 @@ use sqlx::sqlite::{
 use sqlx::{ConnectOptions, Connection, Row};
 
 use crate::host::{Host, HostError, Moment};
-use crate::names::{VmId, VmName};
+use crate::names::{SessionName, VmId, VmName};
 use crate::vm::VMRecord;
+
+mod sessions;
+
+pub(crate) use sessions::Written;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
 
@@ -68,6 +72,12 @@ pub enum StoreError {
         /// The name.
         name: VmName,
     },
+    /// The name belongs to another session of the VM.
+    #[error("the session name {name} is taken")]
+    SessionNameTaken {
+        /// The name.
+        name: SessionName,
+    },
     /// A row that must be there is not.
     #[error("there is no record of VM {id}")]
     NoSuchRow {
@@ -85,6 +95,14 @@ pub enum StoreError {
     /// A row holds what we never write.
     #[error("cannot read the record of VM {id}: {reason}")]
     Row {
+        /// The row's id.
+        id: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A session's row holds what we never write.
+    #[error("cannot read the record of session {id}: {reason}")]
+    SessionRow {
         /// The row's id.
         id: String,
         /// What is wrong with it.

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::liveness::Promise;
-use crate::names::{ImageName, Mebibytes, RunId, VmId, VmName};
+use crate::names::{ImageName, Mebibytes, NameError, RunId, VmId, VmName};
 
 /// One VM: who it is, what was asked for, and what holds for it between its runs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -55,7 +55,7 @@ pub struct VMSpec {
 /// What holds for a VM, durable or derived from its id.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VMRuntime {
-    /// What was last promised of its state; only [`crate::liveness`] can tell what is true now.
+    /// What was last promised of its state; only a [`Liveness`](crate::Liveness) can tell what is true now.
     pub state: Promise,
     /// The run that was acknowledged, while the promise is that it runs.
     pub run_id: Option<RunId>,
@@ -140,7 +140,7 @@ pub enum Lifetime {
 }
 
 macro_rules! word {
-    ($type:ident { $($variant:ident => $word:literal),+ $(,)? }) => {
+    ($type:ident, $what:literal { $($variant:ident => $word:literal),+ $(,)? }) => {
         impl $type {
             /// Returns the word that is typed and stored for it.
             pub fn as_str(self) -> &'static str {
@@ -153,9 +153,42 @@ macro_rules! word {
                 f.write_str(self.as_str())
             }
         }
+
+        impl std::str::FromStr for $type {
+            type Err = NameError;
+
+            fn from_str(text: &str) -> Result<Self, NameError> {
+                match text {
+                    $($word => Ok($type::$variant),)+
+                    _ => Err(NameError::Unknown {
+                        what: $what,
+                        text: text.to_owned(),
+                        // The simulator's are not offered: a real engine has none.
+                        known: [$($word),+]
+                            .into_iter()
+                            .filter(|word| *word != "sim")
+                            .collect::<Vec<_>>()
+                            .join(", "),
+                    }),
+                }
+            }
+        }
     };
 }
 
-word!(VmmKind { Qemu => "qemu", Sim => "sim" });
-word!(DiskKind { Overlay => "overlay", File => "file", Sim => "sim" });
-word!(NetworkKind { User => "user", None => "none", Sim => "sim" });
+word!(VmmKind, "monitor" { Qemu => "qemu", Sim => "sim" });
+word!(DiskKind, "root disk" { Overlay => "overlay", File => "file", Sim => "sim" });
+word!(NetworkKind, "network" { User => "user", None => "none", Sim => "sim" });
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_backend_is_named_with_those_there_are() {
+        let error = "tin-can".parse::<NetworkKind>().unwrap_err();
+        let expected = "there is no network \"tin-can\"; there are: user, none";
+        assert_eq!(error.to_string(), expected);
+        assert_eq!("overlay".parse(), Ok(DiskKind::Overlay));
+    }
+}

@@ -7,12 +7,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
-use tokio::sync::Mutex as AsyncMutex;
+use tokio::sync::{Mutex as AsyncMutex, watch};
 use tokio::task::AbortHandle;
 
 use crate::engine::{Engine, Inner, lock};
-use crate::host::{Host, ProcessEnd};
-use crate::liveness::Monitor;
+use crate::host::{Host, HostError, ProcessEnd};
+use crate::liveness::{Liveness, Monitor};
 use crate::names::VmId;
 use crate::transport::GuestConnection;
 use crate::vm::{Lifetime, VMRecord};
@@ -26,6 +26,8 @@ pub(crate) struct Live {
     /// Held while a connection is being made, so that it is made once.
     pub(crate) connection: AsyncMutex<Option<Arc<dyn GuestConnection>>>,
     watcher: Mutex<Option<AbortHandle>>,
+    /// How it ended, once its watcher knows.
+    end: watch::Sender<Option<ProcessEnd>>,
     /// Cleared when the monitor was asked for its control socket and did not answer as one does.
     answers: AtomicBool,
 }
@@ -33,6 +35,22 @@ pub(crate) struct Live {
 impl Live {
     pub(crate) fn control(&self) -> Option<Arc<dyn VmmControl>> {
         lock(&self.control).clone()
+    }
+
+    /// Waits for the monitor's end. Only one of those who wait can collect a child's status: the others
+    /// hear of it from the watcher.
+    pub(crate) async fn ended(&self, liveness: &dyn Liveness) -> Result<ProcessEnd, HostError> {
+        let end = liveness.wait_end(&self.monitor).await?;
+        if end != ProcessEnd::Unknown {
+            return Ok(end);
+        }
+        let mut told = self.end.subscribe();
+        let heard =
+            tokio::time::timeout(Duration::from_millis(200), told.wait_for(Option::is_some));
+        match heard.await {
+            Ok(Ok(told)) => Ok(told.clone().unwrap_or(end)),
+            _ => Ok(end),
+        }
     }
 
     /// Says whether its monitor answered when it was last asked.
@@ -61,13 +79,18 @@ impl Inner {
             control: Mutex::new(control),
             connection: AsyncMutex::new(None),
             watcher: Mutex::new(None),
+            end: watch::Sender::new(None),
             answers: AtomicBool::new(true),
         });
         let before = lock(&self.live).insert(vm.id.clone(), live.clone());
         if let Some(before) = before {
             before.stop_watching();
         }
-        let task = tokio::spawn(watch(Arc::downgrade(self), vm.id.clone(), live.clone()));
+        let task = tokio::spawn(watch_until_end(
+            Arc::downgrade(self),
+            vm.id.clone(),
+            live.clone(),
+        ));
         *lock(&live.watcher) = Some(task.abort_handle());
     }
 
@@ -79,7 +102,7 @@ impl Inner {
     }
 }
 
-async fn watch(engine: Weak<Inner>, id: VmId, live: Arc<Live>) {
+async fn watch_until_end(engine: Weak<Inner>, id: VmId, live: Arc<Live>) {
     let liveness = match engine.upgrade() {
         Some(inner) => inner.liveness.clone(),
         None => return,
@@ -96,6 +119,7 @@ async fn watch(engine: Weak<Inner>, id: VmId, live: Arc<Live>) {
             return;
         }
     };
+    live.end.send_replace(Some(end.clone()));
     let reason = match live.control() {
         Some(control) => told_reason(&*control).await,
         None => None,

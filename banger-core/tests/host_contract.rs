@@ -1,6 +1,7 @@
 //! What the engine relies on of a host, asked of the fake one and of the real one: a fake that lies makes
 //! every other proof worthless. What needs root is asked in the lab.
 
+#![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 #![allow(missing_docs)]
 
 use std::io::ErrorKind;

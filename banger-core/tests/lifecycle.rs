@@ -360,6 +360,8 @@ async fn an_ephemeral_vm_does_not_outlive_the_engine_that_held_it() {
         ..CreateRequest::named(name("box"))
     };
     engine.create(request, &Progress::silent()).await.unwrap();
+    let asked = engine.reconcile().await.unwrap();
+    assert!(!asked.changed(), "its client has yet to start it: {asked}");
     start(&engine, "box").await;
     assert!(!engine.reconcile().await.unwrap().changed(), "it is held");
     drop(engine);

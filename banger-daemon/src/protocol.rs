@@ -21,8 +21,14 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// The name of the daemon's socket in its runtime folder.
 pub const SOCKET: &str = "bangerd.sock";
 
-/// The longest line that either side accepts, in bytes.
+/// The longest request that the daemon accepts, in bytes.
 pub const MAX_LINE_BYTES: usize = 4 << 20;
+
+/// The longest answer that a client accepts, in bytes: the list of ten thousand VMs has ten million.
+pub const MAX_ANSWER_BYTES: usize = 64 << 20;
+
+/// The status with which a daemon ends that finds its state folder in use by another.
+pub const STATUS_IN_USE: u8 = 3;
 
 /// The notification that tells of a stage of a request at work.
 pub const PROGRESS: &str = "progress";
@@ -94,6 +100,7 @@ methods! {
 
 /// No parameters, no answer: `{}`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Nothing {}
 
 /// Names one VM.

@@ -62,7 +62,7 @@ mod steer;
 
 pub use attach::{
     attach_input_command, attach_tail_command, log_offset_command, log_tail_command,
-    parse_log_offset,
+    parse_log_offset, until_input_ends,
 };
 pub use defaults::{
     DEFAULT_CWD, DEFAULT_LOG_TAIL_LINES, InvalidCommandName, default_cwd, default_name, last_lines,

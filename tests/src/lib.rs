@@ -1,8 +1,12 @@
-//! What the tests share.
+//! What the tests share: the programs of this workspace, and a place for real VMs.
+
+mod real;
 
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Once;
+
+pub use real::{Rig, alone, why_not_real};
 
 /// Returns a program of this workspace, built with the profile of the running test.
 ///
@@ -19,8 +23,19 @@ pub fn binary(name: &str) -> PathBuf {
             "-p",
             "banger-examples",
         ];
+        let profile = match profile_dir().ends_with("release") {
+            true => "release",
+            false => "dev",
+        };
         let built = Command::new(env!("CARGO"))
-            .args(["build", "--offline", "--quiet", "--bins"])
+            .args([
+                "build",
+                "--offline",
+                "--quiet",
+                "--bins",
+                "--profile",
+                profile,
+            ])
             .args(packages)
             .current_dir(env!("CARGO_MANIFEST_DIR"))
             .status();
@@ -29,9 +44,15 @@ pub fn binary(name: &str) -> PathBuf {
             "cargo build failed"
         );
     });
+    profile_dir().join(name)
+}
+
+/// `target/<profile>`: the running test is in `deps` below it.
+fn profile_dir() -> PathBuf {
     let mut path = std::env::current_exe().unwrap_or_default();
-    // target/<profile>/deps/<test>
     path.pop();
-    path.pop();
-    path.join(name)
+    if path.ends_with("deps") {
+        path.pop();
+    }
+    path
 }

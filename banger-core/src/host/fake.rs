@@ -22,6 +22,7 @@ use super::{
     Moment, ProcessEnd, ProcessFacts, ProcessIdentity, ProcessSignal, Program, ProgramOutput,
     files,
 };
+use crate::transport::SimGuests;
 
 pub use plan::{Crash, Fault};
 use plan::{Needs, Plan, Way};
@@ -54,6 +55,8 @@ pub struct FakeProcess {
 pub struct FakeHost {
     inner: Mutex<Inner>,
     changed: watch::Sender<u64>,
+    /// What runs in the simulated guests goes on when an engine dies.
+    guests: Arc<SimGuests>,
 }
 
 struct Inner {
@@ -103,6 +106,7 @@ impl FakeHost {
                 kvm: Err("a simulated host has no KVM".to_owned()),
             }),
             changed: watch::Sender::new(0),
+            guests: Arc::default(),
         }
     }
 
@@ -248,6 +252,10 @@ impl FakeHost {
     /// Says whether KVM works on this host from now on.
     pub fn set_kvm(&self, kvm: std::result::Result<(), String>) {
         self.inner().kvm = kvm;
+    }
+
+    pub(crate) fn guests(&self) -> Arc<SimGuests> {
+        self.guests.clone()
     }
 
     /// Runs one changing call, which the system does in a single step, under the plan.

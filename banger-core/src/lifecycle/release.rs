@@ -99,6 +99,8 @@ impl Inner {
             })
             .await?;
         self.forget_handles(&vm).await?;
+        // Last: it only writes down what became of the sessions, and whoever asks later can do so too.
+        self.settle_sessions(&vm).await;
         Ok(vm)
     }
 

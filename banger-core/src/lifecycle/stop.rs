@@ -131,7 +131,10 @@ impl Engine {
             }
         };
         let by = match manner {
-            Manner::Graceful => self.step_down(&vm, &monitor).await?,
+            Manner::Graceful => {
+                self.refresh_before_stop(&vm).await;
+                self.step_down(&vm, &monitor).await?
+            }
             Manner::AtOnce => {
                 inner.kill_and_wait(&vm, &monitor).await?;
                 StopRung::Killed

@@ -15,6 +15,8 @@ pub(super) struct Facts {
     pub(super) rebooted: bool,
     /// This engine watches it already.
     pub(super) watched: bool,
+    /// The engine is just being opened: no client is connected to it.
+    pub(super) opening: bool,
     /// Its row says already that its files are gone.
     pub(super) files_gone_noted: bool,
 }
@@ -29,6 +31,7 @@ impl Facts {
             leftovers: Leftovers::None,
             rebooted: false,
             watched: false,
+            opening: false,
             files_gone_noted: false,
         }
     }
@@ -106,8 +109,8 @@ pub(super) fn decide(facts: &Facts) -> Action {
 }
 
 fn decide_complete(facts: &Facts, lifetime: Lifetime) -> Action {
-    // A client that holds an ephemeral VM is connected to an engine that watches it.
-    if lifetime == Lifetime::Ephemeral && !facts.watched {
+    // A client that holds an ephemeral VM is connected to an engine that is open.
+    if lifetime == Lifetime::Ephemeral && facts.opening {
         return Action::DeleteEphemeral;
     }
     match &facts.standing {
@@ -186,7 +189,7 @@ mod tests {
             for folder in [Folder::Complete, Folder::New, Folder::Trash, Folder::None] {
                 for standing in standings() {
                     for leftovers in [Leftovers::Some, Leftovers::None] {
-                        for bits in 0..8 {
+                        for bits in 0..16 {
                             all.push(Facts {
                                 row,
                                 folder,
@@ -195,6 +198,7 @@ mod tests {
                                 rebooted: bits & 1 != 0,
                                 watched: bits & 2 != 0,
                                 files_gone_noted: bits & 4 != 0,
+                                opening: bits & 8 != 0,
                             });
                         }
                     }
@@ -265,6 +269,7 @@ mod tests {
             leftovers,
             rebooted: false,
             watched: false,
+            opening: false,
             files_gone_noted: false,
         };
         let kept = Some(Lifetime::Kept);

@@ -1,1 +1,1 @@
-//!
+//! The page of promises names tests that exist.

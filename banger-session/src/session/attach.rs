@@ -55,6 +55,31 @@ exec tail -c +{from} {log}
     .into_bytes()
 }
 
+/// Wraps `script` so that it is also ended when its standard input ends.
+///
+/// For [`attach_tail_command`] on a log that is silent: nothing else would
+/// tell it that nobody listens any more, because sshd gives a command sockets
+/// and `tail` watches only pipes. `script` itself reads nothing. Ends with the
+/// status of `script`, or with 143 when it was the input that ended.
+pub fn until_input_ends(script: &[u8]) -> Vec<u8> {
+    let mut wrapped = b"exec 3<&0 </dev/null\n(\n".to_vec();
+    wrapped.extend_from_slice(script);
+    wrapped.extend_from_slice(
+        br#") 3<&- &
+t=$!
+# Nothing may stay behind with the input: sshd's is one socket with the output,
+# which would then never end.
+{ trap 'kill "$!"; exit' TERM; cat <&3 & wait "$!"; kill "$t"; } >/dev/null 2>&1 &
+w=$!
+exec 3<&-
+wait "$t" 2>/dev/null; r=$?
+kill "$w" 2>/dev/null
+exit "$r"
+"#,
+    );
+    wrapped
+}
+
 /// Writes the script that prints the last `lines` lines of `stream`'s log,
 /// or all of it.
 ///

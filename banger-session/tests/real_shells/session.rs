@@ -7,7 +7,7 @@ use banger_session::session::{
 };
 use banger_session::session::{
     attach_input_command, attach_tail_command, close_stdin_script, log_offset_command,
-    log_tail_command, send_command,
+    log_tail_command, send_command, until_input_ends,
 };
 use banger_session::{ProcessGroup, Signal, exec, mux::Stream};
 
@@ -459,6 +459,7 @@ fn every_script_is_clean_in_every_shell() {
             send_command(dir, 5, std::time::Duration::from_secs(3)),
             attach_input_command(dir),
             attach_tail_command(dir, Stream::Stdout, 0),
+            until_input_ends(&attach_tail_command(dir, Stream::Stdout, 0)),
             log_tail_command(dir, Stream::Stderr, Some(200)),
             log_tail_command(dir, Stream::Stdout, None),
             log_offset_command(dir, Stream::Stdout, 200),

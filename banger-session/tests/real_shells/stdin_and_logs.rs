@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use banger_session::Signal;
 use banger_session::mux::Stream;
 use banger_session::session::{
-    PIPE_BUF_BYTES, Refusal, StdinMode, StdinPipe, attach_input_command, attach_tail_command,
-    close_stdin_script, log_offset_command, log_tail_command, parse_log_offset, send_command,
-    signal_script,
+    PIPE_BUF_BYTES, Refusal, SessionDir, StdinMode, StdinPipe, attach_input_command,
+    attach_tail_command, close_stdin_script, log_offset_command, log_tail_command,
+    parse_log_offset, send_command, signal_script, until_input_ends,
 };
 
 use crate::guest::{Guest, wait_until};
@@ -268,6 +268,58 @@ fn a_follower_that_went_away_does_not_stay_behind() {
         wait_until("the follower's end", || {
             follower.try_wait().unwrap().is_some()
         });
+    }
+}
+
+#[test]
+fn a_follower_ends_with_its_input_though_its_output_stays_open() {
+    for guest in Guest::all() {
+        guest.start_sh("echo up; exec sleep 600", StdinMode::Closed);
+        let tail = attach_tail_command(&guest.dir, Stream::Stdout, 0);
+        let mut follower = guest
+            .shell
+            .command(&until_input_ends(&tail))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut from = follower.stdout.take().unwrap();
+        let mut up = [0; 3];
+        from.read_exact(&mut up).unwrap();
+        drop(follower.stdin.take());
+        // Nothing stays behind that holds the output.
+        let mut rest = Vec::new();
+        from.read_to_end(&mut rest).unwrap();
+        assert_eq!(rest, b"");
+        wait_until("the follower's end", || {
+            follower.try_wait().unwrap().is_some()
+        });
+    }
+}
+
+#[test]
+fn a_follower_whose_input_stays_open_ends_with_the_log_and_its_status() {
+    for guest in Guest::all() {
+        guest.start_sh("seq 1 1000; exit 3", StdinMode::Closed);
+        guest.wait_for_end();
+        let missing = SessionDir::new(guest.dir.root(), "other").unwrap();
+        for (dir, status) in [(&guest.dir, 0), (&missing, Refusal::NoSession.status())] {
+            let tail = attach_tail_command(dir, Stream::Stdout, 0);
+            let mut follower = guest
+                .shell
+                .command(&until_input_ends(&tail))
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .spawn()
+                .unwrap();
+            let held = follower.stdin.take();
+            let mut log = Vec::new();
+            let mut from = follower.stdout.take().unwrap();
+            from.read_to_end(&mut log).unwrap();
+            assert_eq!(follower.wait().unwrap().code(), Some(status));
+            assert_eq!(log.is_empty(), status != 0);
+            drop(held);
+        }
     }
 }
 

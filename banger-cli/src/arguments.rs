@@ -1,0 +1,134 @@
+//! What can be typed.
+
+use clap::{ArgAction, Args, Parser, Subcommand};
+
+use crate::exit::{self, ExitStatus};
+use crate::screen::Talk;
+use crate::verb;
+
+/// Real Linux machines in one command.
+#[derive(Debug, Parser)]
+#[command(
+    name = "banger",
+    version,
+    after_help = exit::HELP,
+    subcommand_required = true,
+    arg_required_else_help = true
+)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+
+    #[command(flatten)]
+    talk: TalkArguments,
+}
+
+#[derive(Args, Debug)]
+struct TalkArguments {
+    /// Say nothing but errors
+    #[arg(short, long, global = true, action = ArgAction::SetTrue, display_order = 100)]
+    quiet: bool,
+
+    /// Also say what happens behind the scenes
+    #[arg(
+        short,
+        long,
+        global = true,
+        conflicts_with = "quiet",
+        display_order = 100
+    )]
+    verbose: bool,
+}
+
+/// The first word.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run, start, stop and look at VMs
+    #[command(subcommand, disable_help_subcommand = true)]
+    Vm(VmCommand),
+    /// List the VMs that run
+    Ps(verb::list::PsArguments),
+    /// Look after bangerd, which keeps the VMs
+    #[command(subcommand, disable_help_subcommand = true)]
+    Daemon(DaemonCommand),
+    /// Say what works on this host, what is picked and why; fails if no VM can be run
+    Doctor(verb::doctor::DoctorArguments),
+    /// Write a completion script, to be used as: source <(banger completion bash)
+    Completion(verb::completion::CompletionArguments),
+}
+
+/// `banger vm …`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum VmCommand {
+    /// Create and start a VM, and run a command or a shell in it
+    Run(Box<verb::run::RunArguments>),
+    /// Create VMs without starting them
+    Create(Box<verb::create::CreateArguments>),
+    /// Start VMs, and wait until they can be used
+    Start(verb::change::NamesArguments),
+    /// Stop VMs so that nothing is lost
+    Stop(verb::change::NamesArguments),
+    /// End VMs at once, as pulling the plug would
+    Kill(verb::change::NamesArguments),
+    /// Stop and start VMs
+    Restart(verb::change::NamesArguments),
+    /// Delete VMs and their disks, running or not
+    #[command(visible_alias = "rm")]
+    Delete(verb::change::NamesArguments),
+    /// List all VMs
+    #[command(visible_alias = "ls")]
+    List(verb::list::ListArguments),
+    /// Show all there is to know about VMs
+    Show(verb::show::ShowArguments),
+    /// Run a command in a running VM
+    Exec(verb::exec::ExecArguments),
+    /// Open a shell in a running VM
+    Ssh(verb::ssh::SshArguments),
+    /// Print what a VM wrote to its serial console
+    Logs(verb::logs::LogsArguments),
+}
+
+/// `banger daemon …`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum DaemonCommand {
+    /// Show the daemon that runs; starts none
+    Status(verb::daemon::StatusArguments),
+    /// End the daemon; the VMs run on
+    Stop,
+    /// Make the records and the host agree again
+    Reconcile(verb::daemon::ReconcileArguments),
+}
+
+impl Arguments {
+    /// How much is to be said.
+    pub(crate) fn talk(&self) -> Talk {
+        match &self.talk {
+            TalkArguments { quiet: true, .. } => Talk::Quiet,
+            TalkArguments { verbose: true, .. } => Talk::Verbose,
+            TalkArguments { .. } => Talk::Usual,
+        }
+    }
+}
+
+impl Command {
+    /// What it means when banger itself fails: where a guest's status passes through, not 1.
+    pub(crate) fn status_of_failure(&self) -> ExitStatus {
+        match self {
+            Command::Vm(VmCommand::Run(_) | VmCommand::Exec(_) | VmCommand::Ssh(_)) => {
+                ExitStatus::NOT_THE_GUESTS
+            }
+            _ => ExitStatus::FAILED,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Arguments::command().debug_assert();
+    }
+}

@@ -1,0 +1,54 @@
+//! The verbs, one file each; `change` holds those that differ in one word only.
+
+pub(crate) mod change;
+pub(crate) mod completion;
+pub(crate) mod create;
+pub(crate) mod daemon;
+pub(crate) mod doctor;
+pub(crate) mod exec;
+pub(crate) mod list;
+pub(crate) mod logs;
+pub(crate) mod run;
+pub(crate) mod show;
+pub(crate) mod ssh;
+
+use crate::arguments::{Command, DaemonCommand, VmCommand};
+use crate::command_error::CommandError;
+use crate::exit::ExitStatus;
+use crate::screen::Screen;
+
+use change::Change;
+
+/// Does what was typed.
+pub(crate) async fn run(command: &Command, screen: &Screen) -> Result<ExitStatus, CommandError> {
+    match command {
+        Command::Vm(command) => vm(command, screen).await,
+        Command::Ps(arguments) => list::ps(arguments, screen).await,
+        Command::Daemon(DaemonCommand::Status(arguments)) => {
+            daemon::status(arguments, screen).await
+        }
+        Command::Daemon(DaemonCommand::Stop) => daemon::stop(screen).await,
+        Command::Daemon(DaemonCommand::Reconcile(arguments)) => {
+            daemon::reconcile(arguments, screen).await
+        }
+        Command::Doctor(arguments) => doctor::doctor(arguments, screen).await,
+        Command::Completion(arguments) => completion::completion(arguments, screen),
+    }
+}
+
+async fn vm(command: &VmCommand, screen: &Screen) -> Result<ExitStatus, CommandError> {
+    match command {
+        VmCommand::Run(arguments) => run::run(arguments, screen).await,
+        VmCommand::Create(arguments) => create::create(arguments, screen).await,
+        VmCommand::Start(arguments) => change::change(Change::Start, arguments, screen).await,
+        VmCommand::Stop(arguments) => change::change(Change::Stop, arguments, screen).await,
+        VmCommand::Kill(arguments) => change::change(Change::Kill, arguments, screen).await,
+        VmCommand::Restart(arguments) => change::change(Change::Restart, arguments, screen).await,
+        VmCommand::Delete(arguments) => change::change(Change::Delete, arguments, screen).await,
+        VmCommand::List(arguments) => list::list(arguments, screen).await,
+        VmCommand::Show(arguments) => show::show(arguments, screen).await,
+        VmCommand::Exec(arguments) => exec::exec(arguments, screen).await,
+        VmCommand::Ssh(arguments) => ssh::ssh(arguments, screen).await,
+        VmCommand::Logs(arguments) => logs::logs(arguments, screen).await,
+    }
+}

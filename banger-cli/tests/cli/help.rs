@@ -1,0 +1,556 @@
+//! The help of every verb, and command lines that are not understood.
+
+use insta::assert_snapshot;
+
+use crate::banger::World;
+
+fn help(words: &[&str]) -> String {
+    let mut words = words.to_vec();
+    words.push("--help");
+    let run = World::new().banger(&words);
+    assert_eq!(run.status, Some(0), "{run}");
+    assert_eq!(run.stderr, "");
+    String::from_utf8(run.stdout).unwrap()
+}
+
+fn refused(words: &[&str]) -> String {
+    let run = World::new().banger(words);
+    assert_eq!(run.status, Some(2), "{run}");
+    assert!(run.stdout.is_empty(), "{run}");
+    run.stderr
+}
+
+#[test]
+fn the_help_of_banger() {
+    assert_snapshot!(help(&[]), @"
+    Real Linux machines in one command
+
+    Usage: banger [OPTIONS] <COMMAND>
+
+    Commands:
+      vm          Run, start, stop and look at VMs
+      ps          List the VMs that run
+      daemon      Look after bangerd, which keeps the VMs
+      doctor      Say what works on this host, what is picked and why; fails if no VM can be run
+      completion  Write a completion script, to be used as: source <(banger completion bash)
+      help        Print this message or the help of the given subcommand(s)
+
+    Options:
+      -q, --quiet    Say nothing but errors
+      -v, --verbose  Also say what happens behind the scenes
+      -h, --help     Print help
+      -V, --version  Print version
+
+    Exit status:
+      0         done; for run, exec and ssh: the guest's command ended with 0
+      1         the verb failed, or failed for one of several names
+      2         the command line was not understood
+      125       run, exec, ssh: banger itself failed, or the connection to the guest was lost
+      126, 127  run, exec, ssh: the guest's command cannot be run, or is not there
+      128+n     signal n ended the guest's command, or banger
+      141       whoever read the output is gone (128+SIGPIPE)
+      other     run, exec, ssh: what the guest's command ended with
+      With a terminal (-t, shells) the command runs under ssh, which says 255 if its connection is lost.
+    ");
+}
+
+#[test]
+fn the_help_of_vm() {
+    assert_snapshot!(help(&["vm"]), @"
+    Run, start, stop and look at VMs
+
+    Usage: banger vm [OPTIONS] <COMMAND>
+
+    Commands:
+      run      Create and start a VM, and run a command or a shell in it
+      create   Create VMs without starting them
+      start    Start VMs, and wait until they can be used
+      stop     Stop VMs so that nothing is lost
+      kill     End VMs at once, as pulling the plug would
+      restart  Stop and start VMs
+      delete   Delete VMs and their disks, running or not [alias: rm]
+      list     List all VMs [alias: ls]
+      show     Show all there is to know about VMs
+      exec     Run a command in a running VM
+      ssh      Open a shell in a running VM
+      logs     Print what a VM wrote to its serial console
+
+    Options:
+      -q, --quiet    Say nothing but errors
+      -v, --verbose  Also say what happens behind the scenes
+      -h, --help     Print help
+    ");
+}
+
+#[test]
+fn the_help_of_vm_run() {
+    assert_snapshot!(help(&["vm", "run"]), @"
+    Create and start a VM, and run a command or a shell in it
+
+    Usage: banger vm run [OPTIONS] [-- <COMMAND>...]
+
+    Arguments:
+      [COMMAND]...  The command and its arguments, passed on byte for byte; a shell if left out
+
+    Options:
+          --name <NAME>  What to call it; made up if left out
+          --rm           Delete it afterwards
+          --explain      Say afterwards where the time went
+      -q, --quiet        Say nothing but errors
+      -v, --verbose      Also say what happens behind the scenes
+      -h, --help         Print help
+
+    The command:
+      -e, --env <KEY=VALUE>  Set a variable; KEY alone takes the value it has here; may be repeated
+      -w, --workdir <DIR>    The folder in the guest to run in [default: /root]
+      -t, --tty              Give it a terminal: ours
+      -i, --interactive      Pass on standard input even if it is a terminal; from a file or a pipe it
+                             always is
+      -n, --no-stdin         Pass on no input, as loops that read a list need it: the command reads
+                             /dev/null
+
+    The machine:
+          --image <IMAGE>      The image it boots from
+          --vcpu <N>           Virtual processors
+          --memory <SIZE>      Memory: 512M, 4G; a bare number is MiB
+          --disk-size <SIZE>   The size of its own disk, mounted at /root
+          --network <NETWORK>  The network: auto, user or none
+          --nat                Let it reach the internet
+          --vmm <VMM>          The monitor: auto or qemu
+          --disk <DISK>        The root disk: auto, overlay or file
+          --label <KEY=VALUE>  A word of yours to keep with it; may be repeated
+
+    Without --rm the VM runs on afterwards. With it the VM is deleted when this command ends,
+    whatever ends it. For exit statuses see: banger --help
+
+    Examples:
+      banger vm run --rm -- uname -a
+      banger vm run --name box
+      tar c src | banger vm run --rm -- tar xv
+    ");
+}
+
+#[test]
+fn the_help_of_vm_create() {
+    assert_snapshot!(help(&["vm", "create"]), @"
+    Create VMs without starting them
+
+    Usage: banger vm create [OPTIONS] [NAME]...
+
+    Arguments:
+      [NAME]...  What to call them; one VM with a made-up name if none is given
+
+    Options:
+      -q, --quiet    Say nothing but errors
+      -v, --verbose  Also say what happens behind the scenes
+      -h, --help     Print help
+
+    The machine:
+          --image <IMAGE>      The image it boots from
+          --vcpu <N>           Virtual processors
+          --memory <SIZE>      Memory: 512M, 4G; a bare number is MiB
+          --disk-size <SIZE>   The size of its own disk, mounted at /root
+          --network <NETWORK>  The network: auto, user or none
+          --nat                Let it reach the internet
+          --vmm <VMM>          The monitor: auto or qemu
+          --disk <DISK>        The root disk: auto, overlay or file
+          --label <KEY=VALUE>  A word of yours to keep with it; may be repeated
+    ");
+}
+
+#[test]
+fn the_help_of_vm_start() {
+    assert_snapshot!(help(&["vm", "start"]), @"
+    Start VMs, and wait until they can be used
+
+    Usage: banger vm start [OPTIONS] <NAME>...
+
+    Arguments:
+      <NAME>...  The VMs' names, or at least four digits of their ids
+
+    Options:
+      -q, --quiet    Say nothing but errors
+      -v, --verbose  Also say what happens behind the scenes
+      -h, --help     Print help
+    ");
+}
+
+#[test]
+fn the_help_of_vm_stop() {
+    assert_snapshot!(help(&["vm", "stop"]), @"
+    Stop VMs so that nothing is lost
+
+    Usage: banger vm stop [OPTIONS] <NAME>...
+
+    Arguments:
+      <NAME>...  The VMs' names, or at least four digits of their ids
+
+    Options:
+      -q, --quiet    Say nothing but errors
+      -v, --verbose  Also say what happens behind the scenes
+      -h, --help     Print help
+    ");
+}
+
+#[test]
+fn the_help_of_vm_kill() {
+    assert_snapshot!(help(&["vm", "kill"]), @"
+    End VMs at once, as pulling the plug would
+
+    Usage: banger vm kill [OPTIONS] <NAME>...
+
+    Arguments:
+      <NAME>...  The VMs' names, or at least four digits of their ids
+
+    Options:
+      -q, --quiet    Say nothing but errors
+      -v, --verbose  Also say what happens behind the scenes
+      -h, --help     Print help
+    ");
+}
+
+#[test]
+fn the_help_of_vm_restart() {
+    assert_snapshot!(help(&["vm", "restart"]), @"
+    Stop and start VMs
+
+    Usage: banger vm restart [OPTIONS] <NAME>...
+
+    Arguments:
+      <NAME>...  The VMs' names, or at least four digits of their ids
+
+    Options:
+      -q, --quiet    Say nothing but errors
+      -v, --verbose  Also say what happens behind the scenes
+      -h, --help     Print help
+    ");
+}
+
+#[test]
+fn the_help_of_vm_delete() {
+    assert_snapshot!(help(&["vm", "delete"]), @"
+    Delete VMs and their disks, running or not
+
+    Usage: banger vm delete [OPTIONS] <NAME>...
+
+    Arguments:
+      <NAME>...  The VMs' names, or at least four digits of their ids
+
+    Options:
+      -q, --quiet    Say nothing but errors
+      -v, --verbose  Also say what happens behind the scenes
+      -h, --help     Print help
+    ");
+}
+
+#[test]
+fn the_help_of_vm_list() {
+    assert_snapshot!(help(&["vm", "list"]), @"
+    List all VMs
+
+    Usage: banger vm list [OPTIONS]
+
+    Options:
+          --json     Print an array of VMs
+      -q, --quiet    Say nothing but errors
+      -v, --verbose  Also say what happens behind the scenes
+      -h, --help     Print help
+    ");
+}
+
+#[test]
+fn the_help_of_vm_show() {
+    assert_snapshot!(help(&["vm", "show"]), @"
+    Show all there is to know about VMs
+
+    Usage: banger vm show [OPTIONS] <NAME>...
+
+    Arguments:
+      <NAME>...  The VMs' names, or at least four digits of their ids
+
+    Options:
+          --json     Print an array of VMs, also for one
+      -q, --quiet    Say nothing but errors
+      -v, --verbose  Also say what happens behind the scenes
+      -h, --help     Print help
+    ");
+}
+
+#[test]
+fn the_help_of_vm_exec() {
+    assert_snapshot!(help(&["vm", "exec"]), @"
+    Run a command in a running VM
+
+    Usage: banger vm exec [OPTIONS] <NAME> <COMMAND>...
+
+    Arguments:
+      <NAME>        The VM's name, or at least four digits of its id
+      <COMMAND>...  The command and its arguments, passed on byte for byte
+
+    Options:
+      -q, --quiet    Say nothing but errors
+      -v, --verbose  Also say what happens behind the scenes
+      -h, --help     Print help
+
+    The command:
+      -e, --env <KEY=VALUE>  Set a variable; KEY alone takes the value it has here; may be repeated
+      -w, --workdir <DIR>    The folder in the guest to run in [default: /root]
+      -t, --tty              Give it a terminal: ours
+      -i, --interactive      Pass on standard input even if it is a terminal; from a file or a pipe it
+                             always is
+      -n, --no-stdin         Pass on no input, as loops that read a list need it: the command reads
+                             /dev/null
+
+    Ctrl-C, SIGTERM, SIGHUP and SIGQUIT go to the command and all its children; a second Ctrl-C
+    within a second ends banger itself. For exit statuses see: banger --help
+    ");
+}
+
+#[test]
+fn the_help_of_vm_ssh() {
+    assert_snapshot!(help(&["vm", "ssh"]), @"
+    Open a shell in a running VM
+
+    Usage: banger vm ssh [OPTIONS] <NAME> [-- <COMMAND>...]
+
+    Arguments:
+      <NAME>        The VM's name, or at least four digits of its id
+      [COMMAND]...  What to run instead of a shell: one word is a line for the guest's shell, several
+                    are a command and its arguments
+
+    Options:
+      -q, --quiet    Say nothing but errors
+      -v, --verbose  Also say what happens behind the scenes
+      -h, --help     Print help
+    ");
+}
+
+#[test]
+fn the_help_of_vm_logs() {
+    assert_snapshot!(help(&["vm", "logs"]), @"
+    Print what a VM wrote to its serial console
+
+    Usage: banger vm logs [OPTIONS] <NAME>
+
+    Arguments:
+      <NAME>  The VM's name, or at least four digits of its id
+
+    Options:
+      -n, --lines <N>  At most this many last lines; all that is kept if left out
+          --json       Print the text and the file's path as an object
+      -q, --quiet      Say nothing but errors
+      -v, --verbose    Also say what happens behind the scenes
+      -h, --help       Print help
+    ");
+}
+
+#[test]
+fn the_help_of_ps() {
+    assert_snapshot!(help(&["ps"]), @"
+    List the VMs that run
+
+    Usage: banger ps [OPTIONS]
+
+    Options:
+      -a, --all      Also those that do not run
+          --json     Print an array of VMs
+      -q, --quiet    Say nothing but errors
+      -v, --verbose  Also say what happens behind the scenes
+      -h, --help     Print help
+    ");
+}
+
+#[test]
+fn the_help_of_daemon() {
+    assert_snapshot!(help(&["daemon"]), @"
+    Look after bangerd, which keeps the VMs
+
+    Usage: banger daemon [OPTIONS] <COMMAND>
+
+    Commands:
+      status     Show the daemon that runs; starts none
+      stop       End the daemon; the VMs run on
+      reconcile  Make the records and the host agree again
+
+    Options:
+      -q, --quiet    Say nothing but errors
+      -v, --verbose  Also say what happens behind the scenes
+      -h, --help     Print help
+    ");
+}
+
+#[test]
+fn the_help_of_daemon_status() {
+    assert_snapshot!(help(&["daemon", "status"]), @"
+    Show the daemon that runs; starts none
+
+    Usage: banger daemon status [OPTIONS]
+
+    Options:
+          --json     Print an object
+      -q, --quiet    Say nothing but errors
+      -v, --verbose  Also say what happens behind the scenes
+      -h, --help     Print help
+    ");
+}
+
+#[test]
+fn the_help_of_daemon_stop() {
+    assert_snapshot!(help(&["daemon", "stop"]), @"
+    End the daemon; the VMs run on
+
+    Usage: banger daemon stop [OPTIONS]
+
+    Options:
+      -q, --quiet    Say nothing but errors
+      -v, --verbose  Also say what happens behind the scenes
+      -h, --help     Print help
+    ");
+}
+
+#[test]
+fn the_help_of_daemon_reconcile() {
+    assert_snapshot!(help(&["daemon", "reconcile"]), @"
+    Make the records and the host agree again
+
+    Usage: banger daemon reconcile [OPTIONS]
+
+    Options:
+          --dry-run  Only say what would be done
+          --json     Print the answer as an object
+      -q, --quiet    Say nothing but errors
+      -v, --verbose  Also say what happens behind the scenes
+      -h, --help     Print help
+    ");
+}
+
+#[test]
+fn the_help_of_doctor() {
+    assert_snapshot!(help(&["doctor"]), @"
+    Say what works on this host, what is picked and why; fails if no VM can be run
+
+    Usage: banger doctor [OPTIONS]
+
+    Options:
+          --json     Print the report as an object
+      -q, --quiet    Say nothing but errors
+      -v, --verbose  Also say what happens behind the scenes
+      -h, --help     Print help
+    ");
+}
+
+#[test]
+fn the_help_of_completion() {
+    assert_snapshot!(help(&["completion"]), @"
+    Write a completion script, to be used as: source <(banger completion bash)
+
+    Usage: banger completion [OPTIONS] <SHELL>
+
+    Arguments:
+      <SHELL>  The shell [possible values: bash, zsh, fish]
+
+    Options:
+      -q, --quiet    Say nothing but errors
+      -v, --verbose  Also say what happens behind the scenes
+      -h, --help     Print help
+    ");
+}
+
+#[test]
+fn a_size_of_nonsense_names_the_flag() {
+    assert_snapshot!(refused(&["vm", "create", "--memory", "4Gigs"]), @"
+    error: invalid value '4Gigs' for '--memory <SIZE>': the units are M (also none), G and T, such as 512M or 4G
+
+    For more information, try '--help'.
+    ");
+}
+
+#[test]
+fn a_fraction_of_a_size_says_what_to_write_instead() {
+    assert_snapshot!(refused(&["vm", "create", "--disk-size", "1.5G"]), @"
+    error: invalid value '1.5G' for '--disk-size <SIZE>': a size is a whole number: 1536M rather than 1.5G
+
+    For more information, try '--help'.
+    ");
+}
+
+#[test]
+fn a_variable_without_a_name_is_refused() {
+    assert_snapshot!(refused(&["vm", "exec", "-e", "=x", "box", "true"]), @"
+    error: invalid value '=x' for '--env <KEY=VALUE>': a variable is KEY=VALUE, or KEY for the value it has here
+
+    For more information, try '--help'.
+    ");
+}
+
+#[test]
+fn a_label_without_a_key_is_refused() {
+    assert_snapshot!(refused(&["vm", "create", "--label", "=x"]), @"
+    error: invalid value '=x' for '--label <KEY=VALUE>': a label is KEY=VALUE
+
+    For more information, try '--help'.
+    ");
+}
+
+#[test]
+fn a_command_without_dashes_is_told_where_they_go() {
+    assert_snapshot!(refused(&["vm", "run", "uname"]), @r#"
+    error: a command is given after --, and "uname" is not
+    hint: banger vm run -- uname …
+    "#);
+}
+
+#[test]
+fn a_verb_without_a_name_is_refused() {
+    assert_snapshot!(refused(&["vm", "stop"]), @"
+    error: the following required arguments were not provided:
+      <NAME>...
+
+    Usage: banger vm stop <NAME>...
+
+    For more information, try '--help'.
+    ");
+}
+
+#[test]
+fn a_mistyped_verb_is_guessed() {
+    assert_snapshot!(refused(&["vm", "strat", "box"]), @"
+    error: unrecognized subcommand 'strat'
+
+      tip: some similar subcommands exist: 'create', 'restart', 'start'
+
+    Usage: banger vm [OPTIONS] <COMMAND>
+
+    For more information, try '--help'.
+    ");
+}
+
+#[test]
+fn exec_without_a_command_is_refused() {
+    assert_snapshot!(refused(&["vm", "exec", "box"]), @"
+    error: the following required arguments were not provided:
+      <COMMAND>...
+
+    Usage: banger vm exec <NAME> <COMMAND>...
+
+    For more information, try '--help'.
+    ");
+}
+
+#[test]
+fn quiet_and_verbose_contradict_each_other() {
+    assert_snapshot!(refused(&["-q", "-v", "ps"]), @"
+    error: the argument '--quiet' cannot be used with '--verbose'
+
+    Usage: banger --quiet <COMMAND>
+
+    For more information, try '--help'.
+    ");
+}
+
+#[test]
+fn the_version_is_that_of_the_protocol() {
+    let run = World::new().banger(&["--version"]);
+    let version = format!("banger {}\n", banger_daemon::protocol::VERSION);
+    assert_eq!(run.stdout, version.as_bytes());
+}

@@ -1,0 +1,18 @@
+//! What a user types and sees: standard output, standard error and exit status together.
+//!
+//! Most of it runs against a daemon that only answers as it is told, so that every answer, also a bad
+//! one, can be shown; `simulator` runs against the real one.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "what a test cannot set up is a failure of the test"
+)]
+
+mod answers;
+mod banger;
+mod fake;
+mod help;
+mod rendering;
+mod running;
+mod simulator;
+mod streams;

@@ -1,0 +1,274 @@
+//! Why there is no image, and what to do about it.
+
+use std::path::{Path, PathBuf};
+
+use super::kernel::KernelError;
+use super::manifest::ManifestError;
+use super::recipe::ImageSpec;
+use crate::host::{HostError, ProgramOutput};
+use crate::names::{ImageName, Mebibytes};
+
+/// Why an image was not made, or not read.
+#[derive(Debug, thiserror::Error)]
+pub enum ImageError {
+    /// There is one of that name.
+    #[error("there is an image named {name} already")]
+    Exists {
+        /// The name.
+        name: ImageName,
+    },
+    /// There is none of that name.
+    #[error("there is no image named {name}")]
+    Missing {
+        /// The name.
+        name: ImageName,
+    },
+    /// Its manifest is not to be believed.
+    #[error("the manifest {} cannot be used", path.display())]
+    Manifest {
+        /// Where it is.
+        path: PathBuf,
+        /// Why.
+        source: ManifestError,
+    },
+    /// A file that its manifest names is gone.
+    #[error("the image {name} has lost its file {}", path.display())]
+    Incomplete {
+        /// The image.
+        name: ImageName,
+        /// The file.
+        path: PathBuf,
+    },
+    /// Its root disk would have no room for the system.
+    #[error("a root disk of {size} is too small: {smallest} is the least")]
+    TooSmall {
+        /// What was asked.
+        size: Mebibytes,
+        /// The least.
+        smallest: Mebibytes,
+    },
+    /// The programs that map a user's subordinate ids are not installed.
+    #[error("newuidmap is not installed, and an image is made by an ordinary user only with it")]
+    NoUidmap,
+    /// The user may not act through subordinate ids.
+    #[error(
+        "this user has no subordinate ids, or may not make user namespaces{}",
+        said(output)
+    )]
+    NoSubordinateIds {
+        /// What was said.
+        output: String,
+    },
+    /// There is too little room.
+    #[error("{} has {} MiB free, and making an image takes {} MiB", folder.display(), free >> 20, needed >> 20)]
+    NoSpace {
+        /// Where.
+        folder: PathBuf,
+        /// What is free, in bytes.
+        free: u64,
+        /// What is needed, in bytes.
+        needed: u64,
+    },
+    /// The room ran out in the middle.
+    #[error("the disk that holds {} filled up while the image was made{}", folder.display(), said(output))]
+    Full {
+        /// Where.
+        folder: PathBuf,
+        /// What was said.
+        output: String,
+    },
+    /// The mirror did not give what was asked.
+    #[error("{mirror} does not answer, or has no Debian {suite}{}", said(output))]
+    Mirror {
+        /// The mirror.
+        mirror: String,
+        /// The suite.
+        suite: String,
+        /// What was said.
+        output: String,
+    },
+    /// The mirror's signature could not be checked.
+    #[error(
+        "the signature of Debian {suite} cannot be checked here{}",
+        said(output)
+    )]
+    Signature {
+        /// The suite.
+        suite: String,
+        /// What was said.
+        output: String,
+    },
+    /// A package that was asked for does not exist.
+    #[error("Debian {suite} has no such package{}", said(output))]
+    Package {
+        /// The suite.
+        suite: String,
+        /// What was said.
+        output: String,
+    },
+    /// mmdebstrap failed in a way that has no name here.
+    #[error("mmdebstrap failed with status {status}{}", said(output))]
+    Mmdebstrap {
+        /// Its status.
+        status: i32,
+        /// What it said.
+        output: String,
+    },
+    /// Another program failed.
+    #[error("{program} failed with status {status}{}", said(output))]
+    Program {
+        /// Which.
+        program: String,
+        /// Its status.
+        status: i32,
+        /// What it said.
+        output: String,
+    },
+    /// The build did not bring what it should.
+    #[error("the build brought no {}", path.display())]
+    PartMissing {
+        /// What is missing.
+        path: PathBuf,
+    },
+    /// The kernel cannot be booted.
+    #[error("the kernel {} cannot be used", path.display())]
+    Kernel {
+        /// Where it is.
+        path: PathBuf,
+        /// Why.
+        source: KernelError,
+    },
+    /// There are no random numbers.
+    #[error("the kernel gives no random numbers")]
+    Random {
+        /// The system's answer.
+        source: std::io::Error,
+    },
+    /// The host refused.
+    #[error(transparent)]
+    Host(#[from] HostError),
+}
+
+impl ImageError {
+    /// Returns the next step for whoever reads the message, where there is one.
+    pub fn hint(&self) -> Option<String> {
+        let hint = match self {
+            ImageError::Host(host) => return host.hint(),
+            ImageError::Exists { name } => {
+                return Some(format!(
+                    "choose another name, or delete it: banger image delete {name}"
+                ));
+            }
+            ImageError::Missing { .. } => "banger image list shows those there are",
+            ImageError::Incomplete { name, .. } => {
+                return Some(format!(
+                    "make it again: banger image delete {name}, then banger image build {name}"
+                ));
+            }
+            ImageError::Manifest {
+                source: ManifestError::Newer { .. },
+                ..
+            } => "use the banger that made it, or a later one",
+            ImageError::NoUidmap => "install it: apt-get install --no-install-recommends uidmap",
+            ImageError::NoSubordinateIds { .. } => {
+                "as root: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 YOUR-NAME (with a range that no other user has in /etc/subuid), and check that sysctl user.max_user_namespaces is not 0"
+            }
+            ImageError::NoSpace { .. } | ImageError::Full { .. } => {
+                "free some space there and try again"
+            }
+            ImageError::Mirror { .. } => {
+                "check the network and the proxy (http_proxy), or name a mirror that is near: banger image build --mirror http://…"
+            }
+            ImageError::Signature { .. } => {
+                "install Debian's keys: apt-get install debian-archive-keyring"
+            }
+            ImageError::Package { .. } => "look the name up at https://packages.debian.org",
+            _ => return None,
+        };
+        Some(hint.to_owned())
+    }
+}
+
+/// Finds the name of what kept mmdebstrap from making a tree.
+pub(super) fn refusal(spec: &ImageSpec, scratch: &Path, output: &ProgramOutput) -> ImageError {
+    let text = String::from_utf8_lossy(&output.stderr);
+    let says = |words: &[&str]| words.iter().any(|word| text.contains(word));
+    let suite = spec.suite.to_string();
+    // Programs that fail because of another's failure talk after it: the causes are looked for first.
+    let telling = telling_lines(&text).unwrap_or_else(|| output.last_lines(5));
+    if says(&["No space left on device", "Disk quota exceeded"]) {
+        ImageError::Full {
+            folder: scratch.to_owned(),
+            output: telling,
+        }
+    } else if says(&[
+        "subuid",
+        "subgid",
+        "newuidmap",
+        "unshare syscall failed",
+        "unprivileged_userns",
+    ]) {
+        ImageError::NoSubordinateIds { output: telling }
+    } else if says(&["NO_PUBKEY", "is not signed", "keyring"]) && !says(&["Could not", "404"]) {
+        ImageError::Signature {
+            suite,
+            output: telling,
+        }
+    } else if says(&["Unable to locate package", "has no installation candidate"]) {
+        ImageError::Package {
+            suite,
+            output: telling,
+        }
+    } else if says(&[
+        "Failed to fetch",
+        "Could not resolve",
+        "Could not connect",
+        "Unable to connect",
+        "onnection timed out",
+        "does not have a Release file",
+    ]) {
+        let mirror = spec.mirror.as_ref().map(ToString::to_string);
+        ImageError::Mirror {
+            mirror: mirror.unwrap_or_else(|| "Debian's mirror (deb.debian.org)".into()),
+            suite,
+            output: telling,
+        }
+    } else {
+        ImageError::Mmdebstrap {
+            status: output.status,
+            output: telling,
+        }
+    }
+}
+
+/// The lines in which apt, dpkg or mmdebstrap name an error, without mmdebstrap's own farewell.
+fn telling_lines(text: &str) -> Option<String> {
+    let lines: Vec<&str> = text
+        .lines()
+        .filter(|line| {
+            let named = ["E: ", "Err:", "W: Failed", "newuidmap", "banger: "];
+            let noise = [
+                "E: mmdebstrap failed",
+                "E: run_",
+                "E: setup failed",
+                "apt-get update --error-on",
+            ];
+            named.iter().any(|name| line.starts_with(name))
+                && !noise.iter().any(|noise| line.contains(noise))
+        })
+        .collect();
+    let from = lines.len().saturating_sub(5);
+    (!lines.is_empty()).then(|| lines[from..].join("\n"))
+}
+
+fn said(output: &str) -> String {
+    if output.trim().is_empty() {
+        return String::new();
+    }
+    let lines: Vec<String> = output
+        .trim()
+        .lines()
+        .map(|line| format!("\n  {line}"))
+        .collect();
+    format!(":{}", lines.concat())
+}

@@ -1,0 +1,230 @@
+//! The kernel as monitors boot it: the ELF vmlinux inside a distribution's bzImage.
+//!
+//! Offsets are those of the x86 boot protocol (the kernel's `Documentation/arch/x86/boot.rst`).
+
+/// Why no vmlinux came out of a kernel image.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum KernelError {
+    /// It is no x86 bzImage.
+    #[error("it is no bzImage for x86: {reason}")]
+    NotBzImage {
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// Its payload is packed in a way that is not read here.
+    #[error("its kernel is packed with {packing}, and only lz4 is unpacked here")]
+    Packing {
+        /// The way.
+        packing: &'static str,
+    },
+    /// Its payload is damaged.
+    #[error("its lz4 payload is damaged at byte {offset}")]
+    Damaged {
+        /// Where, counted from the payload's first byte.
+        offset: usize,
+    },
+    /// What was packed is no kernel.
+    #[error("what it holds is no ELF executable for x86-64")]
+    NotElf,
+}
+
+/// Unpacks the vmlinux from a bzImage. A file that is a vmlinux already is returned as it is.
+pub(super) fn extract_vmlinux(image: &[u8]) -> Result<Vec<u8>, KernelError> {
+    if is_elf_vmlinux(image) {
+        return Ok(image.to_vec());
+    }
+    let payload = payload(image)?;
+    let vmlinux = match packing(payload) {
+        "lz4" => unpack_lz4(payload)?,
+        "nothing" => payload.to_vec(),
+        packing => return Err(KernelError::Packing { packing }),
+    };
+    if is_elf_vmlinux(&vmlinux) {
+        Ok(vmlinux)
+    } else {
+        Err(KernelError::NotElf)
+    }
+}
+
+/// Says whether these are the first bytes of an ELF executable for x86-64.
+pub(super) fn is_elf_vmlinux(bytes: &[u8]) -> bool {
+    const ET_EXEC: [u8; 2] = [2, 0];
+    const EM_X86_64: [u8; 2] = [62, 0];
+    bytes.len() > 64
+        && bytes.starts_with(b"\x7fELF\x02\x01")
+        && bytes[16..18] == ET_EXEC
+        && bytes[18..20] == EM_X86_64
+}
+
+/// What a legacy lz4 block holds at most, unpacked.
+const LZ4_BLOCK: usize = 8 << 20;
+
+/// A kernel larger than this is none: the header is not to be believed.
+const LARGEST: usize = 512 << 20;
+
+fn payload(image: &[u8]) -> Result<&[u8], KernelError> {
+    let wrong = |reason| KernelError::NotBzImage { reason };
+    if image.get(0x1fe..0x200) != Some(&[0x55, 0xaa]) {
+        return Err(wrong("the boot sector's signature is missing"));
+    }
+    if image.get(0x202..0x206) != Some(b"HdrS") {
+        return Err(wrong("the setup header's signature is missing"));
+    }
+    let short = || wrong("it is cut off");
+    match image.get(0x206..0x208) {
+        Some([minor, major]) if (*major, *minor) >= (2, 8) => {}
+        Some(_) => return Err(wrong("its boot protocol is older than 2.08")),
+        None => return Err(short()),
+    }
+    let setup_sectors = match image[0x1f1] {
+        0 => 4,
+        sectors => usize::from(sectors),
+    };
+    let word = |at: usize| {
+        let bytes = image.get(at..at + 4).and_then(|b| b.try_into().ok());
+        bytes.map(|b| u32::from_le_bytes(b) as usize)
+    };
+    let (offset, length) = word(0x248).zip(word(0x24c)).ok_or_else(short)?;
+    let start = (setup_sectors + 1) * 512 + offset;
+    image.get(start..start + length).ok_or_else(short)
+}
+
+fn packing(payload: &[u8]) -> &'static str {
+    match payload {
+        [0x02, 0x21, 0x4c, 0x18, ..] => "lz4",
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => "zstd",
+        [0x1f, 0x8b, ..] => "gzip",
+        [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => "xz",
+        [0x5d, 0, 0, ..] => "lzma",
+        [b'B', b'Z', b'h', ..] => "bzip2",
+        [0x89, b'L', b'Z', b'O', ..] => "lzo",
+        [0x7f, b'E', b'L', b'F', ..] => "nothing",
+        _ => "something unknown",
+    }
+}
+
+/// Unpacks lz4's legacy frame: blocks with their packed length before them. After the last one the
+/// kernel's build appends the unpacked length of the whole.
+fn unpack_lz4(payload: &[u8]) -> Result<Vec<u8>, KernelError> {
+    let damaged = |offset| KernelError::Damaged { offset };
+    let word = |at: usize| {
+        let bytes = payload.get(at..at + 4).and_then(|b| b.try_into().ok());
+        bytes.map(|b| u32::from_le_bytes(b) as usize)
+    };
+    let end = payload.len().saturating_sub(4);
+    let total = word(end)
+        .filter(|total| *total <= LARGEST)
+        .ok_or(damaged(end))?;
+    let mut unpacked = vec![0; total];
+    let (mut at, mut filled) = (4, 0);
+    while at < end {
+        let length = word(at).ok_or(damaged(at))?;
+        let block = payload.get(at + 4..at + 4 + length).ok_or(damaged(at))?;
+        let room = LZ4_BLOCK.min(total - filled);
+        filled += lz4_flex::block::decompress_into(block, &mut unpacked[filled..filled + room])
+            .map_err(|_| damaged(at))?;
+        at += 4 + length;
+    }
+    if at == end && filled == total {
+        Ok(unpacked)
+    } else {
+        Err(damaged(at))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn vmlinux(bytes: usize) -> Vec<u8> {
+        let mut elf = b"\x7fELF\x02\x01\x01".to_vec();
+        elf.resize(16, 0);
+        elf.extend([2, 0, 62, 0]);
+        elf.extend((20..bytes).map(|n| (n / 7) as u8));
+        elf
+    }
+
+    fn bz_image(payload: &[u8]) -> Vec<u8> {
+        let setup_sectors = 3;
+        let offset = 100;
+        let mut image = vec![0; (setup_sectors + 1) * 512 + offset];
+        image[0x1f1] = setup_sectors as u8;
+        image[0x1fe..0x200].copy_from_slice(&[0x55, 0xaa]);
+        image[0x202..0x206].copy_from_slice(b"HdrS");
+        image[0x206..0x208].copy_from_slice(&0x020f_u16.to_le_bytes());
+        image[0x248..0x24c].copy_from_slice(&(offset as u32).to_le_bytes());
+        image[0x24c..0x250].copy_from_slice(&(payload.len() as u32).to_le_bytes());
+        image.extend(payload);
+        image.extend([9; 33]);
+        image
+    }
+
+    fn packed(vmlinux: &[u8]) -> Vec<u8> {
+        let mut payload = vec![0x02, 0x21, 0x4c, 0x18];
+        for block in vmlinux.chunks(LZ4_BLOCK) {
+            let block = lz4_flex::block::compress(block);
+            payload.extend((block.len() as u32).to_le_bytes());
+            payload.extend(block);
+        }
+        payload.extend((vmlinux.len() as u32).to_le_bytes());
+        payload
+    }
+
+    #[test]
+    fn a_kernel_of_several_lz4_blocks_comes_out_byte_for_byte() {
+        let kernel = vmlinux(LZ4_BLOCK + 12_345);
+        let image = bz_image(&packed(&kernel));
+        assert!(extract_vmlinux(&image).unwrap() == kernel);
+    }
+
+    #[test]
+    fn a_vmlinux_is_taken_as_it_is() {
+        assert_eq!(extract_vmlinux(&vmlinux(4096)).unwrap(), vmlinux(4096));
+    }
+
+    #[test]
+    fn another_packing_is_refused_by_its_name() {
+        for (magic, name) in [
+            (&[0x28, 0xb5, 0x2f, 0xfd, 0, 0][..], "zstd"),
+            (&[0x1f, 0x8b, 8, 0], "gzip"),
+            (b"\xfd7zXZ\0", "xz"),
+        ] {
+            let error = extract_vmlinux(&bz_image(magic)).unwrap_err();
+            assert_eq!(error, KernelError::Packing { packing: name });
+        }
+    }
+
+    #[test]
+    fn every_way_to_cut_off_an_image_is_an_error_and_no_panic() {
+        let image = bz_image(&packed(&vmlinux(3000)));
+        let end = image.len() - 33;
+        for length in 0..end {
+            assert!(extract_vmlinux(&image[..length]).is_err(), "{length} bytes");
+        }
+        assert!(extract_vmlinux(&image[..end]).is_ok());
+    }
+
+    #[test]
+    fn a_damaged_payload_is_an_error_and_no_panic() {
+        let whole = bz_image(&packed(&vmlinux(3000)));
+        for at in (4 * 512 + 100)..whole.len() - 33 {
+            let mut image = whole.clone();
+            image[at] ^= 0x55;
+            // A flipped literal may still unpack: only a panic would be wrong.
+            let _ = extract_vmlinux(&image);
+        }
+        let mut shorter = packed(&vmlinux(3000));
+        let end = shorter.len();
+        shorter[end - 4] ^= 1;
+        assert!(matches!(
+            extract_vmlinux(&bz_image(&shorter)),
+            Err(KernelError::Damaged { .. })
+        ));
+    }
+
+    #[test]
+    fn something_packed_that_is_no_kernel_is_refused() {
+        let image = bz_image(&packed(&[7; 5000]));
+        assert_eq!(extract_vmlinux(&image).unwrap_err(), KernelError::NotElf);
+    }
+}

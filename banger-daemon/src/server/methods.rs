@@ -1,0 +1,309 @@
+//! What each method does: read its parameters, ask the engine, put the answer into the protocol's form.
+
+use std::str::FromStr;
+use std::sync::Arc;
+
+use banger_core::{
+    Condition, CreateRequest, Engine, Error, ErrorKind, ExecRequest, ExecStdin, Internet, Lifetime,
+    Mebibytes, NameError, Progress, StartOutcome, StopOutcome, VmView,
+};
+use serde_json::Value;
+
+use super::Shared;
+use super::ephemeral::Ephemerals;
+use super::fault::Fault;
+use super::tickets::Held;
+use super::views::{start_word, stop_words};
+use crate::protocol::*;
+
+/// The most that `vm.logs` returns, in bytes: in JSON a byte may take six.
+const MAX_LOG_BYTES: u64 = 512 << 10;
+
+/// One request at work.
+pub(super) struct Operation {
+    pub(super) shared: Arc<Shared>,
+    /// The connection's.
+    pub(super) ephemerals: Arc<Ephemerals>,
+    pub(super) progress: Progress,
+}
+
+impl Operation {
+    /// Carries out a method.
+    pub(super) async fn carry_out(&self, method: &str, params: Value) -> Result<Value, Fault> {
+        match method {
+            DaemonStatus::NAME => with::<DaemonStatus, _>(params, |_| self.status()).await,
+            DaemonStop::NAME => with::<DaemonStop, _>(params, |_| self.stop_daemon()).await,
+            DaemonReconcile::NAME => {
+                with::<DaemonReconcile, _>(params, |params| self.reconcile(params)).await
+            }
+            Doctor::NAME => with::<Doctor, _>(params, |_| self.doctor()).await,
+            VmCreate::NAME => with::<VmCreate, _>(params, |params| self.create(params)).await,
+            VmStart::NAME => with::<VmStart, _>(params, |params| self.start(params)).await,
+            VmStop::NAME => with::<VmStop, _>(params, |params| self.stop(params)).await,
+            VmKill::NAME => with::<VmKill, _>(params, |params| self.kill(params)).await,
+            VmRestart::NAME => with::<VmRestart, _>(params, |params| self.restart(params)).await,
+            VmDelete::NAME => with::<VmDelete, _>(params, |params| self.delete(params)).await,
+            VmList::NAME => with::<VmList, _>(params, |_| self.list()).await,
+            VmShow::NAME => with::<VmShow, _>(params, |params| self.show(params)).await,
+            VmLogs::NAME => with::<VmLogs, _>(params, |params| self.logs(params)).await,
+            VmSsh::NAME => with::<VmSsh, _>(params, |params| self.ssh(params)).await,
+            VmExec::NAME => with::<VmExec, _>(params, |params| self.exec(params)).await,
+            _ => Err(Fault::NoMethod {
+                method: method.to_owned(),
+            }),
+        }
+    }
+
+    async fn status(&self) -> Result<Status, Fault> {
+        let engine = self.engine();
+        let runs = |view: &&VmView| view.condition == Condition::Running;
+        Ok(Status {
+            version: VERSION.to_owned(),
+            pid: std::process::id(),
+            engine: engine.id().to_string(),
+            state_dir: engine.places().state().to_owned(),
+            runtime_dir: engine.places().runtime().to_owned(),
+            started_at: self.shared.started_at.to_string(),
+            running: engine.list().await?.iter().filter(runs).count(),
+        })
+    }
+
+    async fn stop_daemon(&self) -> Result<Nothing, Fault> {
+        tracing::info!("asked to stop");
+        self.shared.stop.ask();
+        Ok(Nothing {})
+    }
+
+    async fn reconcile(&self, params: ReconcileParams) -> Result<ReconcileAnswer, Fault> {
+        let report = match params.dry_run {
+            true => self.engine().reconcile_plan().await?,
+            false => self.engine().reconcile().await?,
+        };
+        Ok(report.into())
+    }
+
+    async fn doctor(&self) -> Result<DoctorAnswer, Fault> {
+        Ok(self.engine().doctor().await?.into())
+    }
+
+    async fn create(&self, params: CreateParams) -> Result<VmInfo, Fault> {
+        let ephemeral = params.ephemeral;
+        let request = create_request(params)?;
+        let progress = self.progress.clone();
+        let vm = match ephemeral {
+            true => {
+                let ephemerals = &self.ephemerals;
+                ephemerals.create(self.engine(), request, progress).await?
+            }
+            false => self.engine().create(request, &progress).await?,
+        };
+        Ok(self.engine().show(vm.id.as_str()).await?.into())
+    }
+
+    async fn start(&self, params: StartParams) -> Result<ChangeAnswer, Fault> {
+        let outcome = self.engine().start(&params.vm, &self.progress).await?;
+        self.started(outcome, params.wait).await
+    }
+
+    async fn restart(&self, params: StartParams) -> Result<ChangeAnswer, Fault> {
+        let outcome = self.engine().restart(&params.vm, &self.progress).await?;
+        self.started(outcome, params.wait).await
+    }
+
+    async fn stop(&self, params: VmParams) -> Result<ChangeAnswer, Fault> {
+        let outcome = self.engine().stop(&params.vm).await?;
+        self.stopped(outcome).await
+    }
+
+    async fn kill(&self, params: VmParams) -> Result<ChangeAnswer, Fault> {
+        let outcome = self.engine().kill(&params.vm).await?;
+        self.stopped(outcome).await
+    }
+
+    async fn delete(&self, params: VmParams) -> Result<ChangeAnswer, Fault> {
+        let deleted = self.engine().delete(&params.vm).await?;
+        Ok(ChangeAnswer {
+            outcome: "deleted".to_owned(),
+            detail: None,
+            vm: None,
+            name: deleted.name.to_string(),
+        })
+    }
+
+    async fn list(&self) -> Result<VmListAnswer, Fault> {
+        let views = self.engine().list().await?;
+        Ok(VmListAnswer {
+            vms: views.into_iter().map(VmInfo::from).collect(),
+        })
+    }
+
+    async fn show(&self, params: VmParams) -> Result<VmInfo, Fault> {
+        Ok(self.engine().show(&params.vm).await?.into())
+    }
+
+    async fn logs(&self, params: LogsParams) -> Result<LogsAnswer, Fault> {
+        let path = self.engine().lookup(&params.vm).await?.runtime.log_path;
+        let tail = self
+            .engine()
+            .console_tail(&params.vm, MAX_LOG_BYTES)
+            .await?;
+        let text = String::from_utf8_lossy(&tail);
+        let text = match params.lines {
+            Some(count) => last_lines(&text, count as usize).to_owned(),
+            None => text.into_owned(),
+        };
+        Ok(LogsAnswer { text, path })
+    }
+
+    async fn ssh(&self, params: VmParams) -> Result<SshAnswer, Fault> {
+        let access = self.engine().ssh_access(&params.vm, &self.progress);
+        let access = self.waiting_for_guest(&params.vm, access).await?;
+        Ok(access.into())
+    }
+
+    async fn exec(&self, params: ExecParams) -> Result<TicketAnswer, Fault> {
+        let folder: Vec<u8> = params.cwd.clone().map(Vec::from).unwrap_or_default();
+        let request = ExecRequest {
+            argv: params.argv.into_iter().map(Vec::from).collect(),
+            env: (params.env.into_iter())
+                .map(|(name, value)| (name, value.into()))
+                .collect(),
+            cwd: params.cwd.map(Vec::from),
+            stdin: match params.stdin_closed {
+                true => ExecStdin::Closed,
+                false => ExecStdin::Channel,
+            },
+        };
+        let started = self.engine().exec(&params.vm, &request);
+        let execution = self.waiting_for_guest(&params.vm, started).await?;
+        let ticket = self.shared.tickets.issue(Held {
+            execution,
+            folder: String::from_utf8_lossy(&folder).into_owned(),
+        })?;
+        Ok(TicketAnswer { ticket })
+    }
+
+    fn engine(&self) -> &Engine {
+        &self.shared.engine
+    }
+
+    async fn started(&self, outcome: StartOutcome, wait: bool) -> Result<ChangeAnswer, Fault> {
+        let id = outcome.vm().id.as_str();
+        if wait {
+            let ready = self.engine().wait_ready(id, &self.progress);
+            self.waiting_for_guest(id, ready).await?;
+        }
+        Ok(ChangeAnswer {
+            outcome: start_word(&outcome).to_owned(),
+            detail: None,
+            name: outcome.vm().name.to_string(),
+            vm: Some(self.engine().show(id).await?.into()),
+        })
+    }
+
+    async fn stopped(&self, outcome: StopOutcome) -> Result<ChangeAnswer, Fault> {
+        let (word, detail) = stop_words(&outcome);
+        Ok(ChangeAnswer {
+            outcome: word.to_owned(),
+            detail,
+            name: outcome.vm().name.to_string(),
+            vm: Some(self.engine().show(outcome.vm().id.as_str()).await?.into()),
+        })
+    }
+
+    /// Waits for what needs a guest's answer, which may take minutes: not when the daemon is to end. A
+    /// VM that was to go with its client and never came up is kept, to be looked at.
+    async fn waiting_for_guest<T>(
+        &self,
+        vm: &str,
+        work: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Fault> {
+        let done = tokio::select! {
+            done = work => done,
+            // Cancel-safe: nothing but a wait is dropped.
+            () = self.shared.stop.asked() => return Err(Fault::Stopping),
+        };
+        if let Err(error) = &done
+            && error.kind() == ErrorKind::NotReady
+            && let Ok(record) = self.engine().lookup(vm).await
+            && record.spec.lifetime == Lifetime::Ephemeral
+            && let Err(error) = self.engine().keep(record.id.as_str()).await
+        {
+            tracing::warn!(%error, vm = %record.name, "could not keep a VM that never came up");
+        }
+        Ok(done?)
+    }
+}
+
+/// Reads a method's parameters and writes its answer.
+async fn with<M: Method, W>(
+    params: Value,
+    work: impl FnOnce(M::Params) -> W,
+) -> Result<Value, Fault>
+where
+    W: Future<Output = Result<M::Answer, Fault>>,
+{
+    let params = serde_json::from_value(params).map_err(|error| Fault::Params {
+        method: M::NAME,
+        reason: error.to_string(),
+    })?;
+    let answer = work(params).await?;
+    serde_json::to_value(answer).map_err(|error| Fault::Bug {
+        reason: format!("the answer cannot be written: {error}"),
+    })
+}
+
+fn create_request(params: CreateParams) -> Result<CreateRequest, Fault> {
+    let name = params.name.map(|name| name.parse()).transpose();
+    let image = params.image.map(|image| image.parse()).transpose();
+    Ok(CreateRequest {
+        name: name.map_err(Error::Name)?,
+        image: image.map_err(Error::Name)?,
+        vcpus: params.vcpus,
+        memory: params.memory_mib.map(Mebibytes),
+        work_disk: params.work_disk_mib.map(Mebibytes),
+        vmm: backend(params.vmm)?,
+        disk: backend(params.disk)?,
+        network: backend(params.network)?,
+        internet: Some(match params.nat {
+            true => Internet::Open,
+            false => Internet::Closed,
+        }),
+        lifetime: Some(Lifetime::Kept),
+        labels: params.labels,
+    })
+}
+
+/// Reads the name of a backend; `auto` is none.
+fn backend<T: FromStr<Err = NameError>>(name: Option<String>) -> Result<Option<T>, Fault> {
+    match name.as_deref() {
+        None | Some("auto") => Ok(None),
+        Some(name) => Ok(Some(name.parse().map_err(Error::Name)?)),
+    }
+}
+
+fn last_lines(text: &str, count: usize) -> &str {
+    let body = text.strip_suffix('\n').unwrap_or(text);
+    match count {
+        0 => "",
+        _ => match body.rmatch_indices('\n').nth(count - 1) {
+            Some((at, _)) => &text[at + 1..],
+            None => text,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::last_lines;
+
+    #[test]
+    fn the_last_lines_are_counted_with_or_without_a_final_newline() {
+        assert_eq!(last_lines("a\nb\nc\n", 2), "b\nc\n");
+        assert_eq!(last_lines("a\nb\nc", 2), "b\nc");
+        assert_eq!(last_lines("a\nb\n", 2), "a\nb\n");
+        assert_eq!(last_lines("a\nb\n", 9), "a\nb\n");
+        assert_eq!(last_lines("a\n", 0), "");
+        assert_eq!(last_lines("", 3), "");
+    }
+}

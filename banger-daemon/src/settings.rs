@@ -1,0 +1,207 @@
+//! The daemon's configuration file, `config.toml`. All of it may be left out:
+//!
+//! ```toml
+//! vmm = "auto"            # or qemu
+//! disk = "auto"           # or overlay, file
+//! network = "auto"        # or user, none
+//! mirror = "http://deb.debian.org/debian"
+//!
+//! [defaults]
+//! vcpus = 2
+//! memory = "1GiB"
+//! disk-size = "8GiB"
+//! image = "debian-12"
+//! ```
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use banger_core::{DiskKind, EngineConfig, Mebibytes, NetworkKind, VmmKind};
+use serde::Deserialize;
+use serde::de::{Deserializer, Error as _, IntoDeserializer};
+
+/// Why the configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    /// The file cannot be read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// It says what it cannot say.
+    #[error("{}, line {line}: {message}", path.display())]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// What is wrong there.
+        message: String,
+    },
+}
+
+/// What the file says.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    #[serde(deserialize_with = "unless_auto")]
+    vmm: Option<VmmKind>,
+    #[serde(deserialize_with = "unless_auto")]
+    disk: Option<DiskKind>,
+    #[serde(deserialize_with = "unless_auto")]
+    network: Option<NetworkKind>,
+    mirror: Option<String>,
+    defaults: DefaultSettings,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+struct DefaultSettings {
+    vcpus: Option<u32>,
+    #[serde(deserialize_with = "size")]
+    memory: Option<Mebibytes>,
+    #[serde(deserialize_with = "size")]
+    disk_size: Option<Mebibytes>,
+    #[serde(deserialize_with = "image")]
+    image: Option<String>,
+}
+
+impl Settings {
+    /// Reads the file; a missing one says nothing.
+    pub fn read(path: &Path) -> Result<Self, SettingsError> {
+        match std::fs::read_to_string(path) {
+            Ok(text) => Settings::parse(path, &text),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Settings::default()),
+            Err(source) => Err(SettingsError::Read {
+                path: path.to_owned(),
+                source,
+            }),
+        }
+    }
+
+    fn parse(path: &Path, text: &str) -> Result<Self, SettingsError> {
+        toml::from_str(text).map_err(|error| {
+            let at = error.span().map_or(0, |span| span.start.min(text.len()));
+            SettingsError::Invalid {
+                path: path.to_owned(),
+                line: text.as_bytes()[..at]
+                    .iter()
+                    .filter(|byte| **byte == b'\n')
+                    .count()
+                    + 1,
+                message: error.message().to_owned(),
+            }
+        })
+    }
+
+    /// Puts what the file says over an engine's configuration.
+    pub fn apply(self, config: &mut EngineConfig) {
+        config.choice.vmm = self.vmm.or(config.choice.vmm);
+        config.choice.disk = self.disk.or(config.choice.disk);
+        config.choice.network = self.network.or(config.choice.network);
+        config.mirror = self.mirror.or(config.mirror.take());
+        let (given, defaults) = (self.defaults, &mut config.defaults);
+        defaults.vcpus = given.vcpus.unwrap_or(defaults.vcpus);
+        defaults.memory = given.memory.unwrap_or(defaults.memory);
+        defaults.work_disk = given.disk_size.unwrap_or(defaults.work_disk);
+        if let Some(image) = given.image {
+            defaults.image = image;
+        }
+    }
+}
+
+fn unless_auto<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    let word = String::deserialize(deserializer)?;
+    match word.as_str() {
+        "auto" => Ok(None),
+        _ => T::deserialize(word.into_deserializer()).map(Some),
+    }
+}
+
+/// A number of MiB, or a text with its unit.
+fn size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Mebibytes>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(
+        untagged,
+        expecting = "a size is a number of MiB or a text such as \"4GiB\""
+    )]
+    enum Size {
+        Mebibytes(u64),
+        Text(String),
+    }
+    match Size::deserialize(deserializer)? {
+        Size::Mebibytes(number) => Ok(Some(Mebibytes(number))),
+        Size::Text(text) => text.parse().map(Some).map_err(D::Error::custom),
+    }
+}
+
+fn image<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    let name = String::deserialize(deserializer)?;
+    let checked: Result<banger_core::ImageName, _> = name.parse();
+    checked.map_err(D::Error::custom)?;
+    Ok(Some(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(text: &str) -> Result<EngineConfig, String> {
+        let mut config = EngineConfig::new("/s", "/r");
+        Settings::parse(Path::new("/c/config.toml"), text)
+            .map_err(|error| error.to_string())?
+            .apply(&mut config);
+        Ok(config)
+    }
+
+    #[test]
+    fn what_is_left_out_stays_as_it_was() {
+        let config = parsed("vmm = \"auto\"\n[defaults]\nmemory = \"2GiB\"\n").unwrap();
+        let usual = EngineConfig::new("/s", "/r");
+        assert_eq!(config.defaults.memory, Mebibytes(2048));
+        assert_eq!(config.defaults.vcpus, usual.defaults.vcpus);
+        assert_eq!(config.choice, usual.choice);
+    }
+
+    #[test]
+    fn every_key_reaches_the_engine() {
+        let text = "vmm = 'qemu'\ndisk = 'file'\nnetwork = 'none'\nmirror = 'http://m'\n\
+                    [defaults]\nvcpus = 4\nmemory = 512\ndisk-size = '1G'\nimage = 'mine'\n";
+        let config = parsed(text).unwrap();
+        assert_eq!(config.choice.vmm, Some(VmmKind::Qemu));
+        assert_eq!(config.choice.disk, Some(DiskKind::File));
+        assert_eq!(config.choice.network, Some(NetworkKind::None));
+        assert_eq!(config.mirror.as_deref(), Some("http://m"));
+        assert_eq!(config.defaults.vcpus, 4);
+        assert_eq!(config.defaults.memory, Mebibytes(512));
+        assert_eq!(config.defaults.work_disk, Mebibytes(1024));
+        assert_eq!(config.defaults.image, "mine");
+    }
+
+    #[test]
+    fn mistakes_are_told_with_file_line_and_key() {
+        let table = [
+            ("\nvmn = \"qemu\"\n", "line 2", "vmn"),
+            ("vmm = \"qemo\"\n", "line 1", "qemo"),
+            ("[defaults]\nmemory = \"lots\"\n", "line 2", "lots"),
+            ("[defaults]\n\nram = 1\n", "line 3", "ram"),
+            ("[defaults]\nimage = \"../x\"\n", "line 2", "../x"),
+            ("mirror = \n", "line 1", ""),
+        ];
+        for (text, line, word) in table {
+            let error = parsed(text).unwrap_err();
+            assert!(error.starts_with("/c/config.toml, "), "{error}");
+            assert!(
+                error.contains(line) && error.contains(word),
+                "{text:?}: {error}"
+            );
+        }
+    }
+}

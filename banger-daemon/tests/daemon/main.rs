@@ -1,0 +1,12 @@
+//! The daemon as its clients see it, over the simulator.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "clippy.toml allows it in tests, and not in what they share"
+)]
+
+mod ephemeral;
+mod exec;
+mod process;
+mod rig;
+mod rpc;

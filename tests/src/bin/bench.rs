@@ -1,0 +1,368 @@
+//! `make bench`: what banger costs over the bare thing, as ratios, alternating in one run.
+//!
+//! The bare boot is the fastest we know: the monitor's own command line (taken from a VM that banger
+//! started, so that kernel line, disks and machine are the same), a qcow2 layer and a work disk made the
+//! same way, one connection held until sshd greets on it and then handed to ssh.
+
+use std::io::IoSlice;
+use std::mem::MaybeUninit;
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixListener;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use banger_core::{CreateRequest, Engine, Progress};
+use banger_tests::{Rig, binary, why_not_real};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+
+type AnyError = Box<dyn std::error::Error>;
+
+fn main() -> Result<(), AnyError> {
+    if let Some(reason) = why_not_real() {
+        println!("SKIP: {reason}");
+        return Ok(());
+    }
+    let rounds = std::env::args()
+        .nth(1)
+        .map_or(Ok(5), |n| n.parse::<usize>())?;
+    let runtime = tokio::runtime::Runtime::new()?;
+    let rig = runtime.block_on(Rig::new());
+    let pattern = runtime.block_on(Pattern::take(&rig))?;
+    let mut table = Vec::new();
+
+    let (mut with, mut bare) = (Vec::new(), Vec::new());
+    banger(&rig, &["ps"])?;
+    for _ in 0..rounds {
+        with.push(timed(|| {
+            banger(&rig, &["-q", "vm", "run", "--rm", "--", "true"])
+        })?);
+        bare.push(timed(|| pattern.boot(rig.folder()))?);
+    }
+    table.push(Row::new("vm run --rm -- true", with, bare));
+
+    banger(&rig, &["-q", "vm", "run", "--name", "bench", "--", "true"])?;
+    let config = ssh_config(&rig)?;
+    let (mut with, mut bare) = (Vec::new(), Vec::new());
+    for _ in 0..rounds * 4 {
+        with.push(timed(|| {
+            banger(&rig, &["vm", "exec", "bench", "--", "/bin/true"])
+        })?);
+        bare.push(timed(|| {
+            succeed(
+                Command::new("ssh")
+                    .arg("-F")
+                    .arg(&config)
+                    .args(["bench.vm", "/bin/true"]),
+            )
+        })?);
+    }
+    table.push(Row::new("vm exec -- /bin/true", with, bare));
+    banger(&rig, &["vm", "delete", "bench"])?;
+
+    for number in 0..100 {
+        banger(
+            &rig,
+            &[
+                "-q",
+                "vm",
+                "create",
+                &format!("many-{number}"),
+                "--disk-size",
+                "16M",
+            ],
+        )?;
+    }
+    let (mut with, mut bare) = (Vec::new(), Vec::new());
+    for _ in 0..rounds * 4 {
+        with.push(timed(|| banger(&rig, &["ps"]))?);
+        bare.push(timed(|| succeed(&mut Command::new("true")))?);
+    }
+    table.push(Row::new("ps, 100 VMs (over: true)", with, bare));
+    let names: Vec<String> = (0..100).map(|number| format!("many-{number}")).collect();
+    let mut delete = vec!["vm", "delete"];
+    delete.extend(names.iter().map(String::as_str));
+    banger(&rig, &delete)?;
+    banger(&rig, &["daemon", "stop"])?;
+
+    println!(
+        "{:<28}{:>12}{:>12}{:>10}{:>18}",
+        "", "banger", "bare", "ratio", "spread of ratios"
+    );
+    for row in &table {
+        println!("{}", row.line());
+    }
+    let json: Vec<_> = table.iter().map(Row::json).collect();
+    let path = std::env::current_dir()?.join("target/bench.json");
+    std::fs::write(&path, serde_json::to_string_pretty(&json)?)?;
+    println!("also in {}", path.display());
+    Ok(())
+}
+
+/// Medians of alternating runs, in milliseconds.
+struct Row {
+    what: &'static str,
+    with: Vec<f64>,
+    bare: Vec<f64>,
+}
+
+impl Row {
+    fn new(what: &'static str, with: Vec<Duration>, bare: Vec<Duration>) -> Self {
+        let ms = |times: Vec<Duration>| times.iter().map(|t| t.as_secs_f64() * 1e3).collect();
+        Row {
+            what,
+            with: ms(with),
+            bare: ms(bare),
+        }
+    }
+
+    fn ratios(&self) -> Vec<f64> {
+        self.with
+            .iter()
+            .zip(&self.bare)
+            .map(|(with, bare)| with / bare)
+            .collect()
+    }
+
+    fn line(&self) -> String {
+        let ratios = self.ratios();
+        let least = ratios.iter().copied().fold(f64::INFINITY, f64::min);
+        let most = ratios.iter().copied().fold(0.0, f64::max);
+        format!(
+            "{:<28}{:>9.1} ms{:>9.1} ms{:>10.2}{:>18}",
+            self.what,
+            median(&self.with),
+            median(&self.bare),
+            median(&ratios),
+            format!("{least:.2} to {most:.2}"),
+        )
+    }
+
+    fn json(&self) -> serde_json::Value {
+        serde_json::json!({
+            "what": self.what, "banger_ms": self.with, "bare_ms": self.bare, "ratio": median(&self.ratios()),
+        })
+    }
+}
+
+fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+fn timed(run: impl FnOnce() -> Result<(), AnyError>) -> Result<Duration, AnyError> {
+    let started = Instant::now();
+    run()?;
+    Ok(started.elapsed())
+}
+
+fn banger(rig: &Rig, arguments: &[&str]) -> Result<(), AnyError> {
+    succeed(
+        Command::new(binary("banger"))
+            .args(arguments)
+            .env("BANGER_STATE_DIR", &rig.config.state_dir)
+            .env("BANGER_RUNTIME_DIR", &rig.config.runtime_dir)
+            .env("BANGER_CONFIG_DIR", rig.folder().join("config")),
+    )
+}
+
+fn succeed(command: &mut Command) -> Result<(), AnyError> {
+    let output = command.stdin(Stdio::null()).output()?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    Err(format!("{command:?}: {}: {said}", output.status).into())
+}
+
+fn ssh_config(rig: &Rig) -> Result<PathBuf, AnyError> {
+    for engine in std::fs::read_dir(&rig.config.runtime_dir)?.flatten() {
+        for vm in std::fs::read_dir(engine.path())
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
+            let config = vm.path().join("ssh_config");
+            if config.exists() {
+                return Ok(config);
+            }
+        }
+    }
+    Err("no VM has an ssh_config".into())
+}
+
+/// A VM of banger's, taken apart: its monitor's words and the files that they name.
+struct Pattern {
+    words: Vec<String>,
+    vm_dir: String,
+    run_dir: String,
+    rootfs: PathBuf,
+    keep: PathBuf,
+    key: PathBuf,
+}
+
+impl Pattern {
+    async fn take(rig: &Rig) -> Result<Self, AnyError> {
+        let engine: Engine = rig.open().await;
+        let silent = Progress::silent();
+        let request = CreateRequest::named("pattern".parse()?);
+        let vm = engine.create(request, &silent).await?;
+        engine.start("pattern", &silent).await?;
+        let run_dir = vm
+            .runtime
+            .api_sock_path
+            .parent()
+            .ok_or("no run folder")?
+            .to_owned();
+        let keep = rig.folder().join("pattern");
+        std::fs::create_dir_all(&keep)?;
+        for file in ["initrd", "known_hosts", "ssh_config"] {
+            std::fs::copy(run_dir.join(file), keep.join(file))?;
+        }
+        let (pid, _) = rig
+            .processes()
+            .into_iter()
+            .find(|(_, line)| line.contains("-machine"))
+            .ok_or("no monitor")?;
+        let raw = std::fs::read(format!("/proc/{pid}/cmdline"))?;
+        let words = raw.split(|byte| *byte == 0).filter(|word| !word.is_empty());
+        let pattern = Pattern {
+            words: words
+                .map(|word| String::from_utf8_lossy(word).into_owned())
+                .collect(),
+            vm_dir: vm.runtime.vm_dir.to_string_lossy().into_owned(),
+            run_dir: run_dir.to_string_lossy().into_owned(),
+            rootfs: rig.config.state_dir.join("images/debian-12/rootfs.ext4"),
+            key: rig.config.state_dir.join("ssh/id_ed25519"),
+            keep,
+        };
+        engine.delete("pattern").await?;
+        engine.close().await;
+        Ok(pattern)
+    }
+
+    /// Boots it bare, runs `true` in it over the connection on which sshd greeted, and ends it.
+    fn boot(&self, folder: &Path) -> Result<(), AnyError> {
+        let here = tempfile::tempdir_in(folder)?;
+        let (root, work) = (
+            here.path().join("root.qcow2"),
+            here.path().join("work.ext4"),
+        );
+        succeed(
+            Command::new("qemu-img")
+                .args(["create", "-q", "-f", "qcow2", "-F", "raw", "-b"])
+                .args([&self.rootfs, &root]),
+        )?;
+        std::fs::File::create(&work)?.set_len(8 << 30)?;
+        succeed(
+            Command::new("mke2fs")
+                .args(["-q", "-F", "-t", "ext4", "-m", "0"])
+                .args(["-E", "lazy_itable_init=1,lazy_journal_init=1,nodiscard"])
+                .arg(&work)
+                .env("PATH", "/usr/sbin:/sbin:/usr/bin:/bin"),
+        )?;
+        std::fs::copy(self.keep.join("initrd"), here.path().join("initrd"))?;
+        // A port that is free now; nobody else is about to take it.
+        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let place = here.path().to_string_lossy().into_owned();
+        let words = self.words[1..]
+            .iter()
+            .filter(|word| *word != "-S")
+            .map(|word| {
+                word.replace(&self.vm_dir, &place)
+                    .replace(&self.run_dir, &place)
+                    .replace("127.0.0.1:0-:22", &format!("127.0.0.1:{port}-:22"))
+            });
+        let mut monitor = Command::new(&self.words[0]);
+        monitor
+            .args(words)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .process_group(0);
+        let monitor = Ended(monitor.spawn()?);
+        let greeted = greeted_socket(port);
+        self.ssh_true(here.path(), &greeted)?;
+        drop(monitor);
+        Ok(())
+    }
+
+    fn ssh_true(&self, here: &Path, socket: &TcpStream) -> Result<(), AnyError> {
+        let dial = here.join("dial.sock");
+        let listener = UnixListener::bind(&dial)?;
+        let helper = format!(
+            "ProxyCommand={} dial {}",
+            binary("bangerd").display(),
+            dial.display()
+        );
+        let mut ssh = Command::new("ssh");
+        ssh.args([
+            "-F",
+            "none",
+            "-o",
+            "BatchMode=yes",
+            "-o",
+            "StrictHostKeyChecking=no",
+        ])
+        .args(["-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR"])
+        .args([
+            "-o",
+            "KexAlgorithms=curve25519-sha256",
+            "-o",
+            "Ciphers=^aes128-ctr",
+        ])
+        .args(["-o", "IdentityAgent=none", "-o", "IdentitiesOnly=yes"])
+        .args(["-o", &helper, "-o", "ProxyUseFdpass=yes", "-i"])
+        .arg(&self.key)
+        .args(["root@bare", "true"]);
+        let mut ssh = ssh.stdin(Stdio::null()).spawn()?;
+        let (helper, _) = listener.accept()?;
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        let fds = [socket.as_fd()];
+        control.push(SendAncillaryMessage::ScmRights(&fds));
+        sendmsg(
+            &helper,
+            &[IoSlice::new(&[0])],
+            &mut control,
+            SendFlags::empty(),
+        )?;
+        match ssh.wait()?.success() {
+            true => Ok(()),
+            false => Err("the bare ssh failed".into()),
+        }
+    }
+}
+
+/// A monitor that is killed when it is dropped: the bare script does not stop it gently.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// As banger waits: see `banger-core/src/transport/ssh.rs`.
+fn greeted_socket(port: u16) -> TcpStream {
+    let mut patience = Duration::from_millis(250);
+    loop {
+        if let Ok(stream) = TcpStream::connect(("127.0.0.1", port)) {
+            let _ = stream.set_read_timeout(Some(patience));
+            let mut first = [0; 4];
+            match stream.peek(&mut first) {
+                Ok(4) => {
+                    let _ = stream.set_read_timeout(None);
+                    return stream;
+                }
+                Ok(_) => patience = Duration::from_secs(5),
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => continue,
+                Err(_) => patience = Duration::from_secs(5),
+            }
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
