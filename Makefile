@@ -23,7 +23,8 @@ check: ## format, lints and documentation, without running a test
 
 test: setup check ## all tests, those that boot real VMs included
 	$(CARGO) build --bins -p banger-cli -p banger-daemon -p banger-examples
-	$(CARGO) test --workspace -- --show-output
+	@# A run in the background has INT and QUIT ignored, and everything started in it inherits that.
+	env --default-signal=INT,QUIT $(CARGO) test --workspace -- --show-output
 
 bench: build ## cold boot, exec and ps against bare equivalents, as ratios
 	$(CARGO) run --release -p banger-tests --bin bench

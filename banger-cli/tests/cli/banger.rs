@@ -83,9 +83,21 @@ impl World {
         self.left(output)
     }
 
-    /// All three streams are pipes.
+    /// All three streams are pipes, and no signal is ignored: whoever started this run in the background
+    /// may have had INT and QUIT ignored, which programs inherit and banger respects.
     pub(crate) fn spawn<A: AsRef<OsStr>>(&self, args: &[A]) -> Child {
-        self.command(args)
+        let banger = self.command(args);
+        let mut command = Command::new("env");
+        command
+            .arg("--default-signal=INT,QUIT")
+            .arg(banger.get_program())
+            .args(banger.get_args())
+            .current_dir(self.path())
+            .env_clear();
+        for (name, value) in banger.get_envs() {
+            command.env(name, value.unwrap_or_default());
+        }
+        command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -169,7 +169,6 @@ fn a_vm_from_its_creation_to_its_end() {
       | banger: booting; waiting for ssh…
       | box: started
     $ banger vm start box
-      | banger: booting; waiting for ssh…
       | box: already running
     $ banger vm exec box echo hello
     hello
