@@ -262,6 +262,14 @@ pub struct Foreign {
 }
 
 impl HostObject {
+    /// Returns what tells it from all others, now and later: its kind and, of a process, its start time too.
+    pub fn key(&self) -> String {
+        match &self.grip {
+            Grip::Process(process) => format!("{} {}", self.kind, process.key()),
+            grip => format!("{} {grip}", self.kind),
+        }
+    }
+
     /// Says whether it is nobody's.
     pub fn is_stray(&self) -> bool {
         matches!(self.owner, Owner::Stray { .. })

@@ -18,6 +18,7 @@ mod methods;
 mod request;
 mod socket;
 mod stop;
+mod strays;
 mod tickets;
 mod views;
 
