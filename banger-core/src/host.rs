@@ -5,6 +5,8 @@
 //! call, and so lets the crash tests stop the engine at every instant.
 
 mod error;
+#[cfg(feature = "failpoints")]
+mod failpoint;
 mod fake;
 mod files;
 mod linux;
@@ -25,6 +27,8 @@ use tokio::net::UnixStream;
 use crate::names::Mebibytes;
 
 pub use error::{FileAct, HostError};
+#[cfg(feature = "failpoints")]
+pub use failpoint::{FailingHost, Failpoint, FailpointError};
 pub use fake::{Crash, FakeHost, FakeProcess, Fault};
 pub use linux::{LinuxHost, LinuxHostConfig};
 pub(crate) use scratch::{Scratch, ScratchEnd, ScratchError, ScratchPlan, ScratchProcess};
@@ -342,4 +346,10 @@ pub struct Detached {
     pub arguments: Vec<std::ffi::OsString>,
     /// Where its standard output and error are appended.
     pub log: PathBuf,
+}
+
+/// Names a call for whoever counts calls: by the file's last part alone, as those above it are random.
+fn named(act: &str, path: &Path) -> String {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    format!("{act} {name}")
 }

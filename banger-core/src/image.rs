@@ -11,7 +11,7 @@ mod kernel;
 mod manifest;
 mod recipe;
 
-pub(crate) use build::{SCRATCH, build, sweep};
+pub(crate) use build::{SCRATCH, build, scratch_folder, sweep, sweep_one};
 pub use error::ImageError;
 pub(crate) use initramfs::{GuestNetwork, Identity, identity_archive};
 pub use kernel::KernelError;

@@ -45,6 +45,8 @@ pub enum ObjectKind {
     VmFolder,
     /// An image's folder, complete or being made.
     ImageFolder,
+    /// The folder in which an image's tree grows.
+    ImageScratch,
     /// The database, the lock, the id and the key of the engine itself.
     EngineFile,
     /// A tap device.
@@ -65,7 +67,7 @@ pub enum ObjectKind {
 
 impl ObjectKind {
     /// All of them, in the order in which they are shown, and removed: whoever holds goes before what is held.
-    pub const ALL: [ObjectKind; 18] = [
+    pub const ALL: [ObjectKind; 19] = [
         ObjectKind::Monitor,
         ObjectKind::SshProcess,
         ObjectKind::Port,
@@ -75,6 +77,7 @@ impl ObjectKind {
         ObjectKind::SetAsideFile,
         ObjectKind::RuntimeFolder,
         ObjectKind::VmFolder,
+        ObjectKind::ImageScratch,
         ObjectKind::ImageFolder,
         ObjectKind::EngineFile,
         ObjectKind::Tap,
@@ -100,6 +103,7 @@ impl fmt::Display for ObjectKind {
             ObjectKind::RuntimeFolder => "runtime folder",
             ObjectKind::VmFolder => "VM folder",
             ObjectKind::ImageFolder => "image folder",
+            ObjectKind::ImageScratch => "image scratch folder",
             ObjectKind::EngineFile => "engine file",
             ObjectKind::Tap => "tap",
             ObjectKind::NetworkNamespace => "network namespace",
@@ -258,6 +262,14 @@ pub struct Foreign {
 }
 
 impl HostObject {
+    /// Returns what tells it from all others, now and later: its kind and, of a process, its start time too.
+    pub fn key(&self) -> String {
+        match &self.grip {
+            Grip::Process(process) => format!("{} {}", self.kind, process.key()),
+            grip => format!("{} {grip}", self.kind),
+        }
+    }
+
     /// Says whether it is nobody's.
     pub fn is_stray(&self) -> bool {
         matches!(self.owner, Owner::Stray { .. })

@@ -92,6 +92,13 @@ impl ProcessHandle {
     }
 }
 
+impl ProcessHandle {
+    /// Returns what tells it from every other process of this boot.
+    pub(crate) fn key(&self) -> String {
+        format!("{}@{}", self.pid, self.start_time)
+    }
+}
+
 impl fmt::Display for ProcessHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.pid)

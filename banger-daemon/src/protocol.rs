@@ -78,6 +78,10 @@ methods! {
     DaemonReconcile = "daemon.reconcile": ReconcileParams => ReconcileAnswer;
     /// Says what works on this host, and what `auto` picks.
     Doctor = "doctor.report": Nothing => DoctorAnswer;
+    /// Lists every object on the host that is the engine's, with its owner; changes nothing.
+    DoctorProve = "doctor.prove": Nothing => ProveAnswer;
+    /// Removes strays that a proof has named, as far as they are strays still.
+    DoctorFix = "doctor.fix": FixParams => FixAnswer;
     /// Creates a VM (and the default image, if it is not there).
     VmCreate = "vm.create": CreateParams => VmInfo;
     /// Starts a VM.
@@ -396,6 +400,73 @@ pub struct DoctorLine {
     pub reason: String,
     /// What to do about it.
     pub hint: Option<String>,
+}
+
+/// `doctor.prove`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProveAnswer {
+    /// What there is, by kind and then by name.
+    pub objects: Vec<ProvenObject>,
+    /// The kinds that no backend of this engine can leave, and that were not looked for.
+    pub not_possible: Vec<String>,
+    /// The kinds that could be there and were not looked for: nothing is proven of these.
+    pub not_looked_for: Vec<String>,
+    /// Other engines of which something was seen. It is not touched.
+    pub foreign: Vec<ForeignEngine>,
+}
+
+/// One object on the host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProvenObject {
+    /// What tells it from all others, for `doctor.fix`.
+    pub key: String,
+    /// What it is: `monitor`, `socket`, `VM folder`, …
+    pub kind: String,
+    /// Which one.
+    pub which: String,
+    /// Whose it is, or why it is nobody's.
+    pub owner: String,
+    /// Whether it is nobody's.
+    pub stray: bool,
+    /// Whether `doctor.fix` removes it; some strays are a person's to decide.
+    pub removable: bool,
+}
+
+/// Another engine on this host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForeignEngine {
+    /// Its id.
+    pub engine: String,
+    /// How many monitors of it run.
+    pub monitors: usize,
+    /// How many folders it has in our runtime folder.
+    pub runtime_folders: usize,
+}
+
+/// `doctor.fix`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FixParams {
+    /// The keys of the strays to remove, as they were shown.
+    pub strays: Vec<String>,
+}
+
+/// `doctor.fix`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FixAnswer {
+    /// One line for each stray that was named.
+    pub lines: Vec<FixLine>,
+}
+
+/// What was done about one stray.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FixLine {
+    /// Its key.
+    pub key: String,
+    /// `removed`, `no_stray_any_more`, `left_to_you` or `failed`.
+    pub outcome: String,
+    /// Why it failed.
+    pub error: Option<String>,
 }
 
 /// A request.

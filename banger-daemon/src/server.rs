@@ -21,6 +21,7 @@ mod session;
 mod session_stream;
 mod socket;
 mod stop;
+mod strays;
 mod tickets;
 mod views;
 

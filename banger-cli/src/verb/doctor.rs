@@ -1,5 +1,7 @@
 //! `banger doctor`.
 
+mod prove;
+
 use banger_daemon::protocol::{Doctor, DoctorAnswer, DoctorLine, Nothing};
 use clap::Args;
 
@@ -11,6 +13,14 @@ use crate::table::table;
 
 #[derive(Args, Debug)]
 pub(crate) struct DoctorArguments {
+    /// Instead, list everything on the host that is banger's, with its owner; fails if something is nobody's
+    #[arg(long)]
+    prove: bool,
+
+    /// Then remove what is nobody's
+    #[arg(long, requires = "prove")]
+    fix: bool,
+
     /// Print the report as an object
     #[arg(long)]
     json: bool,
@@ -22,6 +32,13 @@ pub(crate) async fn doctor(
     screen: &Screen,
 ) -> Result<ExitStatus, CommandError> {
     let mut daemon = Daemon::open(screen).await?;
+    if arguments.prove {
+        let then = match arguments.fix {
+            true => prove::Then::Fix,
+            false => prove::Then::Stop,
+        };
+        return prove::prove(daemon, then, arguments.json, screen).await;
+    }
     let report = daemon.call::<Doctor>(Nothing {}).await?;
     if arguments.json {
         screen.json(&report)?;

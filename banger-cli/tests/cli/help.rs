@@ -586,6 +586,9 @@ fn the_help_of_doctor() {
     Usage: banger doctor [OPTIONS]
 
     Options:
+          --prove    Instead, list everything on the host that is banger's, with its owner; fails if
+                     something is nobody's
+          --fix      Then remove what is nobody's
           --json     Print the report as an object
       -q, --quiet    Say nothing but errors
       -v, --verbose  Also say what happens behind the scenes

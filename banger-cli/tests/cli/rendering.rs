@@ -1,7 +1,8 @@
 //! Answers and errors of the daemon's as they are shown.
 
 use banger_daemon::protocol::{
-    DaemonReconcile, DaemonStatus, DaemonStop, Doctor, DoctorAnswer, DoctorLine, LogsAnswer,
+    DaemonReconcile, DaemonStatus, DaemonStop, Doctor, DoctorAnswer, DoctorFix, DoctorLine,
+    DoctorProve, FixAnswer, FixLine, ForeignEngine, LogsAnswer, ProveAnswer, ProvenObject,
     ReconcileAnswer, ReconcileLine, Status, VmCreate, VmDelete, VmInfo, VmKill, VmList,
     VmListAnswer, VmLogs, VmRestart, VmShow, VmStart, VmStop,
 };
@@ -455,6 +456,105 @@ fn the_doctor_fails_where_no_vm_can_be_run() {
     vmm qemu: apt install qemu-system-x86
     ----- stderr -----
     error: no VM can be run here: nothing works for vmm
+    ");
+}
+
+fn proof(strays: &[&str]) -> ProveAnswer {
+    let object = |kind: &str, which: &str, owner: &str, stray, removable| ProvenObject {
+        key: format!("{kind} {which}"),
+        kind: kind.to_owned(),
+        which: which.to_owned(),
+        owner: owner.to_owned(),
+        stray,
+        removable,
+    };
+    let mut objects = vec![object("monitor", "process 77", "VM box", false, false)];
+    for stray in strays {
+        let why = "STRAY: left by a VM that is no more";
+        objects.push(object("runtime folder", stray, why, true, true));
+    }
+    ProveAnswer {
+        objects,
+        not_possible: vec!["tap".to_owned(), "loop device".to_owned()],
+        not_looked_for: Vec::new(),
+        foreign: vec![ForeignEngine {
+            engine: "0a0a0a0a".to_owned(),
+            monitors: 1,
+            runtime_folders: 2,
+        }],
+    }
+}
+
+#[test]
+fn a_proof_names_owners_and_fails_if_there_is_a_stray() {
+    let (world, daemon) = world();
+    daemon.on::<DoctorProve>([
+        Reply::Answer(json!(proof(&[]))),
+        Reply::Answer(json!(proof(&["/run/b/1", "/run/b/2"]))),
+    ]);
+    assert_snapshot!(world.banger(&["doctor", "--prove"]), @"
+    status: 0
+    ----- stdout -----
+    WHAT     WHICH       OWNER
+    monitor  process 77  VM box
+    ----- stderr -----
+    not looked for, as nothing here makes them: tap, loop device
+    engine 0a0a0a0a, not this one, has 1 VM running and 2 folders in the runtime folder: left alone
+    ");
+    assert_snapshot!(world.banger(&["doctor", "--prove"]), @"
+    status: 1
+    ----- stdout -----
+    WHAT            WHICH       OWNER
+    monitor         process 77  VM box
+    runtime folder  /run/b/1    STRAY: left by a VM that is no more
+    runtime folder  /run/b/2    STRAY: left by a VM that is no more
+    ----- stderr -----
+    not looked for, as nothing here makes them: tap, loop device
+    engine 0a0a0a0a, not this one, has 1 VM running and 2 folders in the runtime folder: left alone
+    error: 2 strays found
+    hint: banger doctor --prove --fix removes what may be removed
+    ");
+    assert_snapshot!(world.banger(&["doctor", "--fix"]), @"
+    status: 2
+    ----- stdout -----
+    ----- stderr -----
+    error: the following required arguments were not provided:
+      --prove
+
+    Usage: banger doctor --prove --fix
+
+    For more information, try '--help'.
+    ");
+}
+
+#[test]
+fn a_fix_says_what_became_of_each_stray_that_was_shown() {
+    let (world, daemon) = world();
+    daemon.on::<DoctorProve>([Reply::Answer(json!(proof(&["/run/b/1", "/run/b/2"])))]);
+    let line = |which: &str, outcome: &str, error: Option<&str>| FixLine {
+        key: format!("runtime folder {which}"),
+        outcome: outcome.to_owned(),
+        error: error.map(str::to_owned),
+    };
+    daemon.on::<DoctorFix>([Reply::Answer(json!(FixAnswer {
+        lines: vec![
+            line("/run/b/1", "removed", None),
+            line("/run/b/2", "failed", Some("permission denied")),
+        ],
+    }))]);
+    assert_snapshot!(world.banger(&["doctor", "--prove", "--fix"]), @"
+    status: 1
+    ----- stdout -----
+    WHAT            WHICH       OWNER
+    monitor         process 77  VM box
+    runtime folder  /run/b/1    STRAY: left by a VM that is no more
+    runtime folder  /run/b/2    STRAY: left by a VM that is no more
+    ----- stderr -----
+    not looked for, as nothing here makes them: tap, loop device
+    engine 0a0a0a0a, not this one, has 1 VM running and 2 folders in the runtime folder: left alone
+    runtime folder /run/b/1: removed
+    error: runtime folder /run/b/2: not removed
+    caused by: permission denied
     ");
 }
 

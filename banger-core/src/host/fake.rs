@@ -20,7 +20,7 @@ use tokio::sync::watch;
 use super::{
     BootId, CloneMethod, CpuFacts, Delivery, Detached, FileFacts, FileLock, Host, HostError,
     Moment, ProcessEnd, ProcessFacts, ProcessIdentity, ProcessSignal, Program, ProgramOutput,
-    files,
+    files, named,
 };
 use crate::transport::SimGuests;
 
@@ -603,12 +603,6 @@ fn facts(process: &FakeProcess) -> ProcessFacts {
         command_line: process.command_line.clone(),
         stopped: process.frozen,
     }
-}
-
-fn named(act: &str, path: &Path) -> String {
-    // The last two parts tell files of different VMs apart from files of the engine; ids are random.
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    format!("{act} {name}")
 }
 
 fn make_the_file_named_last(program: &Program) -> io::Result<ProgramOutput> {

@@ -73,13 +73,23 @@ pub(crate) async fn sweep(
     let mut swept = 0;
     for name in host.list_dir(images).await? {
         if let Some(id) = name.strip_prefix(NEW) {
-            // Order matters here: the folder that names the other goes last.
-            remove(host, privilege(host), &scratch_folder(scratch, id)).await?;
-            host.remove_tree(&images.join(&name)).await?;
+            sweep_one(host, images, scratch, id).await?;
             swept += 1;
         }
     }
     Ok(swept)
+}
+
+/// Removes what one build that was killed has left.
+pub(crate) async fn sweep_one(
+    host: &dyn Host,
+    images: &Path,
+    scratch: &Path,
+    id: &str,
+) -> Result<(), ImageError> {
+    // Order matters here: the folder that names the other goes last.
+    remove(host, privilege(host), &scratch_folder(scratch, id)).await?;
+    Ok(host.remove_tree(&images.join(format!("{NEW}{id}"))).await?)
 }
 
 /// What a build needs free: the tree and the file system made of it, with room for a few packages.
@@ -270,7 +280,7 @@ fn privilege(host: &dyn Host) -> Privilege {
     }
 }
 
-fn scratch_folder(scratch: &Path, id: &str) -> PathBuf {
+pub(crate) fn scratch_folder(scratch: &Path, id: &str) -> PathBuf {
     scratch.join(format!("banger-image-{id}"))
 }
 

@@ -27,6 +27,8 @@ pub(super) enum Act {
     EndProcess(ProcessIdentity),
     RemoveFile(std::path::PathBuf),
     RemoveTree(std::path::PathBuf),
+    /// What is left of the image build of this id, in both of its folders.
+    SweepImage(String),
     /// Everything that the handles name is released, and then they are removed.
     Release(Box<VMRecord>, Box<VMHandles>),
 }

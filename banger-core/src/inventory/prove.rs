@@ -9,6 +9,7 @@ use crate::backends::Backends;
 use crate::engine::{Engine, Inner};
 use crate::error::Error;
 use crate::host::ProcessFacts;
+use crate::image::{SCRATCH, scratch_folder};
 use crate::liveness::{Monitor, ProcessHandle};
 use crate::names::{EngineId, ImageName, VmId};
 use crate::places::{NEW, Places, TRASH};
@@ -69,6 +70,7 @@ fn coverage(kind: ObjectKind, backends: &Backends) -> Looked {
             | ObjectKind::VmFolder
             // `look_at_images`, `look_at_engine_files`.
             | ObjectKind::ImageFolder
+        | ObjectKind::ImageScratch
             | ObjectKind::EngineFile => Looked::Everywhere,
             // No backend has them yet.
             ObjectKind::Tap
@@ -172,15 +174,23 @@ impl Inner {
         let mut found = Vec::new();
         for name in host.list_dir(&images).await? {
             let path = images.join(&name);
-            let (owner, act) = if name.starts_with(NEW) {
-                match self.makes_images() {
-                    true => (Owner::Engine, Act::Nothing),
-                    false => {
-                        let why = "an image whose making was interrupted".to_owned();
-                        let remedy = Remedy::Remove;
-                        (Owner::Stray { why, remedy }, Act::RemoveTree(path.clone()))
-                    }
+            let (owner, act) = if let Some(id) = name.strip_prefix(NEW) {
+                let owner = match self.makes_images() {
+                    true => Owner::Engine,
+                    false => Owner::Stray {
+                        why: "an image whose making was interrupted".to_owned(),
+                        remedy: Remedy::Remove,
+                    },
+                };
+                let sweep = Act::SweepImage(id.to_owned());
+                // It bears no engine's id: the folder that is here says that it is ours.
+                let scratch = scratch_folder(Path::new(SCRATCH), id);
+                if host.stat(&scratch).await?.is_some() {
+                    let (kind, grip) = (ObjectKind::ImageScratch, Grip::Path(scratch));
+                    let (owner, sweep) = (owner.clone(), sweep.clone());
+                    found.push(Found::new(kind, grip, None, owner, sweep));
                 }
+                (owner, sweep)
             } else if let Ok(image) = name.parse::<ImageName>() {
                 match self.has_image(&image).await? {
                     true => (Owner::Image(image), Act::Nothing),

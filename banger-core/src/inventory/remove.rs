@@ -1,6 +1,7 @@
 //! Removing strays: only what an inventory named, and only what is still one.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
@@ -9,6 +10,7 @@ use super::{HostObject, Inventory, Owner, Remedy};
 use crate::engine::{Engine, Inner};
 use crate::error::Error;
 use crate::host::{HostError, ProcessIdentity, ProcessSignal};
+use crate::image::{SCRATCH, sweep_one};
 use crate::liveness::Monitor;
 use crate::names::VmId;
 
@@ -130,6 +132,10 @@ impl Inner {
             Act::EndProcess(process) => self.end_process(process).await,
             Act::RemoveFile(path) => Ok(host.remove_file(path).await?),
             Act::RemoveTree(path) => Ok(host.remove_tree(path).await?),
+            Act::SweepImage(id) => {
+                let (images, scratch) = (self.places.images(), Path::new(SCRATCH));
+                Ok(sweep_one(host, &images, scratch, id).await?)
+            }
             Act::Release(row, handles) => {
                 self.release(row, Some(handles)).await?;
                 self.forget_handles(row).await

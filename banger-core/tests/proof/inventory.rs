@@ -4,7 +4,10 @@ use std::fs;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
-use banger_core::{Condition, Engine, Grip, Looked, ObjectKind, Owner, RemovalOutcome, VmId};
+use banger_core::{
+    Condition, Engine, Grip, Looked, ObjectKind, Owner, Program, ProgramOutput, RemovalOutcome,
+    VmId,
+};
 
 use crate::rig::{Rig, condition, contents, create, running, start, strays};
 
@@ -227,9 +230,28 @@ async fn an_interrupted_write_of_the_engine_and_an_interrupted_image_are_strays(
     running(&engine, "box").await;
     let file = rig.config.state_dir.join("engine-id.tmp");
     fs::write(&file, "half").unwrap();
-    let image = engine.places().images().join(".new-0a0a0a0a");
+    let image = engine
+        .places()
+        .images()
+        .join(format!(".new-{}", engine.id()));
     fs::create_dir(&image).unwrap();
-    let expected = [path("temporary file", &file), path("image folder", &image)];
+    let scratch = PathBuf::from(format!("/var/tmp/banger-image-{}", engine.id()));
+    fs::create_dir(&scratch).unwrap();
+    // An ordinary user's subordinate ids own the tree: it is removed from inside a namespace.
+    let rm = |program: &Program| {
+        fs::remove_dir_all(program.arguments.last().unwrap())?;
+        Ok(ProgramOutput {
+            status: 0,
+            stdout: Vec::new(),
+            stderr: Vec::new(),
+        })
+    };
+    rig.host.answer("unshare", Some(rm));
+    let expected = [
+        path("temporary file", &file),
+        path("image folder", &image),
+        path("image scratch folder", &scratch),
+    ];
     is_found_and_removed(&rig, &engine, &expected).await;
 }
 

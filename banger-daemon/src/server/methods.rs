@@ -36,6 +36,8 @@ impl Operation {
             DaemonReconcile::NAME => {
                 with::<DaemonReconcile, _>(params, |params| self.reconcile(params)).await
             }
+            DoctorProve::NAME => with::<DoctorProve, _>(params, |_| self.prove()).await,
+            DoctorFix::NAME => with::<DoctorFix, _>(params, |params| self.fix(params)).await,
             Doctor::NAME => with::<Doctor, _>(params, |_| self.doctor()).await,
             VmCreate::NAME => with::<VmCreate, _>(params, |params| self.create(params)).await,
             VmStart::NAME => with::<VmStart, _>(params, |params| self.start(params)).await,
@@ -111,6 +113,14 @@ impl Operation {
 
     async fn doctor(&self) -> Result<DoctorAnswer, Fault> {
         Ok(self.engine().doctor().await?.into())
+    }
+
+    async fn prove(&self) -> Result<ProveAnswer, Fault> {
+        Ok(self.engine().prove().await?.into())
+    }
+
+    async fn fix(&self, params: FixParams) -> Result<FixAnswer, Fault> {
+        Ok(super::strays::fix(self.engine(), params).await?)
     }
 
     async fn create(&self, params: CreateParams) -> Result<VmInfo, Fault> {

@@ -398,3 +398,58 @@ async fn a_daemon_told_to_stop_answers_removes_its_socket_and_leaves_the_vms() {
     let asked = quietly::<VmList>(&mut client, &Nothing {}).await;
     assert!(matches!(asked, Err(ClientError::Lost)), "{asked:?}");
 }
+
+#[tokio::test]
+async fn a_stray_is_named_by_a_proof_and_removed_by_its_key_and_only_then() {
+    let rig = Rig::new().await;
+    let mut client = rig.client().await;
+    quietly::<VmCreate>(&mut client, &named("box"))
+        .await
+        .unwrap();
+    let proof = quietly::<DoctorProve>(&mut client, &Nothing {})
+        .await
+        .unwrap();
+    assert!(
+        proof.objects.iter().all(|object| !object.stray),
+        "{proof:?}"
+    );
+    let folder = |object: &&ProvenObject| object.kind == "VM folder";
+    assert_eq!(proof.objects.iter().find(folder).unwrap().owner, "VM box");
+    assert!(proof.not_looked_for.is_empty());
+
+    let trash = rig
+        .engine
+        .places()
+        .vms()
+        .join(format!(".trash-{}", "0".repeat(32)));
+    let other = rig
+        .engine
+        .places()
+        .vms()
+        .join(format!(".trash-{}", "1".repeat(32)));
+    for folder in [&trash, &other] {
+        std::fs::create_dir(folder).unwrap();
+    }
+    let proof = quietly::<DoctorProve>(&mut client, &Nothing {})
+        .await
+        .unwrap();
+    let which = trash.display().to_string();
+    let stray = proof
+        .objects
+        .iter()
+        .find(|object| object.which == which)
+        .unwrap();
+    assert!(stray.stray && stray.removable);
+    let fix = FixParams {
+        strays: vec![stray.key.clone(), "VM folder /somewhere/else".to_owned()],
+    };
+    let fixed = quietly::<DoctorFix>(&mut client, &fix).await.unwrap();
+    let outcomes: Vec<&str> = fixed
+        .lines
+        .iter()
+        .map(|line| line.outcome.as_str())
+        .collect();
+    assert_eq!(outcomes, ["removed", "no_stray_any_more"]);
+    assert!(!trash.exists());
+    assert!(other.exists(), "it was not named");
+}
