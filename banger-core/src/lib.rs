@@ -80,8 +80,6 @@ pub use host::{
     FileAct, FileFacts, FileLock, Host, HostError, LinuxHost, LinuxHostConfig, Moment, ProcessEnd,
     ProcessFacts, ProcessIdentity, ProcessSignal, Program, ProgramOutput,
 };
-#[cfg(feature = "failpoints")]
-pub use host::{FailingHost, Failpoint, FailpointError};
 pub use image::{
     Capability, ImageError, ImageManifest, ImageSpec, Initrd, Kernel, KernelError, ManifestError,
     Mirror, PackageName, Rootfs, SpecError, Suite,
