@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -87,20 +88,7 @@ impl Home {
     /// Calls a method of the daemon that runs. What is refused is an error in the answer.
     pub fn rpc(&self, method: &str, params: Value) -> Result<Result<Value, String>, Lost> {
         let socket = self.rig.config.runtime_dir.join("bangerd.sock");
-        let mut stream = UnixStream::connect(socket).map_err(|_| Lost)?;
-        let request = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params});
-        writeln!(stream, "{request}").map_err(|_| Lost)?;
-        for line in BufReader::new(stream).lines() {
-            let mut answer: Value =
-                serde_json::from_str(&line.map_err(|_| Lost)?).expect("it is JSON");
-            match (answer["result"].take(), answer["error"].take()) {
-                // Progress.
-                (Value::Null, Value::Null) => {}
-                (Value::Null, error) => return Ok(Err(error.to_string())),
-                (result, _) => return Ok(Ok(result)),
-            }
-        }
-        Err(Lost)
+        call(&socket, method, &params)
     }
 
     /// Returns a VM as it is shown; none if there is none of this name.
@@ -169,6 +157,27 @@ impl Drop for Home {
         }
         let _ = self.banger(&["daemon", "stop"]);
     }
+}
+
+/// Calls a method of the daemon behind a socket.
+pub(crate) fn call(
+    socket: &Path,
+    method: &str,
+    params: &Value,
+) -> Result<Result<Value, String>, Lost> {
+    let mut stream = UnixStream::connect(socket).map_err(|_| Lost)?;
+    let request = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params});
+    writeln!(stream, "{request}").map_err(|_| Lost)?;
+    for line in BufReader::new(stream).lines() {
+        let mut answer: Value = serde_json::from_str(&line.map_err(|_| Lost)?).expect("JSON");
+        match (answer["result"].take(), answer["error"].take()) {
+            // Progress.
+            (Value::Null, Value::Null) => {}
+            (Value::Null, error) => return Ok(Err(error.to_string())),
+            (result, _) => return Ok(Ok(result)),
+        }
+    }
+    Err(Lost)
 }
 
 /// The parameters of a VM that is as small as can be.

@@ -1,5 +1,6 @@
 //! What the tests share: the programs of this workspace, and a place for real VMs.
 
+mod chaos;
 mod failpoint;
 mod home;
 mod real;
@@ -8,6 +9,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Once;
 
+pub use chaos::{Tally, Verb, Victim, chaos, chaos_seed};
 pub use failpoint::{FailingHost, Failpoint, FailpointError};
 pub use home::{Home, Lost, eventually, gone, is_alive, kill, signal, small, text};
 pub use real::{Rig, alone, why_not_real};
