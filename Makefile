@@ -29,5 +29,5 @@ test: setup check ## all tests, those that boot real VMs included
 chaos: setup ## two hundred kills at random moments on real VMs (BANGER_CHAOS_SEED replays)
 	env --default-signal=INT,QUIT $(CARGO) run -p banger-tests --bin chaos
 
-bench: build ## cold boot, exec and ps against bare equivalents, as ratios
+bench: build ## cold boot, exec and ps against bare equivalents; a thousand VMs reconciled
 	$(CARGO) run --release -p banger-tests --bin bench

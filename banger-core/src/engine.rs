@@ -43,6 +43,8 @@ pub(crate) struct Inner {
     pub(crate) live: Mutex<HashMap<VmId, Arc<Live>>>,
     pub(crate) desk: Arc<SessionDesk>,
     pub(crate) images: Mutex<HashMap<ImageName, Arc<tokio::sync::Mutex<()>>>>,
+    /// Held while the engine's own ssh key is read, and made if it is not there.
+    pub(crate) key: tokio::sync::Mutex<()>,
     /// Names that are being made and have no row yet.
     names: Mutex<HashSet<VmName>>,
     verbs: Mutex<HashMap<VmId, Weak<tokio::sync::Mutex<()>>>>,
@@ -135,6 +137,7 @@ impl Engine {
                 live: Mutex::default(),
                 desk: Arc::default(),
                 images: Mutex::default(),
+                key: tokio::sync::Mutex::default(),
                 names: Mutex::default(),
                 verbs: Mutex::default(),
                 verbs_at_last_sweep: AtomicUsize::new(16),
