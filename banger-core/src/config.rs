@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::host::{Host, LinuxHost, LinuxHostConfig};
+use crate::image::SCRATCH;
 use crate::names::Mebibytes;
 use crate::transport::DialHelper;
 use crate::vm::{DiskKind, NetworkKind, VmmKind};
@@ -29,6 +30,9 @@ pub struct EngineConfig {
     pub limits: Limits,
     /// The Debian mirror that images are made from; none means Debian's own.
     pub mirror: Option<String>,
+    /// Where an image's tree grows while it is made: `/var/tmp`. An ordinary user's subordinate ids must
+    /// reach it.
+    pub image_scratch: PathBuf,
 }
 
 impl EngineConfig {
@@ -43,6 +47,7 @@ impl EngineConfig {
             defaults: Defaults::default(),
             limits: Limits::default(),
             mirror: None,
+            image_scratch: PathBuf::from(SCRATCH),
         }
     }
 }
@@ -99,6 +104,8 @@ pub struct Limits {
     pub session: Duration,
     /// A session's command, to read what it is sent, and to end after TERM: 10 s each.
     pub session_command: Duration,
+    /// A Debian mirror's silence while an image is made: 20 s, and once more.
+    pub mirror: Duration,
 }
 
 impl Default for Limits {
@@ -111,6 +118,7 @@ impl Default for Limits {
             signal: Duration::from_secs(5),
             session: Duration::from_secs(30),
             session_command: Duration::from_secs(10),
+            mirror: Duration::from_secs(20),
         }
     }
 }

@@ -42,7 +42,9 @@ pub(crate) struct Inner {
     /// What this process keeps of VMs that run: watchers and connections.
     pub(crate) live: Mutex<HashMap<VmId, Arc<Live>>>,
     pub(crate) desk: Arc<SessionDesk>,
-    pub(crate) images: Mutex<HashMap<ImageName, Arc<tokio::sync::Mutex<()>>>>,
+    pub(crate) images: Mutex<HashMap<ImageName, Arc<tokio::sync::RwLock<()>>>>,
+    /// Whether images that are being made are to be given up.
+    pub(crate) closing: tokio::sync::watch::Sender<bool>,
     /// Names that are being made and have no row yet.
     names: Mutex<HashSet<VmName>>,
     verbs: Mutex<HashMap<VmId, Weak<tokio::sync::Mutex<()>>>>,
@@ -100,10 +102,14 @@ impl Engine {
     }
 
     async fn open_with(
-        config: EngineConfig,
+        mut config: EngineConfig,
         backends: Backends,
         scratch: Option<tempfile::TempDir>,
     ) -> Result<(Self, Report), Error> {
+        if backends.simulated() {
+            // No subordinate ids have to reach it.
+            config.image_scratch = config.state_dir.join("scratch");
+        }
         let (host, state) = (config.host.clone(), config.state_dir.clone());
         // A folder too deep is refused before anything is made.
         let probe = EngineId::from_random([0; 4]);
@@ -135,6 +141,7 @@ impl Engine {
                 live: Mutex::default(),
                 desk: Arc::default(),
                 images: Mutex::default(),
+                closing: tokio::sync::watch::Sender::new(false),
                 names: Mutex::default(),
                 verbs: Mutex::default(),
                 verbs_at_last_sweep: AtomicUsize::new(16),
@@ -157,8 +164,10 @@ impl Engine {
         &self.inner.places
     }
 
-    /// Closes the database. Running VMs run on; the next engine takes them up.
+    /// Gives up images that are being made, and closes the database. Running VMs run on; the next engine
+    /// takes them up.
     pub async fn close(self) {
+        self.give_up_images().await;
         self.inner.store.close().await;
     }
 

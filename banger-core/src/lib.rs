@@ -84,8 +84,9 @@ pub use host::{
 pub use host::{FailingHost, Failpoint, FailpointError};
 pub use image::{
     Capability, ImageError, ImageManifest, ImageSpec, Initrd, Kernel, KernelError, ManifestError,
-    Mirror, PackageName, Rootfs, SpecError, Suite,
+    Mirror, PackageName, Registration, Rootfs, SpecError, Suite,
 };
+pub use images::ImageView;
 pub use inventory::{
     Coverage, Foreign, Grip, HostObject, Inventory, Looked, ObjectKind, Owner, Remedy, Removal,
     RemovalLine, RemovalOutcome,

@@ -83,8 +83,9 @@ impl Engine {
         if inner.store.vm_named(name.as_str()).await?.is_some() {
             return Err(Error::NameTaken { name });
         }
-        // The name is ours; nobody else waits for the image while it is made.
-        self.ensure_image(&image, progress).await?;
+        // The name is ours; nobody else waits for the image while it is made. It is not deleted until
+        // there is a row that says who uses it.
+        let _image = inner.hold_image(&image, progress).await?;
 
         progress.tell("disk", "making its disks");
         let id = inner.free_id().await?;
