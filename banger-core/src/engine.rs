@@ -159,6 +159,11 @@ impl Engine {
         &self.inner.id
     }
 
+    /// Returns what a VM gets where its request says nothing.
+    pub fn defaults(&self) -> &crate::config::Defaults {
+        &self.inner.config.defaults
+    }
+
     /// Returns where this engine keeps everything.
     pub fn places(&self) -> &Places {
         &self.inner.places

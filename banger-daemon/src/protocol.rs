@@ -8,6 +8,7 @@
 //!
 //! The version of the protocol is the version of the crate: [`VERSION`].
 
+mod image;
 mod session;
 
 use std::collections::BTreeMap;
@@ -17,6 +18,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub use image::*;
 pub use session::*;
 
 /// The version that both sides must share.
@@ -104,6 +106,16 @@ methods! {
     VmSsh = "vm.ssh": VmParams => SshAnswer;
     /// Runs a command in a running VM; answers with the ticket of its stream.
     VmExec = "vm.exec": ExecParams => TicketAnswer;
+    /// Makes an image of Debian packages; given up when the connection ends.
+    ImageBuild = "image.build": ImageBuildParams => ImageInfo;
+    /// Makes an image of a root file system and a kernel; given up when the connection ends.
+    ImageRegister = "image.register": ImageRegisterParams => ImageInfo;
+    /// Lists all images by name.
+    ImageList = "image.list": Nothing => ImageListAnswer;
+    /// Shows one image.
+    ImageShow = "image.show": ImageParams => ImageInfo;
+    /// Deletes an image that no VM boots from.
+    ImageDelete = "image.delete": ImageParams => Nothing;
     /// Starts a session in a running VM; answers once its command runs, or has already ended.
     SessionStart = "guest.session.start": SessionStartParams => SessionInfo;
     /// Lists a VM's sessions, oldest first.

@@ -12,6 +12,7 @@ use serde_json::Value;
 use super::Shared;
 use super::ephemeral::Ephemerals;
 use super::fault::Fault;
+use super::stop::Stop;
 use super::tickets::{Held, Started};
 use super::views::{start_word, stop_words};
 use crate::protocol::*;
@@ -24,6 +25,8 @@ pub(super) struct Operation {
     pub(super) shared: Arc<Shared>,
     /// The connection's.
     pub(super) ephemerals: Arc<Ephemerals>,
+    /// Asked when the connection has ended.
+    pub(super) gone: Stop,
     pub(super) progress: Progress,
 }
 
@@ -50,6 +53,17 @@ impl Operation {
             VmLogs::NAME => with::<VmLogs, _>(params, |params| self.logs(params)).await,
             VmSsh::NAME => with::<VmSsh, _>(params, |params| self.ssh(params)).await,
             VmExec::NAME => with::<VmExec, _>(params, |params| self.exec(params)).await,
+            ImageBuild::NAME => {
+                with::<ImageBuild, _>(params, |params| self.image_build(params)).await
+            }
+            ImageRegister::NAME => {
+                with::<ImageRegister, _>(params, |params| self.image_register(params)).await
+            }
+            ImageList::NAME => with::<ImageList, _>(params, |_| self.image_list()).await,
+            ImageShow::NAME => with::<ImageShow, _>(params, |params| self.image_show(params)).await,
+            ImageDelete::NAME => {
+                with::<ImageDelete, _>(params, |params| self.image_delete(params)).await
+            }
             SessionStart::NAME => {
                 with::<SessionStart, _>(params, |params| self.session_start(params)).await
             }
