@@ -6,6 +6,7 @@ pub(crate) mod create;
 pub(crate) mod daemon;
 pub(crate) mod doctor;
 pub(crate) mod exec;
+pub(crate) mod image;
 pub(crate) mod list;
 pub(crate) mod logs;
 pub(crate) mod run;
@@ -25,6 +26,7 @@ pub(crate) async fn run(command: &Command, screen: &Screen) -> Result<ExitStatus
     match command {
         Command::Vm(command) => vm(command, screen).await,
         Command::Ps(arguments) => list::ps(arguments, screen).await,
+        Command::Image(command) => image::run(command, screen).await,
         Command::Daemon(DaemonCommand::Status(arguments)) => {
             daemon::status(arguments, screen).await
         }

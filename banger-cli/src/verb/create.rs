@@ -2,6 +2,7 @@
 
 use banger_daemon::protocol::{CreateParams, VmCreate};
 use clap::Args;
+use clap_complete::ArgValueCandidates;
 
 use crate::command_error::CommandError;
 use crate::daemon::Daemon;
@@ -9,6 +10,7 @@ use crate::environment::Label;
 use crate::exit::ExitStatus;
 use crate::screen::Screen;
 use crate::size::Size;
+use crate::verb::completion::image_names;
 
 #[derive(Args, Debug)]
 pub(crate) struct CreateArguments {
@@ -29,7 +31,7 @@ pub(crate) struct CreateArguments {
 #[command(next_help_heading = "The machine")]
 pub(crate) struct MachineArguments {
     /// The image it boots from
-    #[arg(long, value_name = "IMAGE")]
+    #[arg(long, value_name = "IMAGE", add = ArgValueCandidates::new(image_names))]
     image: Option<String>,
 
     /// Virtual processors

@@ -30,6 +30,7 @@ fn the_help_of_banger() {
     Commands:
       vm          Run, start, stop and look at VMs
       ps          List the VMs that run
+      image       Make, list and delete what VMs boot from
       daemon      Look after bangerd, which keeps the VMs
       doctor      Say what works on this host, what is picked and why; fails if no VM can be run
       completion  Write a completion script, to be used as: source <(banger completion bash)

@@ -12,6 +12,7 @@ mod answers;
 mod banger;
 mod fake;
 mod help;
+mod images;
 mod rendering;
 mod running;
 mod sessions;

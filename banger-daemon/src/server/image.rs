@@ -74,14 +74,14 @@ impl Operation {
     }
 
     fn image_spec(&self, params: ImageBuildParams) -> Result<ImageSpec, Fault> {
+        let suite = params.suite.as_ref().map(|suite| suite.parse());
+        let suite = suite.transpose().map_err(Error::ImageSpec)?;
         let default = &self.engine().defaults().image;
         let name = (params.name.as_ref())
             .or(params.suite.as_ref())
             .unwrap_or(default);
         let mut spec = ImageSpec::new(name.parse().map_err(Error::Name)?);
-        if let Some(suite) = params.suite {
-            spec.suite = suite.parse().map_err(Error::ImageSpec)?;
-        }
+        spec.suite = suite.unwrap_or(spec.suite);
         for package in &params.include {
             spec.include
                 .push(package.parse().map_err(Error::ImageSpec)?);
