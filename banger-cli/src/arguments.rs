@@ -89,6 +89,8 @@ pub(crate) enum VmCommand {
     Ssh(verb::ssh::SshArguments),
     /// Print what a VM wrote to its serial console
     Logs(verb::logs::LogsArguments),
+    /// Delete VMs that are stopped
+    Prune(verb::prune::PruneArguments),
     /// Long-lived commands in a VM, which need nobody to run on
     #[command(
         subcommand,

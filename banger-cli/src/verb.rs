@@ -9,6 +9,7 @@ pub(crate) mod exec;
 pub(crate) mod image;
 pub(crate) mod list;
 pub(crate) mod logs;
+pub(crate) mod prune;
 pub(crate) mod run;
 pub(crate) mod session;
 pub(crate) mod show;
@@ -53,6 +54,7 @@ async fn vm(command: &VmCommand, screen: &Screen) -> Result<ExitStatus, CommandE
         VmCommand::Exec(arguments) => exec::exec(arguments, screen).await,
         VmCommand::Ssh(arguments) => ssh::ssh(arguments, screen).await,
         VmCommand::Logs(arguments) => logs::logs(arguments, screen).await,
+        VmCommand::Prune(arguments) => prune::prune(arguments, screen).await,
         VmCommand::Session(command) => session::run(command, screen).await,
     }
 }

@@ -8,7 +8,7 @@ use crate::host::{Host, LinuxHost, LinuxHostConfig};
 use crate::image::SCRATCH;
 use crate::names::Mebibytes;
 use crate::transport::DialHelper;
-use crate::vm::{DiskKind, NetworkKind, VmmKind};
+use crate::vm::{DiskKind, Internet, NetworkKind, VmmKind};
 
 /// What an [`Engine`](crate::Engine) is opened with.
 #[derive(Clone, Debug)]
@@ -74,6 +74,8 @@ pub struct Defaults {
     pub work_disk: Mebibytes,
     /// The image: `debian-12`, made on the first use.
     pub image: String,
+    /// Whether it reaches the internet: it does not.
+    pub internet: Internet,
 }
 
 impl Default for Defaults {
@@ -83,6 +85,7 @@ impl Default for Defaults {
             memory: Mebibytes(1024),
             work_disk: Mebibytes(8 * 1024),
             image: "debian-12".to_owned(),
+            internet: Internet::Closed,
         }
     }
 }

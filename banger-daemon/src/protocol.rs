@@ -96,6 +96,8 @@ methods! {
     VmRestart = "vm.restart": StartParams => ChangeAnswer;
     /// Deletes a VM in whatever state.
     VmDelete = "vm.delete": VmParams => ChangeAnswer;
+    /// Deletes VMs, as far as they are stopped still.
+    VmPrune = "vm.prune": PruneParams => PruneAnswer;
     /// Lists all VMs by name.
     VmList = "vm.list": Nothing => VmListAnswer;
     /// Shows one VM.
@@ -170,7 +172,7 @@ pub struct CreateParams {
     /// The network.
     pub network: Option<String>,
     /// Whether it reaches the internet.
-    pub nat: bool,
+    pub nat: Option<bool>,
     /// Whether it is deleted when this connection ends, whatever ends it.
     pub ephemeral: bool,
     /// Words of its owner.
@@ -199,6 +201,34 @@ pub struct ChangeAnswer {
     pub vm: Option<VmInfo>,
     /// Its name.
     pub name: String,
+}
+
+/// `vm.prune`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PruneParams {
+    /// Which, as they were shown.
+    pub vms: Vec<String>,
+}
+
+/// `vm.prune`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PruneAnswer {
+    /// The names of those that are no more.
+    pub deleted: Vec<String>,
+    /// The names of those that were not stopped any more.
+    pub left: Vec<String>,
+    /// What went wrong.
+    pub failed: Vec<PruneFailure>,
+}
+
+/// A VM that could not be deleted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PruneFailure {
+    /// Which.
+    pub vm: String,
+    /// Why not.
+    pub error: String,
 }
 
 /// A VM as it is shown.

@@ -92,7 +92,7 @@ fn the_help_of_image_build() {
     Usage: banger image build [OPTIONS] [NAME]
 
     Arguments:
-      [NAME]  What to call it; the suite's name if left out, and without that either the default image's
+      [NAME]  What to call it [default: the suite's name, or that of the default image]
 
     Options:
           --suite <SUITE>        The Debian release: bookworm (12), trixie (13), sid [default: bookworm]
@@ -348,7 +348,7 @@ fn images_from_their_making_to_their_end() {
       | error: a root disk of 100 MiB is too small: 1 GiB is the least
     => Some(1)
     $ banger -q image build --suite Trixie
-      | error: the image name "Trixie" is not valid: use small letters, digits and '-', beginning and ending with a letter or digit
+      | error: "Trixie" is no Debian suite: a code name such as bookworm is expected
     => Some(1)
     $ banger vm create box --image dev
     box

@@ -13,6 +13,7 @@ mod banger;
 mod fake;
 mod help;
 mod images;
+mod owners_words;
 mod rendering;
 mod running;
 mod sessions;

@@ -33,7 +33,7 @@ pub struct CreateRequest {
     pub disk: Option<DiskKind>,
     /// The network.
     pub network: Option<NetworkKind>,
-    /// Whether it reaches the internet; it does not.
+    /// Whether it reaches the internet.
     pub internet: Option<Internet>,
     /// How long it is to live; it is kept.
     pub lifetime: Option<Lifetime>,
@@ -152,7 +152,7 @@ impl Inner {
             vmm,
             disk,
             network,
-            internet: request.internet.unwrap_or(Internet::Closed),
+            internet: request.internet.unwrap_or(defaults.internet),
             lifetime: request.lifetime.unwrap_or(Lifetime::Kept),
             labels: request.labels.clone(),
         })
