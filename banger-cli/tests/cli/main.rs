@@ -14,6 +14,7 @@ mod fake;
 mod help;
 mod rendering;
 mod running;
+mod session_lives;
 mod sessions;
 mod simulator;
 mod streams;
