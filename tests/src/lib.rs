@@ -1,11 +1,13 @@
 //! What the tests share: the programs of this workspace, and a place for real VMs.
 
+mod home;
 mod real;
 
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Once;
 
+pub use home::{Home, kill, skipped, text};
 pub use real::{Rig, alone, why_not_real};
 
 /// Returns a program of this workspace, built with the profile of the running test.
