@@ -26,6 +26,7 @@
 
 mod backends;
 mod choice;
+mod clock;
 mod config;
 mod disk;
 mod doctor;

@@ -243,6 +243,7 @@ fn the_help_of_vm_session_send() {
       -m, --message <TEXT>  Send this text, and a newline after it
           --no-newline      Send no newline after the message
           --eof             End the session's standard input afterwards, for good
+          --json            Print what was delivered as an object
       -q, --quiet           Say nothing but errors
       -v, --verbose         Also say what happens behind the scenes
       -h, --help            Print help
@@ -270,6 +271,7 @@ fn the_help_of_vm_session_attach() {
           --stdout-offset <BYTE>  Begin with this byte of standard output
           --stderr-offset <BYTE>  Begin with this byte of standard error
           --no-stdin              Only watch: pass on no input
+          --json                  Print an object a piece; the last one says how it ended
       -q, --quiet                 Say nothing but errors
       -v, --verbose               Also say what happens behind the scenes
       -h, --help                  Print help
@@ -285,6 +287,7 @@ fn the_help_of_vm_session_attach() {
       125     how the session ended is not known: its VM was stopped or deleted, or does not answer
       128+n   signal n ended the session's command, or banger
       other   what the session's command ended with
+    What a session ended with by itself is told from the rest by --json: its last object says it.
     "#);
 }
 

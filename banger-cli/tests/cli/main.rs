@@ -16,6 +16,7 @@ mod images;
 mod owners_words;
 mod rendering;
 mod running;
+mod session_lives;
 mod sessions;
 mod simulator;
 mod streams;
