@@ -17,4 +17,5 @@ pub mod server;
 pub mod settings;
 pub mod stream;
 
+mod descriptor;
 mod line;

@@ -8,6 +8,7 @@
 //!
 //! The version of the protocol is the version of the crate: [`VERSION`].
 
+mod reach;
 mod session;
 
 use std::collections::BTreeMap;
@@ -17,6 +18,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub use reach::*;
 pub use session::*;
 
 /// The version that both sides must share.
@@ -104,6 +106,12 @@ methods! {
     VmSsh = "vm.ssh": VmParams => SshAnswer;
     /// Runs a command in a running VM; answers with the ticket of its stream.
     VmExec = "vm.exec": ExecParams => TicketAnswer;
+    /// Connects to a port of a running VM; answers with the ticket of the connected socket.
+    VmDial = "vm.dial": DialParams => TicketAnswer;
+    /// Returns the one key with which a VM's ssh may prove itself.
+    VmHostKey = "vm.host_key": VmParams => HostKeyAnswer;
+    /// Returns what an ssh client is to be told of every guest alike.
+    DaemonSsh = "daemon.ssh": Nothing => SshClientAnswer;
     /// Starts a session in a running VM; answers once its command runs, or has already ended.
     SessionStart = "guest.session.start": SessionStartParams => SessionInfo;
     /// Lists a VM's sessions, oldest first.

@@ -16,6 +16,7 @@ mod exec;
 mod fault;
 mod hangup;
 mod methods;
+mod reach;
 mod request;
 mod session;
 mod session_stream;

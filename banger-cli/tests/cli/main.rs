@@ -10,8 +10,10 @@
 
 mod answers;
 mod banger;
+mod copying;
 mod fake;
 mod help;
+mod reach;
 mod rendering;
 mod running;
 mod sessions;

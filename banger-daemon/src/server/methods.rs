@@ -50,6 +50,9 @@ impl Operation {
             VmLogs::NAME => with::<VmLogs, _>(params, |params| self.logs(params)).await,
             VmSsh::NAME => with::<VmSsh, _>(params, |params| self.ssh(params)).await,
             VmExec::NAME => with::<VmExec, _>(params, |params| self.exec(params)).await,
+            VmDial::NAME => with::<VmDial, _>(params, |params| self.dial(params)).await,
+            VmHostKey::NAME => with::<VmHostKey, _>(params, |params| self.host_key(params)).await,
+            DaemonSsh::NAME => with::<DaemonSsh, _>(params, |_| self.ssh_client()).await,
             SessionStart::NAME => {
                 with::<SessionStart, _>(params, |params| self.session_start(params)).await
             }
