@@ -181,7 +181,7 @@ mod tests {
     use tokio::io::AsyncBufReadExt;
 
     use super::*;
-    use crate::transport::{GuestEnd, TransportError};
+    use crate::transport::{GuestEnd, GuestStream, TransportError};
 
     const DATE_TAKES: i64 = 40_000;
 
@@ -193,6 +193,10 @@ mod tests {
     impl GuestConnection for Guest {
         async fn is_up(&self) -> bool {
             true
+        }
+
+        async fn dial(&self, port: u16) -> Result<GuestStream, TransportError> {
+            panic!("a clock is no business of port {port}")
         }
 
         async fn run(&self, _script: &[u8]) -> Result<GuestProcess, TransportError> {

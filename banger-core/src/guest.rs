@@ -45,7 +45,8 @@ impl Engine {
         let limit = self.inner.config.limits.ready;
         let connected = match self.inner.live(&vm.id) {
             Some(live) => live.connection.try_lock().is_ok_and(|held| held.is_some()),
-            None => false,
+            // It does not run, most likely, and nothing boots.
+            None => true,
         };
         if !connected {
             progress.tell("boot", "booting; waiting for ssh");

@@ -33,6 +33,7 @@ fn the_help_of_banger() {
       image       Make, list and delete what VMs boot from
       daemon      Look after bangerd, which keeps the VMs
       doctor      Say what works on this host, what is picked and why; fails if no VM can be run
+      ssh-config  Let ssh, scp, rsync, git and editors reach VMs as NAME.vm
       completion  Write a completion script, to be used as: source <(banger completion bash)
       help        Print this message or the help of the given subcommand(s)
 
@@ -63,20 +64,22 @@ fn the_help_of_vm() {
     Usage: banger vm [OPTIONS] <COMMAND>
 
     Commands:
-      run      Create and start a VM, and run a command or a shell in it
-      create   Create VMs without starting them
-      start    Start VMs, and wait until they can be used
-      stop     Stop VMs so that nothing is lost
-      kill     End VMs at once, as pulling the plug would
-      restart  Stop and start VMs
-      delete   Delete VMs and their disks, running or not [alias: rm]
-      list     List all VMs [alias: ls]
-      show     Show all there is to know about VMs
-      exec     Run a command in a running VM
-      ssh      Open a shell in a running VM
-      logs     Print what a VM wrote to its serial console
-      prune    Delete VMs that are stopped
-      session  Long-lived commands in a VM, which need nobody to run on
+      run           Create and start a VM, and run a command or a shell in it
+      create        Create VMs without starting them
+      start         Start VMs, and wait until they can be used
+      stop          Stop VMs so that nothing is lost
+      kill          End VMs at once, as pulling the plug would
+      restart       Stop and start VMs
+      delete        Delete VMs and their disks, running or not [alias: rm]
+      list          List all VMs [alias: ls]
+      show          Show all there is to know about VMs
+      exec          Run a command in a running VM
+      ssh           Open a shell in a running VM
+      cp            Copy files and folders into a running VM or out of it
+      port-forward  Make ports of a running VM reachable on this host's loopback
+      logs          Print what a VM wrote to its serial console
+      prune         Delete VMs that are stopped
+      session       Long-lived commands in a VM, which need nobody to run on
 
     Options:
       -q, --quiet    Say nothing but errors
