@@ -47,6 +47,9 @@ pub trait Host: fmt::Debug + Send + Sync {
     /// Reads a whole file; a missing one is `None`.
     async fn read_file(&self, path: &Path) -> Result<Option<Vec<u8>>, HostError>;
 
+    /// Reads at most the first `limit` bytes of a file; a missing one is `None`.
+    async fn read_head(&self, path: &Path, limit: u64) -> Result<Option<Vec<u8>>, HostError>;
+
     /// Reads at most the last `limit` bytes of a file; a missing one is empty.
     async fn read_tail(&self, path: &Path, limit: u64) -> Result<Vec<u8>, HostError>;
 
@@ -248,7 +251,7 @@ pub struct Program {
     pub environment: Vec<(String, String)>,
     /// Given on standard input, which then ends.
     pub input: Vec<u8>,
-    /// It is killed when it takes longer.
+    /// It is killed when it takes longer, with all that it has started.
     pub timeout: Duration,
 }
 

@@ -168,6 +168,10 @@ impl Host for FailingHost {
         self.host.read_file(path).await
     }
 
+    async fn read_head(&self, path: &Path, limit: u64) -> Result<Option<Vec<u8>>> {
+        self.host.read_head(path, limit).await
+    }
+
     async fn read_tail(&self, path: &Path, limit: u64) -> Result<Vec<u8>> {
         self.host.read_tail(path, limit).await
     }

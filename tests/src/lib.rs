@@ -53,6 +53,11 @@ pub fn binary(name: &str) -> PathBuf {
     profile_dir().join(name)
 }
 
+/// `target`, where what takes long to make is kept from one run to the next.
+pub fn target() -> PathBuf {
+    profile_dir().join("..")
+}
+
 /// `target/<profile>`: the running test is in `deps` below it.
 fn profile_dir() -> PathBuf {
     let mut path = std::env::current_exe().unwrap_or_default();
