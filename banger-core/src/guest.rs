@@ -45,10 +45,17 @@ impl Engine {
             Some(live) => live.connection.try_lock().is_ok_and(|held| held.is_some()),
             None => false,
         };
-        if !connected {
-            progress.tell("boot", "booting; waiting for ssh");
-        }
-        match self.connection(&vm, limit).await {
+        let connection = self.connection(&vm, limit);
+        let connection = match connected {
+            true => connection.await,
+            false => tokio::select! {
+                biased;
+                // Cancel-safe: it only looks and tells.
+                never = self.inner.tell_boot(&vm, progress) => match never {},
+                connection = connection => connection,
+            },
+        };
+        match connection {
             Ok(_) => Ok(()),
             Err(Error::Transport(TransportError::NotReady { limit })) => {
                 let error = Error::NotReady {
