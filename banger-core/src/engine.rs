@@ -43,6 +43,8 @@ pub(crate) struct Inner {
     pub(crate) live: Mutex<HashMap<VmId, Arc<Live>>>,
     pub(crate) desk: Arc<SessionDesk>,
     pub(crate) images: Mutex<HashMap<ImageName, Arc<tokio::sync::RwLock<()>>>>,
+    /// Held while the engine's own ssh key is read, and made if it is not there.
+    pub(crate) key: tokio::sync::Mutex<()>,
     /// Whether images that are being made are to be given up.
     pub(crate) closing: tokio::sync::watch::Sender<bool>,
     /// Names that are being made and have no row yet.
@@ -141,6 +143,7 @@ impl Engine {
                 live: Mutex::default(),
                 desk: Arc::default(),
                 images: Mutex::default(),
+                key: tokio::sync::Mutex::default(),
                 closing: tokio::sync::watch::Sender::new(false),
                 names: Mutex::default(),
                 verbs: Mutex::default(),

@@ -5,8 +5,6 @@
 //! call, and so lets the crash tests stop the engine at every instant.
 
 mod error;
-#[cfg(feature = "failpoints")]
-mod failpoint;
 mod fake;
 mod files;
 mod linux;
@@ -27,8 +25,6 @@ use tokio::net::UnixStream;
 use crate::names::Mebibytes;
 
 pub use error::{FileAct, HostError};
-#[cfg(feature = "failpoints")]
-pub use failpoint::{FailingHost, Failpoint, FailpointError};
 pub use fake::{Crash, FakeHost, FakeProcess, Fault};
 pub use linux::{LinuxHost, LinuxHostConfig};
 pub(crate) use scratch::{Scratch, ScratchEnd, ScratchError, ScratchPlan, ScratchProcess};
