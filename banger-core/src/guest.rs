@@ -48,10 +48,17 @@ impl Engine {
             // It does not run, most likely, and nothing boots.
             None => true,
         };
-        if !connected {
-            progress.tell("boot", "booting; waiting for ssh");
-        }
-        match self.connection(&vm, limit).await {
+        let connection = self.connection(&vm, limit);
+        let connection = match connected {
+            true => connection.await,
+            false => tokio::select! {
+                biased;
+                // Cancel-safe: it only looks and tells.
+                never = self.inner.tell_boot(&vm, progress) => match never {},
+                connection = connection => connection,
+            },
+        };
+        match connection {
             Ok(_) => Ok(()),
             Err(Error::Transport(TransportError::NotReady { limit })) => {
                 let error = Error::NotReady {

@@ -25,6 +25,7 @@
 //! handler and owns no global. Everything comes in through [`EngineConfig`].
 
 mod backends;
+mod boot;
 mod choice;
 mod clock;
 mod config;

@@ -206,6 +206,7 @@ impl Step<StartContext> for AcquireNetwork {
     async fn apply(&self, start: &mut StartContext) -> Result<(), Error> {
         let inner = &start.inner;
         let network = inner.backends.network(start.vm.spec.network)?;
+        start.progress.tell("network", "connecting its network");
         let attachment = network
             .acquire(inner.host(), start.vm.spec.internet, &start.handles)
             .await?;
