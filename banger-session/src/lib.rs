@@ -9,6 +9,7 @@
 //! | --- | --- |
 //! | run one command and get its true status | [`exec`] |
 //! | start, watch, feed and end a long-lived one | [`session`] |
+//! | carry a git repository in, and its changes out | [`workspace`] |
 //! | carry three streams and their control over one socket | [`mux`] |
 //! | put a word into a script of one's own | [`shell_quote`], [`env_lines`] |
 //! | name a signal | [`Signal`] |
@@ -74,6 +75,7 @@ pub mod mux;
 mod quote;
 pub mod session;
 mod signal;
+pub mod workspace;
 
 pub use command::{CommandError, env_lines};
 pub use quote::{NulByte, shell_quote, shell_quote_str};
