@@ -29,6 +29,9 @@ pub struct EngineConfig {
     pub limits: Limits,
     /// The Debian mirror that images are made from; none means Debian's own.
     pub mirror: Option<String>,
+    /// The home folder of whoever uses the engine. Of git's own files in it their name for commits and
+    /// the list of ignored files are read, for workspaces; none means that neither is known.
+    pub user_home: Option<PathBuf>,
 }
 
 impl EngineConfig {
@@ -43,6 +46,7 @@ impl EngineConfig {
             defaults: Defaults::default(),
             limits: Limits::default(),
             mirror: None,
+            user_home: None,
         }
     }
 }

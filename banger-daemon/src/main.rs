@@ -116,6 +116,7 @@ async fn live(folders: &Folders, settings: Settings, sim: bool) -> Result<(), Fa
     make_private(&folders.runtime).map_err(plain)?;
     let mut config = EngineConfig::new(&folders.state, &folders.runtime);
     settings.apply(&mut config);
+    config.user_home = std::env::var_os("HOME").map(Into::into);
     let opened = match sim {
         true => Engine::sim_over(&Arc::new(FakeHost::new()), config).await,
         false => Engine::open(real(config)?).await,

@@ -9,6 +9,7 @@
 //! The version of the protocol is the version of the crate: [`VERSION`].
 
 mod session;
+mod workspace;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub use session::*;
+pub use workspace::*;
 
 /// The version that both sides must share.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -104,6 +106,20 @@ methods! {
     VmSsh = "vm.ssh": VmParams => SshAnswer;
     /// Runs a command in a running VM; answers with the ticket of its stream.
     VmExec = "vm.exec": ExecParams => TicketAnswer;
+    /// Looks at a repository of the host's and decides whether it can be carried.
+    WorkspaceInspect = "workspace.inspect": InspectParams => RepositoryInfo;
+    /// Carries a repository of the host's into a running VM.
+    WorkspacePrepare = "vm.workspace.prepare": PrepareParams => PrepareAnswer;
+    /// Shows a VM's workspace.
+    WorkspaceShow = "vm.workspace.show": VmParams => WorkspaceShowAnswer;
+    /// Exports what changed in a workspace as a patch; answers with the ticket of its stream.
+    WorkspaceExport = "vm.workspace.export": ExportParams => TicketAnswer;
+    /// Lists what changed in a workspace.
+    WorkspaceChanges = "vm.workspace.changes": ExportParams => ChangesAnswer;
+    /// Applies what changed in a workspace to the repository on the host.
+    WorkspaceApply = "vm.workspace.apply": ApplyParams => ApplyAnswer;
+    /// Takes back what was applied last.
+    WorkspaceUndo = "vm.workspace.undo": UndoParams => ApplyAnswer;
     /// Starts a session in a running VM; answers once its command runs, or has already ended.
     SessionStart = "guest.session.start": SessionStartParams => SessionInfo;
     /// Lists a VM's sessions, oldest first.
@@ -236,6 +252,9 @@ pub struct VmInfo {
     pub last_error: Option<String>,
     /// How its last run ended.
     pub stop_reason: Option<String>,
+    /// What was last carried into it.
+    #[serde(default)]
+    pub workspace: Option<WorkspaceInfo>,
     /// When it was created (RFC 3339).
     pub created_at: String,
     /// When its record last changed (RFC 3339).

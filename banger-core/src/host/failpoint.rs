@@ -15,8 +15,8 @@ use tokio::net::UnixStream;
 
 use super::{
     BootId, CloneMethod, CpuFacts, Delivery, Detached, FileFacts, FileLock, Host, HostError,
-    Moment, ProcessEnd, ProcessFacts, ProcessIdentity, ProcessSignal, Program, ProgramOutput,
-    named,
+    Moment, PipedProgram, ProcessEnd, ProcessFacts, ProcessIdentity, ProcessSignal, Program,
+    ProgramOutput, named,
 };
 
 type Result<T> = std::result::Result<T, HostError>;
@@ -243,6 +243,11 @@ impl Host for FailingHost {
     async fn run(&self, program: &Program) -> Result<ProgramOutput> {
         let call = format!("run {}", program.program);
         self.act(call, self.host.run(program)).await
+    }
+
+    async fn pipe(&self, program: &Program) -> Result<PipedProgram> {
+        let call = format!("pipe {}", program.program);
+        self.act(call, self.host.pipe(program)).await
     }
 
     async fn spawn(&self, detached: &Detached) -> Result<ProcessIdentity> {

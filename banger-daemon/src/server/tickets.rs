@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use banger_core::{Engine, Execution, SessionAttach, SessionLogs, Signal};
+use banger_core::{Engine, Execution, SessionAttach, SessionLogs, Signal, WorkspaceExport};
 use banger_session::mux::Stream;
 use tokio::task::AbortHandle;
 
@@ -44,6 +44,8 @@ pub(super) enum Held {
         /// Read from where it was asked for.
         logs: SessionLogs,
     },
+    /// A patch on its way.
+    Export(Box<WorkspaceExport>),
     /// An attach. Nobody else can attach while it waits.
     Attach {
         /// It.

@@ -176,6 +176,10 @@ g -C "$at" reset --hard --quiet 1>&2 || exit {checkout}
         ));
     }
     script.text("cd \"$d/tree\"\n");
+    if receive.checkouts.len() > 1 {
+        // So that git counts them among its own; where from is of no matter here.
+        script.text("g submodule --quiet init 1>&2 || :\n");
+    }
     if let Some(bytes) = receive.overlay_bytes {
         script.text(&format!(
             r#"xargs -0 -r rm -f -- <"$d/deleted"
