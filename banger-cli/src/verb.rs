@@ -12,6 +12,7 @@ pub(crate) mod run;
 pub(crate) mod session;
 pub(crate) mod show;
 pub(crate) mod ssh;
+pub(crate) mod workspace;
 
 use crate::arguments::{Command, DaemonCommand, VmCommand};
 use crate::command_error::CommandError;
@@ -52,5 +53,6 @@ async fn vm(command: &VmCommand, screen: &Screen) -> Result<ExitStatus, CommandE
         VmCommand::Ssh(arguments) => ssh::ssh(arguments, screen).await,
         VmCommand::Logs(arguments) => logs::logs(arguments, screen).await,
         VmCommand::Session(command) => session::run(command, screen).await,
+        VmCommand::Workspace(command) => workspace::run(command, screen).await,
     }
 }
