@@ -6,6 +6,8 @@
 #[path = "workspaces/rig.rs"]
 mod rig;
 
+#[path = "workspaces/applying.rs"]
+mod applying;
 #[path = "workspaces/exporting.rs"]
 mod exporting;
 #[path = "workspaces/preparing.rs"]

@@ -404,7 +404,10 @@ impl Target {
                 ]
                 .contains(&why)
             {
-                paths.push(path.to_owned());
+                match check_path(path.as_bytes()) {
+                    Ok(()) => paths.push(path.to_owned()),
+                    Err(why) => hostile.push((path.to_owned(), why.to_string())),
+                }
             }
         }
         match (hostile.is_empty(), paths.is_empty()) {

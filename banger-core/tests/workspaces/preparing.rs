@@ -482,7 +482,8 @@ async fn what_is_in_the_way_in_the_guest_is_left_alone_and_named() {
 async fn a_guest_without_git_says_so() {
     let rig = Rig::with_box().await;
     let repo = rig.small();
-    rig.outside("mount --bind /dev/null \"$(command -v git)\"")
+    // The first folder in its PATH: a `git` there hides every other, and cannot be run.
+    rig.outside("for d in $(echo \"$PATH\" | tr : ' '); do [ ! -e $d/git ] || mount --bind /dev/null $d/git; done; ! git --version")
         .await;
     let error = rig
         .try_prepare(PrepareRequest::new(&repo.root))

@@ -69,6 +69,15 @@ impl Rig {
             .unwrap()
     }
 
+    /// Over the workspace that is there, whatever the guest has done in it.
+    pub(crate) async fn prepare_again(&self, repo: &Repo) -> Prepared {
+        let request = PrepareRequest {
+            overwrite: banger_core::Overwrite::Force,
+            ..PrepareRequest::new(&repo.root)
+        };
+        self.try_prepare(request).await.unwrap()
+    }
+
     pub(crate) async fn try_prepare(&self, request: PrepareRequest) -> Result<Prepared, Error> {
         let silent = Progress::silent();
         self.engine.workspace_prepare("box", request, &silent).await
