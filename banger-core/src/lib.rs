@@ -42,6 +42,7 @@ mod inventory;
 mod lifecycle;
 mod liveness;
 mod lookup;
+mod marks;
 mod names;
 mod network;
 mod places;
@@ -65,7 +66,7 @@ pub use banger_session::session::{
 pub use banger_session::{ProcessGroup, Signal};
 pub use choice::{Probe, Usable};
 pub use config::{BackendChoice, Defaults, EngineConfig, Limits};
-pub use disk::{Access, BlockFormat, BlockSource, Disk, DiskError};
+pub use disk::{Access, BlockFormat, BlockSource, Disk, DiskError, LayerRun};
 pub use doctor::{Doctor, Fact};
 pub use engine::Engine;
 pub use error::{Error, ErrorKind};
@@ -76,9 +77,11 @@ pub use handles::{
     write_handles_file,
 };
 pub use host::{
-    BootId, CloneMethod, CpuFacts, Crash, Delivery, Detached, FakeHost, FakeProcess, Fault,
-    FileAct, FileFacts, FileLock, Host, HostError, LinuxHost, LinuxHostConfig, Moment, ProcessEnd,
-    ProcessFacts, ProcessIdentity, ProcessSignal, Program, ProgramOutput,
+    BootId, CloneMethod, CpuFacts, Crash, Delivery, Detached, DeviceList, DeviceRemoval, Devices,
+    FakeHost, FakeProcess, Fault, FileAct, FileFacts, FileLock, Host, HostError, LinuxHost,
+    LinuxHostConfig, LoopFacts, Moment, ProcessEnd, ProcessFacts, ProcessIdentity, ProcessSignal,
+    Program, ProgramOutput, SnapshotDevice, SnapshotFacts, SnapshotSpec, SnapshotState, Spaces,
+    TapSpec,
 };
 #[cfg(feature = "failpoints")]
 pub use host::{FailingHost, Failpoint, FailpointError};
@@ -96,6 +99,7 @@ pub use liveness::{
     Verdict,
 };
 pub use lookup::VmView;
+pub use marks::Marks;
 pub use names::{
     EngineId, ImageName, MAX_NAME, Mebibytes, NameError, RunId, SessionId, SessionName, VmId,
     VmName,
@@ -115,4 +119,4 @@ pub use transport::{
     TransportError, hand_over_socket,
 };
 pub use vm::{DiskKind, Internet, Lifetime, NetworkKind, VMRecord, VMRuntime, VMSpec, VmmKind};
-pub use vmm::{EndReason, Launch, Vmm, VmmControl, VmmError};
+pub use vmm::{EndReason, Launch, SwitchOff, Vmm, VmmControl, VmmError};

@@ -44,7 +44,7 @@ pub(crate) struct MachineArguments {
     #[arg(long, value_name = "SIZE")]
     disk_size: Option<Size>,
 
-    /// The network: auto, user or none
+    /// The network: auto, user, tap or none
     #[arg(long, value_name = "NETWORK")]
     network: Option<String>,
 
@@ -52,11 +52,11 @@ pub(crate) struct MachineArguments {
     #[arg(long)]
     nat: bool,
 
-    /// The monitor: auto or qemu
+    /// The monitor: auto, qemu or firecracker
     #[arg(long, value_name = "VMM")]
     vmm: Option<String>,
 
-    /// The root disk: auto, overlay or file
+    /// The root disk: auto, overlay, dm-snapshot or file
     #[arg(long, value_name = "DISK")]
     disk: Option<String>,
 

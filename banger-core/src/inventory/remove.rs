@@ -136,6 +136,8 @@ impl Inner {
                 let (images, scratch) = (self.places.images(), Path::new(SCRATCH));
                 Ok(sweep_one(host, &images, scratch, id).await?)
             }
+            Act::RemoveSnapshot(name) => Ok(crate::disk::remove_snapshot(host, name).await?),
+            Act::RemoveNamespace(name) => Ok(host.remove_namespace(name).await?),
             Act::Release(row, handles) => {
                 self.release(row, Some(handles)).await?;
                 self.forget_handles(row).await

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use jiff::Timestamp;
 
+use crate::backends::{Chosen, Wanted};
 use crate::disk::{WORK_DISK, create_work_disk};
 use crate::engine::{Engine, Inner, random};
 use crate::error::Error;
@@ -13,6 +14,7 @@ use crate::liveness::{Promise, VMState};
 use crate::names::{ImageName, Mebibytes, VmId, VmName};
 use crate::progress::Progress;
 use crate::vm::{DiskKind, Internet, Lifetime, NetworkKind, VMRecord, VMRuntime, VMSpec, VmmKind};
+use crate::vmm::GUEST_CID;
 
 /// What is asked for. What is left out comes from the engine's defaults.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -134,15 +136,14 @@ impl Inner {
         let work_disk = request.work_disk.unwrap_or(defaults.work_disk);
         in_range("--disk-size", work_disk.0, 16, 16 << 20, " MiB")?;
         let choice = self.config.choice;
-        let vmm = (self.backends)
-            .choose_vmm(host, request.vmm.or(choice.vmm))
-            .await?;
-        let disk = (self.backends)
-            .choose_disk(host, request.disk.or(choice.disk))
-            .await?;
-        let network = (self.backends)
-            .choose_network(host, request.network.or(choice.network))
-            .await?;
+        let internet = request.internet.unwrap_or(Internet::Closed);
+        let wanted = Wanted {
+            vmm: request.vmm.or(choice.vmm),
+            disk: request.disk.or(choice.disk),
+            network: request.network.or(choice.network),
+            internet,
+        };
+        let Chosen { vmm, disk, network } = self.backends.choose(host, &wanted).await?;
         tracing::debug!(%vmm, %disk, %network, "chose the backends");
         Ok(VMSpec {
             vcpus,
@@ -151,7 +152,7 @@ impl Inner {
             vmm,
             disk,
             network,
-            internet: request.internet.unwrap_or(Internet::Closed),
+            internet,
             lifetime: request.lifetime.unwrap_or(Lifetime::Kept),
             labels: request.labels.clone(),
         })
@@ -196,6 +197,7 @@ impl Inner {
         let vm_dir = self.places.vm(&id);
         let layer = self.backends.disk(spec.disk)?.layer();
         let guest = self.backends.network(spec.network)?.guest();
+        let speaks_vsock = spec.vmm == VmmKind::Firecracker;
         let now = Timestamp::now();
         Ok(VMRecord {
             runtime: VMRuntime {
@@ -203,10 +205,10 @@ impl Inner {
                 run_id: None,
                 guest_ip: guest.map(|guest| guest.address),
                 api_sock_path: self.places.api_socket(&id),
-                vsock_path: None,
-                vsock_cid: None,
+                vsock_path: speaks_vsock.then(|| self.places.vsock(&id)),
+                vsock_cid: speaks_vsock.then_some(GUEST_CID),
                 log_path: vm_dir.join("console.log"),
-                metrics_path: None,
+                metrics_path: speaks_vsock.then(|| self.places.metrics(&id)),
                 dns_name: format!("{name}.vm"),
                 system_overlay: vm_dir.join(layer),
                 work_disk_path: vm_dir.join(WORK_DISK),

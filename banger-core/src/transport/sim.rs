@@ -16,7 +16,6 @@ use super::{GuestConnection, GuestEnd, GuestProcess, GuestTarget, GuestTransport
 use crate::host::{Host, Scratch, ScratchEnd, ScratchError, ScratchProcess};
 use crate::inventory::ObjectKind;
 use crate::names::{VmId, VmName};
-use crate::network::Endpoint;
 
 pub(crate) use guests::SimGuests;
 
@@ -70,7 +69,7 @@ impl GuestTransport for SimTransport {
         target: &GuestTarget,
         limit: Duration,
     ) -> Result<Box<dyn GuestConnection>, TransportError> {
-        if target.endpoint != Some(Endpoint::Sim) {
+        if target.endpoint.is_none() {
             return Err(TransportError::NoWayIn {
                 vm: target.name.clone(),
             });
