@@ -4,70 +4,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use banger_tests::{Rig, alone, binary, why_not_real};
-
-/// A hermetic `banger`: folders of its own over the shared image.
-struct Home {
-    rig: Rig,
-}
-
-impl Home {
-    fn new() -> Self {
-        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-        Home {
-            rig: runtime.block_on(Rig::new()),
-        }
-    }
-
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(binary("banger"));
-        command
-            .args(arguments)
-            .env("BANGER_STATE_DIR", &self.rig.config.state_dir)
-            .env("BANGER_RUNTIME_DIR", &self.rig.config.runtime_dir)
-            .env("BANGER_CONFIG_DIR", self.rig.folder().join("config"))
-            .env("NO_COLOR", "1");
-        command
-    }
-
-    fn banger(&self, arguments: &[&str]) -> Output {
-        self.command(arguments)
-            .stdin(Stdio::null())
-            .output()
-            .expect("it starts")
-    }
-
-    fn daemon(&self) -> u32 {
-        let status = self.banger(&["daemon", "status", "--json"]);
-        let status: serde_json::Value =
-            serde_json::from_slice(&status.stdout).expect("it answers in JSON");
-        u32::try_from(status["pid"].as_u64().expect("a pid")).expect("a pid")
-    }
-}
-
-impl Drop for Home {
-    fn drop(&mut self) {
-        let _ = self.banger(&["daemon", "stop"]);
-    }
-}
-
-fn kill(pid: u32) {
-    let pid = i32::try_from(pid)
-        .ok()
-        .and_then(rustix::process::Pid::from_raw)
-        .expect("a pid");
-    rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("it is killed");
-    // A killed process still accepts connections until the kernel has taken it apart.
-    let alive = || rustix::process::test_kill_process(pid).is_ok();
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
-    while alive() && std::time::Instant::now() < deadline {
-        std::thread::yield_now();
-    }
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
+use banger_tests::{Home, alone, binary, kill, text, why_not_real};
 
 fn skipped() -> bool {
     match why_not_real() {

@@ -83,17 +83,18 @@ pub use host::{
     Program, ProgramOutput, SnapshotDevice, SnapshotFacts, SnapshotSpec, SnapshotState, Spaces,
     TapSpec,
 };
-#[cfg(feature = "failpoints")]
-pub use host::{FailingHost, Failpoint, FailpointError};
 pub use image::{
     Capability, ImageError, ImageManifest, ImageSpec, Initrd, Kernel, KernelError, ManifestError,
-    Mirror, PackageName, Rootfs, SpecError, Suite,
+    Mirror, PackageName, Registration, Rootfs, SpecError, Suite,
 };
+pub use images::ImageView;
 pub use inventory::{
     Coverage, Foreign, Grip, HostObject, Inventory, Looked, ObjectKind, Owner, Remedy, Removal,
     RemovalLine, RemovalOutcome,
 };
-pub use lifecycle::{CreateRequest, DeleteOutcome, StartOutcome, StopOutcome, StopRung};
+pub use lifecycle::{
+    CreateRequest, DeleteOutcome, PruneOutcome, StartOutcome, StopOutcome, StopRung,
+};
 pub use liveness::{
     Census, Condition, HostLiveness, Liveness, Monitor, ProcessHandle, Promise, Sighting, VMState,
     Verdict,

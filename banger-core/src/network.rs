@@ -156,7 +156,10 @@ impl Network for UserNetwork {
     }
 
     async fn probe(&self, _host: &dyn Host) -> Probe {
-        Probe::works("QEMU's user-mode stack; ssh forwarded on the loopback")
+        Probe::works(
+            "QEMU's user-mode stack; ssh forwarded on the loopback; with --nat a guest also reaches \
+             this host's loopback and networks",
+        )
     }
 
     fn offers(&self, _internet: Internet) -> bool {

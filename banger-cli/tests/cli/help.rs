@@ -30,6 +30,7 @@ fn the_help_of_banger() {
     Commands:
       vm          Run, start, stop and look at VMs
       ps          List the VMs that run
+      image       Make, list and delete what VMs boot from
       daemon      Look after bangerd, which keeps the VMs
       doctor      Say what works on this host, what is picked and why; fails if no VM can be run
       completion  Write a completion script, to be used as: source <(banger completion bash)
@@ -74,6 +75,7 @@ fn the_help_of_vm() {
       exec     Run a command in a running VM
       ssh      Open a shell in a running VM
       logs     Print what a VM wrote to its serial console
+      prune    Delete VMs that are stopped
       session  Long-lived commands in a VM, which need nobody to run on
 
     Options:
@@ -116,7 +118,9 @@ fn the_help_of_vm_run() {
           --memory <SIZE>      Memory: 512M, 4G; a bare number is MiB
           --disk-size <SIZE>   The size of its own disk, mounted at /root
           --network <NETWORK>  The network: auto, user, tap or none
-          --nat                Let it reach the internet
+          --nat                Let it reach the internet; on the network user that is more: this host's
+                               loopback and networks too
+          --no-nat             Let it reach nothing, whatever the configuration says
           --vmm <VMM>          The monitor: auto, qemu or firecracker
           --disk <DISK>        The root disk: auto, overlay, dm-snapshot or file
           --label <KEY=VALUE>  A word of yours to keep with it; may be repeated
@@ -305,7 +309,9 @@ fn the_help_of_vm_create() {
           --memory <SIZE>      Memory: 512M, 4G; a bare number is MiB
           --disk-size <SIZE>   The size of its own disk, mounted at /root
           --network <NETWORK>  The network: auto, user, tap or none
-          --nat                Let it reach the internet
+          --nat                Let it reach the internet; on the network user that is more: this host's
+                               loopback and networks too
+          --no-nat             Let it reach nothing, whatever the configuration says
           --vmm <VMM>          The monitor: auto, qemu or firecracker
           --disk <DISK>        The root disk: auto, overlay, dm-snapshot or file
           --label <KEY=VALUE>  A word of yours to keep with it; may be repeated
@@ -405,10 +411,12 @@ fn the_help_of_vm_list() {
     Usage: banger vm list [OPTIONS]
 
     Options:
-          --json     Print an array of VMs
-      -q, --quiet    Say nothing but errors
-      -v, --verbose  Also say what happens behind the scenes
-      -h, --help     Print help
+          --json                 Print an array of VMs
+          --label <KEY[=VALUE]>  Only those with this label, of whatever value if none is given; all, if
+                                 it is repeated
+      -q, --quiet                Say nothing but errors
+      -v, --verbose              Also say what happens behind the scenes
+      -h, --help                 Print help
     ");
 }
 
@@ -506,11 +514,13 @@ fn the_help_of_ps() {
     Usage: banger ps [OPTIONS]
 
     Options:
-      -a, --all      Also those that do not run
-          --json     Print an array of VMs
-      -q, --quiet    Say nothing but errors
-      -v, --verbose  Also say what happens behind the scenes
-      -h, --help     Print help
+      -a, --all                  Also those that do not run
+          --json                 Print an array of VMs
+          --label <KEY[=VALUE]>  Only those with this label, of whatever value if none is given; all, if
+                                 it is repeated
+      -q, --quiet                Say nothing but errors
+      -v, --verbose              Also say what happens behind the scenes
+      -h, --help                 Print help
     ");
 }
 

@@ -12,6 +12,8 @@ mod answers;
 mod banger;
 mod fake;
 mod help;
+mod images;
+mod owners_words;
 mod rendering;
 mod running;
 mod sessions;

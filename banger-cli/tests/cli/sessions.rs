@@ -473,7 +473,7 @@ fn logs_are_there_after_the_vm_has_stopped() {
 }
 
 /// A terminal of our own: the side a person sits at, and the side a program has.
-fn terminal() -> (File, OwnedFd) {
+pub(crate) fn terminal() -> (File, OwnedFd) {
     use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
     let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
     grantpt(&ours).unwrap();

@@ -196,6 +196,10 @@ fn debian_package(program: &str) -> Option<&'static str> {
         "newuidmap" => "uidmap",
         "unshare" => "util-linux",
         "nft" => "nftables",
+        "busybox" => "busybox-static",
+        "gzip" => "gzip",
+        "xz" => "xz-utils",
+        "zstd" => "zstd",
         _ => return None,
     })
 }

@@ -35,7 +35,7 @@ pub struct CreateRequest {
     pub disk: Option<DiskKind>,
     /// The network.
     pub network: Option<NetworkKind>,
-    /// Whether it reaches the internet; it does not.
+    /// Whether it reaches the internet.
     pub internet: Option<Internet>,
     /// How long it is to live; it is kept.
     pub lifetime: Option<Lifetime>,
@@ -85,8 +85,9 @@ impl Engine {
         if inner.store.vm_named(name.as_str()).await?.is_some() {
             return Err(Error::NameTaken { name });
         }
-        // The name is ours; nobody else waits for the image while it is made.
-        self.ensure_image(&image, progress).await?;
+        // The name is ours; nobody else waits for the image while it is made. It is not deleted until
+        // there is a row that says who uses it.
+        let _image = inner.hold_image(&image, progress).await?;
 
         progress.tell("disk", "making its disks");
         let id = inner.free_id().await?;
@@ -136,7 +137,7 @@ impl Inner {
         let work_disk = request.work_disk.unwrap_or(defaults.work_disk);
         in_range("--disk-size", work_disk.0, 16, 16 << 20, " MiB")?;
         let choice = self.config.choice;
-        let internet = request.internet.unwrap_or(Internet::Closed);
+        let internet = request.internet.unwrap_or(defaults.internet);
         let wanted = Wanted {
             vmm: request.vmm.or(choice.vmm),
             disk: request.disk.or(choice.disk),
