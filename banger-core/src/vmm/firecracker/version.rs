@@ -31,7 +31,8 @@ impl Version {
     /// Reads what `firecracker --version` prints, or `GET /version` answers: `Firecracker v1.14.4`.
     pub(super) fn read(text: &str) -> Option<Self> {
         let first = text.lines().next()?;
-        let numbers = first.trim().rsplit([' ', 'v']).next()?;
+        let word = first.split_whitespace().next_back()?;
+        let numbers = word.trim_start_matches('v');
         // A build from source says `-dev` or more behind its numbers.
         let numbers = numbers.split(['-', '+']).next()?;
         let mut numbers = numbers.split('.').map(str::parse);
