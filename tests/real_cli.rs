@@ -4,17 +4,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use banger_tests::{Home, alone, binary, kill, text, why_not_real};
-
-fn skipped() -> bool {
-    match why_not_real() {
-        Some(reason) => {
-            println!("SKIP: {reason}");
-            true
-        }
-        None => false,
-    }
-}
+use banger_tests::{Home, alone, binary, kill, skipped, text};
 
 #[test]
 fn run_passes_streams_and_status_through_and_leaves_nothing() {

@@ -1,20 +1,12 @@
 //! Images that somebody else has made, registered and booted for real.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use banger_core::{
     CreateRequest, Engine, ErrorKind, ExecRequest, ImageManifest, ImageName, Progress, Registration,
 };
-use banger_tests::{Rig, alone, target, why_not_real};
-
-fn skipped() -> bool {
-    let reason = why_not_real();
-    if let Some(reason) = &reason {
-        println!("SKIP: {reason}");
-    }
-    reason.is_some()
-}
+use banger_tests::{Rig, alone, skipped, target};
 
 fn image(name: &str) -> ImageName {
     name.parse().expect("a valid name")
@@ -57,12 +49,23 @@ async fn boots(engine: &Engine, registration: Registration) -> String {
     release
 }
 
-#[tokio::test]
-async fn the_parts_of_one_image_make_another() {
+/// Runs a test to its end.
+fn finish(test: impl Future<Output = ()>) {
+    tokio::runtime::Runtime::new()
+        .expect("a runtime")
+        .block_on(test);
+}
+
+#[test]
+fn the_parts_of_one_image_make_another() {
     if skipped() {
         return;
     }
     let _turn = alone();
+    finish(parts_of_one_image());
+}
+
+async fn parts_of_one_image() {
     let rig = Rig::with_images_of_its_own().await;
     let engine = rig.open().await;
     let folder = engine.places().image(&image("debian-12"));
@@ -80,15 +83,18 @@ async fn the_parts_of_one_image_make_another() {
     engine.close().await;
 }
 
-#[tokio::test]
-async fn a_debian_that_knows_nothing_of_banger_boots_with_its_own_kernel() {
+#[test]
+fn a_debian_that_knows_nothing_of_banger_boots_with_its_own_kernel() {
     if skipped() {
         return;
     }
     let _turn = alone();
-    let Some(foreign) = foreign() else {
-        return;
-    };
+    if let Some(foreign) = foreign() {
+        finish(somebody_elses(&foreign));
+    }
+}
+
+async fn somebody_elses(foreign: &Path) {
     let rig = Rig::with_images_of_its_own().await;
     let engine = rig.open().await;
     for initrd in [None, Some(foreign.join("initrd.img"))] {

@@ -56,8 +56,13 @@ pub(crate) enum Command {
     Daemon(DaemonCommand),
     /// Say what works on this host, what is picked and why; fails if no VM can be run
     Doctor(verb::doctor::DoctorArguments),
+    /// Let ssh, scp, rsync, git and editors reach VMs as NAME.vm
+    SshConfig(verb::ssh_config::SshConfigArguments),
     /// Write a completion script, to be used as: source <(banger completion bash)
     Completion(verb::completion::CompletionArguments),
+    /// What ssh calls.
+    #[command(hide = true)]
+    Internal(verb::internal::InternalArguments),
 }
 
 /// `banger vm …`.
@@ -87,6 +92,10 @@ pub(crate) enum VmCommand {
     Exec(verb::exec::ExecArguments),
     /// Open a shell in a running VM
     Ssh(verb::ssh::SshArguments),
+    /// Copy files and folders into a running VM or out of it
+    Cp(verb::cp::CpArguments),
+    /// Make ports of a running VM reachable on this host's loopback
+    PortForward(verb::port_forward::PortForwardArguments),
     /// Print what a VM wrote to its serial console
     Logs(verb::logs::LogsArguments),
     /// Delete VMs that are stopped

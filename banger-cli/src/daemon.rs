@@ -1,6 +1,7 @@
 //! The connection to `bangerd`.
 
 use std::error::Error;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::pin::pin;
 
@@ -29,18 +30,15 @@ const ATTEMPTS: usize = 5;
 impl<'a> Daemon<'a> {
     /// Connects to the daemon, started if there is none, and makes sure that it is of our version.
     pub(crate) async fn open(screen: &'a Screen) -> Result<Self, CommandError> {
-        let folders = folders()?;
-        let places = Places {
-            socket: folders.socket(),
-            daemon_program: daemon_program(),
-            args: vec![
-                "--state".into(),
-                folders.state.clone().into(),
-                "--runtime".into(),
-                folders.runtime.clone().into(),
-            ],
-            log: folders.log(),
-        };
+        Daemon::open_in(&folders()?, screen).await
+    }
+
+    /// The same, of these folders.
+    pub(crate) async fn open_in(
+        folders: &Folders,
+        screen: &'a Screen,
+    ) -> Result<Self, CommandError> {
+        let places = places(folders);
         // One that is just ending, or was just killed, may still have taken the connection.
         for attempt in 1..=ATTEMPTS {
             let (mut client, reached) = client::connect_or_start(&places).await.map_err(told)?;
@@ -104,6 +102,13 @@ impl<'a> Daemon<'a> {
         outcome.map_err(told)
     }
 
+    /// Fetches the connected socket that a ticket stands for.
+    pub(crate) async fn socket(&self, ticket: &TicketAnswer) -> Result<OwnedFd, CommandError> {
+        Client::open_socket(&self.socket, &ticket.ticket)
+            .await
+            .map_err(told)
+    }
+
     /// Opens the stream that a ticket stands for.
     pub(crate) async fn stream(
         &self,
@@ -165,7 +170,22 @@ fn same_version(status: &Status) -> Result<(), CommandError> {
     .hint(format!("the VMs run on meanwhile; {RESTART}")))
 }
 
-fn folders() -> Result<Folders, CommandError> {
+/// Where the daemon of these folders is, and how it is started.
+pub(crate) fn places(folders: &Folders) -> Places {
+    Places {
+        socket: folders.socket(),
+        daemon_program: daemon_program(),
+        args: vec![
+            "--state".into(),
+            folders.state.clone().into(),
+            "--runtime".into(),
+            folders.runtime.clone().into(),
+        ],
+        log: folders.log(),
+    }
+}
+
+pub(crate) fn folders() -> Result<Folders, CommandError> {
     Folders::from_environment().map_err(|error| chain(&error))
 }
 

@@ -418,6 +418,9 @@ impl Error {
             Error::Teardown { vm, .. } | Error::Unkillable { vm, .. } => Some(format!(
                 "try again: banger vm delete {vm}; it can be repeated"
             )),
+            Error::Transport(TransportError::PortRefused { .. }) => {
+                Some("a program in the guest has to listen on it, on localhost or on all its addresses".to_owned())
+            }
             Error::Image(image) => image.hint(),
             Error::Store(store) => store.hint(),
             Error::Disk(disk) => disk.hint(),

@@ -26,7 +26,9 @@
 
 mod backends;
 mod choice;
+mod clock;
 mod config;
+mod dial;
 mod disk;
 mod doctor;
 mod engine;
@@ -66,6 +68,7 @@ pub use banger_session::session::{
 pub use banger_session::{ProcessGroup, Signal};
 pub use choice::{Probe, Usable};
 pub use config::{BackendChoice, Defaults, EngineConfig, Limits};
+pub use dial::SshClient;
 pub use disk::{Access, BlockFormat, BlockSource, Disk, DiskError, LayerRun};
 pub use doctor::{Doctor, Fact};
 pub use engine::Engine;
@@ -105,7 +108,7 @@ pub use names::{
     EngineId, ImageName, MAX_NAME, Mebibytes, NameError, RunId, SessionId, SessionName, VmId,
     VmName,
 };
-pub use network::{Endpoint, GuestAddress, Network, NetworkAttachment, NetworkError};
+pub use network::{Endpoint, GuestAddress, Network, NetworkAttachment, NetworkError, Route};
 pub use places::{MAX_CONTROL_PATH, MAX_SOCKET_PATH, PlaceError, Places};
 pub use progress::{Progress, Stage};
 pub use reconcile::{Report, ReportLine};
@@ -116,8 +119,10 @@ pub use session::{
 };
 pub use store::StoreError;
 pub use transport::{
-    DialHelper, GuestConnection, GuestEnd, GuestProcess, GuestTarget, GuestTransport,
+    DialHelper, GuestConnection, GuestEnd, GuestProcess, GuestStream, GuestTarget, GuestTransport,
     TransportError, hand_over_socket,
 };
-pub use vm::{DiskKind, Internet, Lifetime, NetworkKind, VMRecord, VMRuntime, VMSpec, VmmKind};
+pub use vm::{
+    DiskKind, Internet, Lifetime, Nesting, NetworkKind, VMRecord, VMRuntime, VMSpec, VmmKind,
+};
 pub use vmm::{EndReason, Launch, SwitchOff, Vmm, VmmControl, VmmError};

@@ -8,6 +8,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use async_trait::async_trait;
 
 use crate::choice::Probe;
+use crate::dial::SSH_PORT;
 use crate::handles::VMHandles;
 use crate::host::{Host, HostError};
 use crate::inventory::ObjectKind;
@@ -103,6 +104,22 @@ impl Endpoint {
     }
 }
 
+/// How the host reaches one port of a guest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Route {
+    /// By a port on the host's own loopback, which the monitor forwards.
+    Loopback(u16),
+    /// By an address that is reached from inside a network namespace.
+    Namespace {
+        /// The namespace.
+        namespace: String,
+        /// The address.
+        address: SocketAddrV4,
+    },
+    /// By the guest itself, over the connection that the transport has to it.
+    ThroughGuest,
+}
+
 /// How a VM is connected.
 #[async_trait]
 pub trait Network: fmt::Debug + Send + Sync {
@@ -138,6 +155,9 @@ pub trait Network: fmt::Debug + Send + Sync {
 
     /// Returns where ssh is dialled in a run; none without a network, or before the port is known.
     fn ssh_endpoint(&self, handles: &VMHandles) -> Option<Endpoint>;
+
+    /// Returns how a port is dialled in a run; none without a network, or before the way is known.
+    fn route(&self, handles: &VMHandles, port: u16) -> Option<Route>;
 }
 
 /// The network `user`: QEMU's user-mode stack. Needs no privilege; ssh is forwarded on a port of the
@@ -189,6 +209,13 @@ impl Network for UserNetwork {
     fn ssh_endpoint(&self, handles: &VMHandles) -> Option<Endpoint> {
         handles.ssh_port.map(Endpoint::Loopback)
     }
+
+    fn route(&self, handles: &VMHandles, port: u16) -> Option<Route> {
+        match port {
+            SSH_PORT => handles.ssh_port.map(Route::Loopback),
+            _ => Some(Route::ThroughGuest),
+        }
+    }
 }
 
 /// The network `none`: the guest has a loopback and a console.
@@ -233,6 +260,10 @@ impl Network for NoNetwork {
     }
 
     fn ssh_endpoint(&self, _handles: &VMHandles) -> Option<Endpoint> {
+        None
+    }
+
+    fn route(&self, _handles: &VMHandles, _port: u16) -> Option<Route> {
         None
     }
 }
@@ -280,6 +311,10 @@ impl Network for SimNetwork {
 
     fn ssh_endpoint(&self, _handles: &VMHandles) -> Option<Endpoint> {
         Some(Endpoint::Sim)
+    }
+
+    fn route(&self, _handles: &VMHandles, _port: u16) -> Option<Route> {
+        Some(Route::ThroughGuest)
     }
 }
 

@@ -48,6 +48,9 @@ pub struct VMSpec {
     pub internet: Internet,
     /// Whether it is deleted with the client that asked for it, or by the next reconcile.
     pub lifetime: Lifetime,
+    /// Whether it can run machines of its own.
+    #[serde(default)]
+    pub nesting: Nesting,
     /// Free words of its owner.
     pub labels: BTreeMap<String, String>,
 }
@@ -133,6 +136,17 @@ pub enum Internet {
     Closed,
     /// It reaches the internet, and on the network `user` also the host's own loopback and networks.
     Open,
+}
+
+/// Whether a guest's processors have what its own machines need.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Nesting {
+    /// As the monitor has it.
+    #[default]
+    Unasked,
+    /// They have, emulated if need be. QEMU only.
+    Wanted,
 }
 
 /// How long a VM is to live.

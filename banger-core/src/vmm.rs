@@ -17,7 +17,7 @@ use crate::host::{Host, HostError, ProcessIdentity};
 use crate::inventory::ObjectKind;
 use crate::names::Mebibytes;
 use crate::network::NetworkAttachment;
-use crate::vm::{NetworkKind, VmmKind};
+use crate::vm::{Nesting, NetworkKind, VmmKind};
 
 pub(crate) use firecracker::{FirecrackerVmm, GUEST_CID};
 pub(crate) use qemu::QemuVmm;
@@ -85,6 +85,8 @@ pub struct Launch {
     pub token: String,
     /// Virtual processors.
     pub vcpus: u32,
+    /// Whether the guest runs machines of its own.
+    pub nesting: Nesting,
     /// Memory.
     pub memory: Mebibytes,
     /// The kernel, an ELF vmlinux.

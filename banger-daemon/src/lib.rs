@@ -19,5 +19,6 @@ pub mod server;
 pub mod settings;
 pub mod stream;
 
+mod descriptor;
 mod line;
 mod log_file;

@@ -9,6 +9,7 @@
 //! The version of the protocol is the version of the crate: [`VERSION`].
 
 mod image;
+mod reach;
 mod session;
 
 use std::collections::BTreeMap;
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub use image::*;
+pub use reach::*;
 pub use session::*;
 
 /// The version that both sides must share.
@@ -118,6 +120,12 @@ methods! {
     ImageShow = "image.show": ImageParams => ImageInfo;
     /// Deletes an image that no VM boots from.
     ImageDelete = "image.delete": ImageParams => Nothing;
+    /// Connects to a port of a running VM; answers with the ticket of the connected socket.
+    VmDial = "vm.dial": DialParams => TicketAnswer;
+    /// Returns the one key with which a VM's ssh may prove itself.
+    VmHostKey = "vm.host_key": VmParams => HostKeyAnswer;
+    /// Returns what an ssh client is to be told of every guest alike.
+    DaemonSsh = "daemon.ssh": Nothing => SshClientAnswer;
     /// Starts a session in a running VM; answers once its command runs, or has already ended.
     SessionStart = "guest.session.start": SessionStartParams => SessionInfo;
     /// Lists a VM's sessions, oldest first.

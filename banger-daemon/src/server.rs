@@ -17,6 +17,7 @@ mod fault;
 mod hangup;
 mod image;
 mod methods;
+mod reach;
 mod request;
 mod session;
 mod session_stream;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use serde_json::{Value, json};
 
-use crate::{Rig, binary};
+use crate::{Rig, binary, why_not_real};
 
 /// A hermetic `banger`: folders of its own over the shared image. Dropping it ends its daemon.
 pub struct Home {
@@ -223,6 +223,17 @@ pub fn eventually(what: &str, is_so: impl Fn() -> bool) {
 /// What a program printed.
 pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Says so, with the reason, where no real VM can be booted.
+pub fn skipped() -> bool {
+    match why_not_real() {
+        Some(reason) => {
+            println!("SKIP: {reason}");
+            true
+        }
+        None => false,
+    }
 }
 
 fn raw(pid: u32) -> Pid {

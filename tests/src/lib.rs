@@ -11,7 +11,7 @@ use std::sync::Once;
 
 pub use chaos::{Tally, Verb, Victim, chaos, chaos_seed};
 pub use failpoint::{FailingHost, Failpoint, FailpointError};
-pub use home::{Home, Lost, eventually, gone, is_alive, kill, signal, small, text};
+pub use home::{Home, Lost, eventually, gone, is_alive, kill, signal, skipped, small, text};
 pub use real::{Rig, alone, why_not_real};
 
 /// Returns a program of this workspace, built with the profile of the running test.

@@ -33,6 +33,7 @@ fn the_help_of_banger() {
       image       Make, list and delete what VMs boot from
       daemon      Look after bangerd, which keeps the VMs
       doctor      Say what works on this host, what is picked and why; fails if no VM can be run
+      ssh-config  Let ssh, scp, rsync, git and editors reach VMs as NAME.vm
       completion  Write a completion script, to be used as: source <(banger completion bash)
       help        Print this message or the help of the given subcommand(s)
 
@@ -63,20 +64,22 @@ fn the_help_of_vm() {
     Usage: banger vm [OPTIONS] <COMMAND>
 
     Commands:
-      run      Create and start a VM, and run a command or a shell in it
-      create   Create VMs without starting them
-      start    Start VMs, and wait until they can be used
-      stop     Stop VMs so that nothing is lost
-      kill     End VMs at once, as pulling the plug would
-      restart  Stop and start VMs
-      delete   Delete VMs and their disks, running or not [alias: rm]
-      list     List all VMs [alias: ls]
-      show     Show all there is to know about VMs
-      exec     Run a command in a running VM
-      ssh      Open a shell in a running VM
-      logs     Print what a VM wrote to its serial console
-      prune    Delete VMs that are stopped
-      session  Long-lived commands in a VM, which need nobody to run on
+      run           Create and start a VM, and run a command or a shell in it
+      create        Create VMs without starting them
+      start         Start VMs, and wait until they can be used
+      stop          Stop VMs so that nothing is lost
+      kill          End VMs at once, as pulling the plug would
+      restart       Stop and start VMs
+      delete        Delete VMs and their disks, running or not [alias: rm]
+      list          List all VMs [alias: ls]
+      show          Show all there is to know about VMs
+      exec          Run a command in a running VM
+      ssh           Open a shell in a running VM
+      cp            Copy files and folders into a running VM or out of it
+      port-forward  Make ports of a running VM reachable on this host's loopback
+      logs          Print what a VM wrote to its serial console
+      prune         Delete VMs that are stopped
+      session       Long-lived commands in a VM, which need nobody to run on
 
     Options:
       -q, --quiet    Say nothing but errors
@@ -243,6 +246,7 @@ fn the_help_of_vm_session_send() {
       -m, --message <TEXT>  Send this text, and a newline after it
           --no-newline      Send no newline after the message
           --eof             End the session's standard input afterwards, for good
+          --json            Print what was delivered as an object
       -q, --quiet           Say nothing but errors
       -v, --verbose         Also say what happens behind the scenes
       -h, --help            Print help
@@ -270,6 +274,7 @@ fn the_help_of_vm_session_attach() {
           --stdout-offset <BYTE>  Begin with this byte of standard output
           --stderr-offset <BYTE>  Begin with this byte of standard error
           --no-stdin              Only watch: pass on no input
+          --json                  Print an object a piece; the last one says how it ended
       -q, --quiet                 Say nothing but errors
       -v, --verbose               Also say what happens behind the scenes
       -h, --help                  Print help
@@ -285,6 +290,7 @@ fn the_help_of_vm_session_attach() {
       125     how the session ended is not known: its VM was stopped or deleted, or does not answer
       128+n   signal n ended the session's command, or banger
       other   what the session's command ended with
+    What a session ended with by itself is told from the rest by --json: its last object says it.
     "#);
 }
 

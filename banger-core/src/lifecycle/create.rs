@@ -13,7 +13,9 @@ use crate::identity::write_identity;
 use crate::liveness::{Promise, VMState};
 use crate::names::{ImageName, Mebibytes, VmId, VmName};
 use crate::progress::Progress;
-use crate::vm::{DiskKind, Internet, Lifetime, NetworkKind, VMRecord, VMRuntime, VMSpec, VmmKind};
+use crate::vm::{
+    DiskKind, Internet, Lifetime, Nesting, NetworkKind, VMRecord, VMRuntime, VMSpec, VmmKind,
+};
 use crate::vmm::GUEST_CID;
 
 /// What is asked for. What is left out comes from the engine's defaults.
@@ -39,6 +41,8 @@ pub struct CreateRequest {
     pub internet: Option<Internet>,
     /// How long it is to live; it is kept.
     pub lifetime: Option<Lifetime>,
+    /// Whether it can run machines of its own; as the monitor has it.
+    pub nesting: Nesting,
     /// Words of its owner.
     pub labels: BTreeMap<String, String>,
 }
@@ -155,6 +159,7 @@ impl Inner {
             network,
             internet,
             lifetime: request.lifetime.unwrap_or(Lifetime::Kept),
+            nesting: request.nesting,
             labels: request.labels.clone(),
         })
     }

@@ -286,6 +286,7 @@ impl Step<StartContext> for SpawnMonitor {
         let launch = Launch {
             token: token(&inner.id, &vm.id, &start.run),
             vcpus: vm.spec.vcpus,
+            nesting: vm.spec.nesting,
             memory: vm.spec.memory,
             kernel: inner.image_files(&vm.image).await?.kernel,
             initrd: inner.places.initrd(&vm.id),

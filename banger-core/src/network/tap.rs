@@ -5,8 +5,11 @@ use std::net::SocketAddrV4;
 
 use async_trait::async_trait;
 
-use super::{Endpoint, GUEST, GUEST_MAC, GuestAddress, Network, NetworkAttachment, NetworkError};
+use super::{
+    Endpoint, GUEST, GUEST_MAC, GuestAddress, Network, NetworkAttachment, NetworkError, Route,
+};
 use crate::choice::Probe;
+use crate::dial::SSH_PORT;
 use crate::handles::VMHandles;
 use crate::host::{Host, TapSpec};
 use crate::inventory::ObjectKind;
@@ -16,8 +19,6 @@ use crate::vm::{Internet, NetworkKind};
 /// The network `tap`.
 #[derive(Debug)]
 pub(crate) struct TapNetwork;
-
-const SSH_PORT: u16 = 22;
 
 /// The one tap of a namespace.
 const TAP: &str = "tap0";
@@ -81,6 +82,16 @@ impl Network for TapNetwork {
             // With the namespace go its interfaces.
             Some(namespace) => Ok(host.remove_namespace(namespace).await?),
             None => Ok(()),
+        }
+    }
+
+    fn route(&self, handles: &VMHandles, port: u16) -> Option<Route> {
+        match (port, self.ssh_endpoint(handles)?) {
+            (SSH_PORT, Endpoint::Namespace { namespace, address }) => {
+                Some(Route::Namespace { namespace, address })
+            }
+            // The guest's own loopback, as on every network.
+            _ => Some(Route::ThroughGuest),
         }
     }
 

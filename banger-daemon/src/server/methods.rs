@@ -65,6 +65,9 @@ impl Operation {
             ImageDelete::NAME => {
                 with::<ImageDelete, _>(params, |params| self.image_delete(params)).await
             }
+            VmDial::NAME => with::<VmDial, _>(params, |params| self.dial(params)).await,
+            VmHostKey::NAME => with::<VmHostKey, _>(params, |params| self.host_key(params)).await,
+            DaemonSsh::NAME => with::<DaemonSsh, _>(params, |_| self.ssh_client()).await,
             SessionStart::NAME => {
                 with::<SessionStart, _>(params, |params| self.session_start(params)).await
             }

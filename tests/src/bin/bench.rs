@@ -60,6 +60,7 @@ fn main() -> Result<(), AnyError> {
         })?);
     }
     table.push(Row::new("vm exec -- /bin/true", with, bare));
+    table.extend(session_rows(&rig, &config, rounds * 4)?);
     banger(&rig, &["vm", "delete", "bench"])?;
 
     for number in 0..100 {
@@ -127,6 +128,27 @@ fn many_running() -> Result<Vec<(String, u64)>, AnyError> {
         Some((what.to_owned(), took.parse().ok()?))
     });
     Ok(lines.collect())
+}
+
+/// The round trips of a session, over a command by ssh on a connection that is there.
+fn session_rows(rig: &Rig, config: &Path, rounds: usize) -> Result<Vec<Row>, AnyError> {
+    let start = "vm session start bench --name reader --stdin pipe -- cat";
+    banger(rig, &start.split(' ').collect::<Vec<_>>())?;
+    let send = "vm session send bench reader --message hello";
+    let show = "vm session show bench reader";
+    let mut rows = Vec::new();
+    for (what, line) in [("session send", send), ("session show", show)] {
+        let words: Vec<&str> = line.split(' ').collect();
+        let (mut with, mut bare) = (Vec::new(), Vec::new());
+        for _ in 0..rounds {
+            with.push(timed(|| banger(rig, &words))?);
+            let mut ssh = Command::new("ssh");
+            ssh.arg("-F").arg(config).args(["bench.vm", "/bin/true"]);
+            bare.push(timed(|| succeed(&mut ssh))?);
+        }
+        rows.push(Row::new(what, with, bare));
+    }
+    Ok(rows)
 }
 
 /// Medians of alternating runs, in milliseconds.

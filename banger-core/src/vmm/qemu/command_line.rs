@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::disk::{Access, BlockFormat, BlockSource};
 use crate::network::{GUEST_MAC, NetworkAttachment, spelled};
-use crate::vm::Internet;
+use crate::vm::{Internet, Nesting};
 use crate::vmm::Launch;
 
 /// What runs the guest's instructions.
@@ -40,7 +40,12 @@ pub(super) fn arguments(launch: &Launch, acceleration: Acceleration) -> Vec<OsSt
         Acceleration::Emulated { .. } => {
             // One thread a virtual processor; a translation cache that holds a whole Debian boot.
             words.pair("-accel", "tcg,thread=multi,tb-size=256");
-            words.pair("-cpu", "max");
+            let nested = match launch.nesting {
+                Nesting::Unasked => "max",
+                // The one kind of virtualisation that can be emulated.
+                Nesting::Wanted => "max,+svm,+npt",
+            };
+            words.pair("-cpu", nested);
         }
     }
     words.pair("-smp", launch.vcpus.to_string());
@@ -191,6 +196,7 @@ mod tests {
         Launch {
             token: "banger:0a0a0a0a:x:y".to_owned(),
             vcpus: 2,
+            nesting: Nesting::Unasked,
             memory: Mebibytes(512),
             kernel: "/images/a,b/vmlinux".into(),
             initrd: "/run/initrd".into(),
