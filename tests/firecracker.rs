@@ -36,7 +36,7 @@ impl Stage {
         std::fs::write(image.join("manifest.json"), manifest.to_string()).expect("a file");
         let programs = folder.path().join("bin");
         std::fs::create_dir(&programs).expect("a folder");
-        let fake = env!("CARGO_BIN_EXE_fake_firecracker");
+        let fake = banger_tests::binary("fake_firecracker");
         std::os::unix::fs::symlink(fake, programs.join("firecracker")).expect("a link");
         let stage = Stage { folder };
         stage.script(script);

@@ -66,6 +66,10 @@ pub(crate) struct MachineArguments {
     #[arg(long, value_name = "DISK")]
     disk: Option<String>,
 
+    /// Let it run machines of its own (QEMU; emulated if need be)
+    #[arg(long)]
+    nested: bool,
+
     /// A word of yours to keep with it; may be repeated
     #[arg(long = "label", value_name = "KEY=VALUE")]
     labels: Vec<Label>,
@@ -89,6 +93,7 @@ impl MachineArguments {
                 _ => None,
             },
             ephemeral: false,
+            nested: self.nested,
             labels: self
                 .labels
                 .iter()

@@ -126,6 +126,7 @@ fn the_help_of_vm_run() {
           --no-nat             Let it reach nothing, whatever the configuration says
           --vmm <VMM>          The monitor: auto, qemu or firecracker
           --disk <DISK>        The root disk: auto, overlay, dm-snapshot or file
+          --nested             Let it run machines of its own (QEMU; emulated if need be)
           --label <KEY=VALUE>  A word of yours to keep with it; may be repeated
 
     Without --rm the VM runs on afterwards. With it the VM is deleted when this command ends,
@@ -320,6 +321,7 @@ fn the_help_of_vm_create() {
           --no-nat             Let it reach nothing, whatever the configuration says
           --vmm <VMM>          The monitor: auto, qemu or firecracker
           --disk <DISK>        The root disk: auto, overlay, dm-snapshot or file
+          --nested             Let it run machines of its own (QEMU; emulated if need be)
           --label <KEY=VALUE>  A word of yours to keep with it; may be repeated
     ");
 }
