@@ -27,6 +27,7 @@
 mod backends;
 mod choice;
 mod config;
+mod console;
 mod dial;
 mod disk;
 mod doctor;
@@ -49,6 +50,7 @@ mod places;
 mod progress;
 mod reconcile;
 mod session;
+mod stats;
 mod steps;
 mod store;
 mod transport;
@@ -66,6 +68,7 @@ pub use banger_session::session::{
 pub use banger_session::{ProcessGroup, Signal};
 pub use choice::{Probe, Usable};
 pub use config::{BackendChoice, Defaults, EngineConfig, Limits};
+pub use console::{Console, ConsoleLog};
 pub use dial::SshClient;
 pub use disk::{Access, BlockFormat, BlockSource, Disk, DiskError};
 pub use doctor::{Doctor, Fact};
@@ -80,7 +83,7 @@ pub use handles::{
 pub use host::{
     BootId, CloneMethod, CpuFacts, Crash, Delivery, Detached, FakeHost, FakeProcess, Fault,
     FileAct, FileFacts, FileLock, Host, HostError, LinuxHost, LinuxHostConfig, Moment, ProcessEnd,
-    ProcessFacts, ProcessIdentity, ProcessSignal, Program, ProgramOutput,
+    ProcessFacts, ProcessIdentity, ProcessSignal, ProcessUsage, Program, ProgramOutput,
 };
 #[cfg(feature = "failpoints")]
 pub use host::{FailingHost, Failpoint, FailpointError};
@@ -92,7 +95,9 @@ pub use inventory::{
     Coverage, Foreign, Grip, HostObject, Inventory, Looked, ObjectKind, Owner, Remedy, Removal,
     RemovalLine, RemovalOutcome,
 };
-pub use lifecycle::{CreateRequest, DeleteOutcome, StartOutcome, StopOutcome, StopRung};
+pub use lifecycle::{
+    CreateRequest, DeleteOutcome, SetOutcome, SetRequest, StartOutcome, StopOutcome, StopRung,
+};
 pub use liveness::{
     Census, Condition, HostLiveness, Liveness, Monitor, ProcessHandle, Promise, Sighting, VMState,
     Verdict,
@@ -111,6 +116,7 @@ pub use session::{
     LogEvent, LogRequest, LogStart, SessionAttach, SessionDeleteOutcome, SessionFolder,
     SessionLogs, SessionRequest, SessionSpec, SessionStopOutcome, SessionView,
 };
+pub use stats::{MonitorStats, VmStats};
 pub use store::StoreError;
 pub use transport::{
     DialHelper, GuestConnection, GuestEnd, GuestProcess, GuestStream, GuestTarget, GuestTransport,

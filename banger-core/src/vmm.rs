@@ -16,6 +16,7 @@ use crate::host::{Host, HostError, ProcessIdentity};
 use crate::inventory::ObjectKind;
 use crate::names::Mebibytes;
 use crate::network::NetworkAttachment;
+use crate::transport::GuestStream;
 use crate::vm::VmmKind;
 
 pub(crate) use qemu::QemuVmm;
@@ -99,6 +100,8 @@ pub struct Launch {
     pub api_socket: PathBuf,
     /// The second control socket.
     pub rescue_socket: PathBuf,
+    /// The socket at which the serial console can be attached to, to be made by the monitor.
+    pub console_socket: PathBuf,
     /// Where the serial console is appended.
     pub console_log: PathBuf,
     /// Where the monitor's own words are appended.
@@ -144,6 +147,14 @@ pub trait Vmm: fmt::Debug + Send + Sync {
         api_socket: &Path,
         limit: Duration,
     ) -> Result<Box<dyn VmmControl>, VmmError>;
+
+    /// Attaches to the serial console of a running guest. One at a time: the engine sees to it.
+    async fn open_console(
+        &self,
+        host: &dyn Host,
+        console_socket: &Path,
+        limit: Duration,
+    ) -> Result<GuestStream, VmmError>;
 }
 
 /// A connection to one running monitor. Every call has a time limit; after a failure the connection

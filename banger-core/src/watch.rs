@@ -25,6 +25,8 @@ pub(crate) struct Live {
     control: Mutex<Option<Arc<dyn VmmControl>>>,
     /// Held while a connection is being made, so that it is made once.
     pub(crate) connection: AsyncMutex<Option<Arc<dyn GuestConnection>>>,
+    /// Held by who is attached to the serial console: a monitor serves one.
+    pub(crate) console: Arc<AsyncMutex<()>>,
     watcher: Mutex<Option<AbortHandle>>,
     /// How it ended, once its watcher knows.
     end: watch::Sender<Option<ProcessEnd>>,
@@ -78,6 +80,7 @@ impl Inner {
             monitor,
             control: Mutex::new(control),
             connection: AsyncMutex::new(None),
+            console: Arc::default(),
             watcher: Mutex::new(None),
             end: watch::Sender::new(None),
             answers: AtomicBool::new(true),

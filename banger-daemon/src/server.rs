@@ -11,10 +11,12 @@
 //! all its answers. VMs that it asked for as ephemeral are deleted then.
 
 mod connection;
+mod console;
 mod ephemeral;
 mod exec;
 mod fault;
 mod hangup;
+mod machine;
 mod methods;
 mod reach;
 mod request;

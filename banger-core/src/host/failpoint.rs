@@ -15,8 +15,8 @@ use tokio::net::UnixStream;
 
 use super::{
     BootId, CloneMethod, CpuFacts, Delivery, Detached, FileFacts, FileLock, Host, HostError,
-    Moment, ProcessEnd, ProcessFacts, ProcessIdentity, ProcessSignal, Program, ProgramOutput,
-    named,
+    Moment, ProcessEnd, ProcessFacts, ProcessIdentity, ProcessSignal, ProcessUsage, Program,
+    ProgramOutput, named,
 };
 
 type Result<T> = std::result::Result<T, HostError>;
@@ -175,6 +175,10 @@ impl Host for FailingHost {
         self.host.read_tail(path, limit).await
     }
 
+    async fn read_at(&self, path: &Path, offset: u64, limit: u64) -> Result<Vec<u8>> {
+        self.host.read_at(path, offset, limit).await
+    }
+
     async fn write_file(&self, path: &Path, contents: &[u8], mode: u32) -> Result<()> {
         let effect = self.host.write_file(path, contents, mode);
         self.act(named("write", path), effect).await
@@ -252,6 +256,10 @@ impl Host for FailingHost {
 
     async fn process(&self, pid: u32) -> Result<Option<ProcessFacts>> {
         self.host.process(pid).await
+    }
+
+    async fn process_usage(&self, process: &ProcessIdentity) -> Result<Option<ProcessUsage>> {
+        self.host.process_usage(process).await
     }
 
     async fn find_processes(&self, token: &str) -> Result<Vec<ProcessFacts>> {

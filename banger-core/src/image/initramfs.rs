@@ -30,6 +30,8 @@ pub(crate) struct Identity {
     pub authorized_key: String,
     /// Stirred into the guest's random numbers.
     pub seed: [u8; 32],
+    /// What its own disk was last grown to, in MiB; none if it still has its first size.
+    pub work_disk_grown_to: Option<u64>,
     /// Its address; a guest without has no network device.
     pub network: Option<GuestNetwork>,
 }
@@ -120,6 +122,10 @@ fn assignments(identity: &Identity) -> String {
         ("seed", seed),
         ("root_disk", "/dev/vda".to_owned()),
         ("work_disk", "/dev/vdb".to_owned()),
+        (
+            "work_size",
+            (identity.work_disk_grown_to).map_or_else(String::new, |size| size.to_string()),
+        ),
         ("init", "/sbin/init".to_owned()),
         ("interface", "eth0".to_owned()),
         (
@@ -220,6 +226,7 @@ pub(super) mod tests {
 
     pub(in crate::image) fn identity() -> Identity {
         Identity {
+            work_disk_grown_to: None,
             hostname: "box".into(),
             machine_id: "0123456789abcdef0123456789abcdef".into(),
             ssh_host_key: "-----BEGIN\nabc\n-----END".into(),

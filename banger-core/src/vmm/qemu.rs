@@ -13,6 +13,7 @@ use crate::choice::Probe;
 use crate::disk::BlockFormat;
 use crate::host::{Detached, Host, ProcessIdentity};
 use crate::inventory::ObjectKind;
+use crate::transport::GuestStream;
 use crate::vm::VmmKind;
 
 use command_line::{Acceleration, arguments};
@@ -76,5 +77,18 @@ impl Vmm for QemuVmm {
         Ok(Box::new(
             QmpControl::connect(host, api_socket, limit).await?,
         ))
+    }
+
+    async fn open_console(
+        &self,
+        host: &dyn Host,
+        console_socket: &Path,
+        limit: Duration,
+    ) -> Result<GuestStream, VmmError> {
+        let (read, write) = host.connect_unix(console_socket, limit).await?.into_split();
+        Ok(GuestStream {
+            read: Box::pin(read),
+            write: Box::pin(write),
+        })
     }
 }
