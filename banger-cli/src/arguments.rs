@@ -48,6 +48,9 @@ pub(crate) enum Command {
     Vm(VmCommand),
     /// List the VMs that run
     Ps(verb::list::PsArguments),
+    /// Make, list and delete what VMs boot from
+    #[command(subcommand, disable_help_subcommand = true)]
+    Image(ImageCommand),
     /// Look after bangerd, which keeps the VMs
     #[command(subcommand, disable_help_subcommand = true)]
     Daemon(DaemonCommand),
@@ -95,6 +98,8 @@ pub(crate) enum VmCommand {
     PortForward(verb::port_forward::PortForwardArguments),
     /// Print what a VM wrote to its serial console
     Logs(verb::logs::LogsArguments),
+    /// Delete VMs that are stopped
+    Prune(verb::prune::PruneArguments),
     /// Long-lived commands in a VM, which need nobody to run on
     #[command(
         subcommand,
@@ -127,6 +132,23 @@ pub(crate) enum SessionCommand {
     /// Delete a session and its logs, ending it first
     #[command(visible_alias = "rm")]
     Delete(verb::session::change::DeleteArguments),
+}
+
+/// `banger image …`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ImageCommand {
+    /// Make an image of Debian packages
+    Build(verb::image::make::BuildArguments),
+    /// Make an image of a root file system and a kernel that are there already
+    Register(verb::image::make::RegisterArguments),
+    /// List all images
+    #[command(visible_alias = "ls")]
+    List(verb::image::look::ListArguments),
+    /// Show all there is to know about images
+    Show(verb::image::look::ShowArguments),
+    /// Delete images that no VM boots from
+    #[command(visible_alias = "rm")]
+    Delete(verb::image::change::DeleteArguments),
 }
 
 /// `banger daemon …`.

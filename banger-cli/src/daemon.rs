@@ -24,6 +24,9 @@ pub(crate) struct Daemon<'a> {
     screen: &'a Screen,
 }
 
+/// How many daemons may end while they are asked who they are.
+const ATTEMPTS: usize = 5;
+
 impl<'a> Daemon<'a> {
     /// Connects to the daemon, started if there is none, and makes sure that it is of our version.
     pub(crate) async fn open(screen: &'a Screen) -> Result<Self, CommandError> {
@@ -36,18 +39,26 @@ impl<'a> Daemon<'a> {
         screen: &'a Screen,
     ) -> Result<Self, CommandError> {
         let places = places(folders);
-        let (client, reached) = client::connect_or_start(&places).await.map_err(told)?;
-        if reached == Reached::Started {
-            screen.whisper(format_args!("started {}", places.daemon_program.display()));
+        // One that is just ending, or was just killed, may still have taken the connection.
+        for attempt in 1..=ATTEMPTS {
+            let (mut client, reached) = client::connect_or_start(&places).await.map_err(told)?;
+            if reached == Reached::Started {
+                screen.whisper(format_args!("started {}", places.daemon_program.display()));
+            }
+            match client.call::<DaemonStatus>(&Nothing {}, &mut |_| {}).await {
+                Err(ClientError::Lost) if attempt < ATTEMPTS => {}
+                Err(error) => return Err(told(error)),
+                Ok(status) => {
+                    same_version(&status)?;
+                    return Ok(Daemon {
+                        client,
+                        socket: places.socket,
+                        screen,
+                    });
+                }
+            }
         }
-        let mut daemon = Daemon {
-            client,
-            socket: places.socket,
-            screen,
-        };
-        let status = daemon.call::<DaemonStatus>(Nothing {}).await?;
-        same_version(&status)?;
-        Ok(daemon)
+        Err(told(ClientError::Lost))
     }
 
     /// Connects to the daemon if there is one, of whatever version.

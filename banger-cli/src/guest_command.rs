@@ -20,7 +20,7 @@ mod signals;
 pub(crate) use input::read_stdin;
 pub(crate) use options::{CommandOptions, Way, words};
 pub(crate) use pipe::{Feed, Pipe, Piped};
-pub(crate) use session::{Attach, Follow, attach, follow};
+pub(crate) use session::{Attach, Form, attach, follow};
 pub(crate) use signals::Signals;
 
 use std::collections::VecDeque;

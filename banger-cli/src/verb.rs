@@ -7,10 +7,12 @@ pub(crate) mod create;
 pub(crate) mod daemon;
 pub(crate) mod doctor;
 pub(crate) mod exec;
+pub(crate) mod image;
 pub(crate) mod internal;
 pub(crate) mod list;
 pub(crate) mod logs;
 pub(crate) mod port_forward;
+pub(crate) mod prune;
 pub(crate) mod run;
 pub(crate) mod session;
 pub(crate) mod show;
@@ -29,6 +31,7 @@ pub(crate) async fn run(command: &Command, screen: &Screen) -> Result<ExitStatus
     match command {
         Command::Vm(command) => vm(command, screen).await,
         Command::Ps(arguments) => list::ps(arguments, screen).await,
+        Command::Image(command) => image::run(command, screen).await,
         Command::Daemon(DaemonCommand::Status(arguments)) => {
             daemon::status(arguments, screen).await
         }
@@ -59,6 +62,7 @@ async fn vm(command: &VmCommand, screen: &Screen) -> Result<ExitStatus, CommandE
         VmCommand::Cp(arguments) => cp::cp(arguments, screen).await,
         VmCommand::PortForward(arguments) => port_forward::port_forward(arguments, screen).await,
         VmCommand::Logs(arguments) => logs::logs(arguments, screen).await,
+        VmCommand::Prune(arguments) => prune::prune(arguments, screen).await,
         VmCommand::Session(command) => session::run(command, screen).await,
     }
 }

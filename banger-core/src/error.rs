@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::disk::DiskError;
 use crate::handles::HandlesError;
 use crate::host::HostError;
-use crate::image::{ImageError, SpecError};
+use crate::image::{ImageError, ManifestError, SpecError};
 use crate::names::{ImageName, NameError, SessionName, VmName};
 use crate::network::NetworkError;
 use crate::places::PlaceError;
@@ -365,6 +365,7 @@ impl Error {
             Error::NameTaken { .. } | Error::Store(StoreError::NameTaken { .. }) => {
                 ErrorKind::NameTaken
             }
+            Error::Image(image) => image_kind(image),
             Error::Unusable { .. } => ErrorKind::Unavailable,
             Error::NotRunning { .. } => ErrorKind::NotRunning,
             Error::NotReady { .. } | Error::Transport(TransportError::NotReady { .. }) => {
@@ -377,14 +378,7 @@ impl Error {
             Error::Store(
                 StoreError::Damaged { .. } | StoreError::Row { .. } | StoreError::SessionRow { .. },
             ) => ErrorKind::Damaged,
-            _ => self
-                .host_error()
-                .map_or(ErrorKind::Failed, |host| match host {
-                    HostError::ProgramMissing { .. } => ErrorKind::Unavailable,
-                    host if host.is_full() => ErrorKind::NoSpace,
-                    host if host.is_denied() => ErrorKind::Denied,
-                    _ => ErrorKind::Failed,
-                }),
+            _ => self.host_error().map_or(ErrorKind::Failed, host_kind),
         }
     }
 
@@ -422,9 +416,9 @@ impl Error {
                 source,
                 ..
             } => refusal_hint(vm, session, *source),
-            Error::NoSuchImage { .. } => {
-                Some("the default image is made by itself; others have to be made first".to_owned())
-            }
+            Error::NoSuchImage { name } => Some(format!(
+                "banger image list shows those there are; banger image build {name} makes one of Debian packages"
+            )),
             Error::Unusable { hint, .. } => hint.clone(),
             Error::NotRunning { vm, .. } => Some(format!("start it: banger vm start {vm}")),
             Error::StillRunning { vm, .. } => Some(format!("stop it first: banger vm stop {vm}")),
@@ -478,6 +472,41 @@ impl Error {
             | Error::Transport(TransportError::Host(host)) => Some(host),
             _ => None,
         }
+    }
+}
+
+fn host_kind(host: &HostError) -> ErrorKind {
+    match host {
+        HostError::ProgramMissing { .. } => ErrorKind::Unavailable,
+        host if host.is_full() => ErrorKind::NoSpace,
+        host if host.is_denied() => ErrorKind::Denied,
+        _ => ErrorKind::Failed,
+    }
+}
+
+fn image_kind(image: &ImageError) -> ErrorKind {
+    match image {
+        ImageError::Host(host) => host_kind(host),
+        ImageError::Exists { .. } => ErrorKind::NameTaken,
+        ImageError::InUse { .. } => ErrorKind::InUse,
+        ImageError::NoFile { .. } => ErrorKind::NotFound,
+        ImageError::NoUidmap | ImageError::NoBusybox => ErrorKind::Unavailable,
+        ImageError::NoSpace { .. } | ImageError::Full { .. } => ErrorKind::NoSpace,
+        ImageError::NoSubordinateIds { .. } => ErrorKind::Denied,
+        ImageError::Manifest {
+            source: ManifestError::Newer { .. },
+            ..
+        } => ErrorKind::Newer,
+        ImageError::Manifest { .. } | ImageError::Incomplete { .. } => ErrorKind::Damaged,
+        ImageError::TooSmall { .. }
+        | ImageError::TooLarge { .. }
+        | ImageError::NoFilesystem { .. }
+        | ImageError::NoInitramfs { .. }
+        | ImageError::Contract { .. }
+        | ImageError::NoModules { .. }
+        | ImageError::Kernel { .. }
+        | ImageError::Package { .. } => ErrorKind::Invalid,
+        _ => ErrorKind::Failed,
     }
 }
 

@@ -26,6 +26,7 @@
 
 mod backends;
 mod choice;
+mod clock;
 mod config;
 mod console;
 mod dial;
@@ -85,18 +86,18 @@ pub use host::{
     FileAct, FileFacts, FileLock, Host, HostError, LinuxHost, LinuxHostConfig, Moment, ProcessEnd,
     ProcessFacts, ProcessIdentity, ProcessSignal, ProcessUsage, Program, ProgramOutput,
 };
-#[cfg(feature = "failpoints")]
-pub use host::{FailingHost, Failpoint, FailpointError};
 pub use image::{
     Capability, ImageError, ImageManifest, ImageSpec, Initrd, Kernel, KernelError, ManifestError,
-    Mirror, PackageName, Rootfs, SpecError, Suite,
+    Mirror, PackageName, Registration, Rootfs, SpecError, Suite,
 };
+pub use images::ImageView;
 pub use inventory::{
     Coverage, Foreign, Grip, HostObject, Inventory, Looked, ObjectKind, Owner, Remedy, Removal,
     RemovalLine, RemovalOutcome,
 };
 pub use lifecycle::{
-    CreateRequest, DeleteOutcome, SetOutcome, SetRequest, StartOutcome, StopOutcome, StopRung,
+    CreateRequest, DeleteOutcome, PruneOutcome, SetOutcome, SetRequest, StartOutcome, StopOutcome,
+    StopRung,
 };
 pub use liveness::{
     Census, Condition, HostLiveness, Liveness, Monitor, ProcessHandle, Promise, Sighting, VMState,

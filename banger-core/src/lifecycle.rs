@@ -20,7 +20,7 @@ mod start;
 mod stop;
 
 pub use create::CreateRequest;
-pub use delete::DeleteOutcome;
+pub use delete::{DeleteOutcome, PruneOutcome};
 pub use set::{SetOutcome, SetRequest};
 pub use start::StartOutcome;
 pub use stop::{StopOutcome, StopRung};

@@ -112,7 +112,10 @@ impl Network for UserNetwork {
     }
 
     async fn probe(&self, _host: &dyn Host) -> Probe {
-        Probe::works("QEMU's user-mode stack; ssh forwarded on the loopback")
+        Probe::works(
+            "QEMU's user-mode stack; ssh forwarded on the loopback; with --nat a guest also reaches \
+             this host's loopback and networks",
+        )
     }
 
     fn guest(&self) -> Option<GuestAddress> {

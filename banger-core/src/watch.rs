@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::sync::{Mutex as AsyncMutex, watch};
 use tokio::task::AbortHandle;
 
+use crate::clock::HostClock;
 use crate::engine::{Engine, Inner, lock};
 use crate::host::{Host, HostError, ProcessEnd};
 use crate::liveness::{Liveness, Monitor};
@@ -27,6 +28,8 @@ pub(crate) struct Live {
     pub(crate) connection: AsyncMutex<Option<Arc<dyn GuestConnection>>>,
     /// Held by who is attached to the serial console: a monitor serves one.
     pub(crate) console: Arc<AsyncMutex<()>>,
+    /// What our clocks said when its guest's was last known to agree; none before the first connection.
+    pub(crate) agreed: Mutex<Option<HostClock>>,
     watcher: Mutex<Option<AbortHandle>>,
     /// How it ended, once its watcher knows.
     end: watch::Sender<Option<ProcessEnd>>,
@@ -81,6 +84,7 @@ impl Inner {
             control: Mutex::new(control),
             connection: AsyncMutex::new(None),
             console: Arc::default(),
+            agreed: Mutex::new(None),
             watcher: Mutex::new(None),
             end: watch::Sender::new(None),
             answers: AtomicBool::new(true),

@@ -8,6 +8,7 @@
 //!
 //! The version of the protocol is the version of the crate: [`VERSION`].
 
+mod image;
 mod machine;
 mod reach;
 mod session;
@@ -19,6 +20,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub use image::*;
 pub use machine::*;
 pub use reach::*;
 pub use session::*;
@@ -98,6 +100,8 @@ methods! {
     VmRestart = "vm.restart": StartParams => ChangeAnswer;
     /// Deletes a VM in whatever state.
     VmDelete = "vm.delete": VmParams => ChangeAnswer;
+    /// Deletes VMs, as far as they are stopped still.
+    VmPrune = "vm.prune": PruneParams => PruneAnswer;
     /// Lists all VMs by name.
     VmList = "vm.list": Nothing => VmListAnswer;
     /// Shows one VM.
@@ -122,6 +126,16 @@ methods! {
     VmHostKey = "vm.host_key": VmParams => HostKeyAnswer;
     /// Returns what an ssh client is to be told of every guest alike.
     DaemonSsh = "daemon.ssh": Nothing => SshClientAnswer;
+    /// Makes an image of Debian packages; given up when the connection ends.
+    ImageBuild = "image.build": ImageBuildParams => ImageInfo;
+    /// Makes an image of a root file system and a kernel; given up when the connection ends.
+    ImageRegister = "image.register": ImageRegisterParams => ImageInfo;
+    /// Lists all images by name.
+    ImageList = "image.list": Nothing => ImageListAnswer;
+    /// Shows one image.
+    ImageShow = "image.show": ImageParams => ImageInfo;
+    /// Deletes an image that no VM boots from.
+    ImageDelete = "image.delete": ImageParams => Nothing;
     /// Starts a session in a running VM; answers once its command runs, or has already ended.
     SessionStart = "guest.session.start": SessionStartParams => SessionInfo;
     /// Lists a VM's sessions, oldest first.
@@ -176,7 +190,7 @@ pub struct CreateParams {
     /// The network.
     pub network: Option<String>,
     /// Whether it reaches the internet.
-    pub nat: bool,
+    pub nat: Option<bool>,
     /// Whether it is deleted when this connection ends, whatever ends it.
     pub ephemeral: bool,
     /// Words of its owner.
@@ -205,6 +219,34 @@ pub struct ChangeAnswer {
     pub vm: Option<VmInfo>,
     /// Its name.
     pub name: String,
+}
+
+/// `vm.prune`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PruneParams {
+    /// Which, as they were shown.
+    pub vms: Vec<String>,
+}
+
+/// `vm.prune`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PruneAnswer {
+    /// The names of those that are no more.
+    pub deleted: Vec<String>,
+    /// The names of those that were not stopped any more.
+    pub left: Vec<String>,
+    /// What went wrong.
+    pub failed: Vec<PruneFailure>,
+}
+
+/// A VM that could not be deleted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PruneFailure {
+    /// Which.
+    pub vm: String,
+    /// Why not.
+    pub error: String,
 }
 
 /// A VM as it is shown.

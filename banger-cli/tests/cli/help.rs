@@ -30,6 +30,7 @@ fn the_help_of_banger() {
     Commands:
       vm          Run, start, stop and look at VMs
       ps          List the VMs that run
+      image       Make, list and delete what VMs boot from
       daemon      Look after bangerd, which keeps the VMs
       doctor      Say what works on this host, what is picked and why; fails if no VM can be run
       ssh-config  Let ssh, scp, rsync, git and editors reach VMs as NAME.vm
@@ -119,7 +120,9 @@ fn the_help_of_vm_run() {
           --memory <SIZE>      Memory: 512M, 4G; a bare number is MiB
           --disk-size <SIZE>   The size of its own disk, mounted at /root
           --network <NETWORK>  The network: auto, user or none
-          --nat                Let it reach the internet
+          --nat                Let it reach the internet; on the network user that is more: this host's
+                               loopback and networks too
+          --no-nat             Let it reach nothing, whatever the configuration says
           --vmm <VMM>          The monitor: auto or qemu
           --disk <DISK>        The root disk: auto, overlay or file
           --label <KEY=VALUE>  A word of yours to keep with it; may be repeated
@@ -242,6 +245,7 @@ fn the_help_of_vm_session_send() {
       -m, --message <TEXT>  Send this text, and a newline after it
           --no-newline      Send no newline after the message
           --eof             End the session's standard input afterwards, for good
+          --json            Print what was delivered as an object
       -q, --quiet           Say nothing but errors
       -v, --verbose         Also say what happens behind the scenes
       -h, --help            Print help
@@ -269,6 +273,7 @@ fn the_help_of_vm_session_attach() {
           --stdout-offset <BYTE>  Begin with this byte of standard output
           --stderr-offset <BYTE>  Begin with this byte of standard error
           --no-stdin              Only watch: pass on no input
+          --json                  Print an object a piece; the last one says how it ended
       -q, --quiet                 Say nothing but errors
       -v, --verbose               Also say what happens behind the scenes
       -h, --help                  Print help
@@ -284,6 +289,7 @@ fn the_help_of_vm_session_attach() {
       125     how the session ended is not known: its VM was stopped or deleted, or does not answer
       128+n   signal n ended the session's command, or banger
       other   what the session's command ended with
+    What a session ended with by itself is told from the rest by --json: its last object says it.
     "#);
 }
 
@@ -308,7 +314,9 @@ fn the_help_of_vm_create() {
           --memory <SIZE>      Memory: 512M, 4G; a bare number is MiB
           --disk-size <SIZE>   The size of its own disk, mounted at /root
           --network <NETWORK>  The network: auto, user or none
-          --nat                Let it reach the internet
+          --nat                Let it reach the internet; on the network user that is more: this host's
+                               loopback and networks too
+          --no-nat             Let it reach nothing, whatever the configuration says
           --vmm <VMM>          The monitor: auto or qemu
           --disk <DISK>        The root disk: auto, overlay or file
           --label <KEY=VALUE>  A word of yours to keep with it; may be repeated
@@ -408,10 +416,12 @@ fn the_help_of_vm_list() {
     Usage: banger vm list [OPTIONS]
 
     Options:
-          --json     Print an array of VMs
-      -q, --quiet    Say nothing but errors
-      -v, --verbose  Also say what happens behind the scenes
-      -h, --help     Print help
+          --json                 Print an array of VMs
+          --label <KEY[=VALUE]>  Only those with this label, of whatever value if none is given; all, if
+                                 it is repeated
+      -q, --quiet                Say nothing but errors
+      -v, --verbose              Also say what happens behind the scenes
+      -h, --help                 Print help
     ");
 }
 
@@ -509,11 +519,13 @@ fn the_help_of_ps() {
     Usage: banger ps [OPTIONS]
 
     Options:
-      -a, --all      Also those that do not run
-          --json     Print an array of VMs
-      -q, --quiet    Say nothing but errors
-      -v, --verbose  Also say what happens behind the scenes
-      -h, --help     Print help
+      -a, --all                  Also those that do not run
+          --json                 Print an array of VMs
+          --label <KEY[=VALUE]>  Only those with this label, of whatever value if none is given; all, if
+                                 it is repeated
+      -q, --quiet                Say nothing but errors
+      -v, --verbose              Also say what happens behind the scenes
+      -h, --help                 Print help
     ");
 }
 

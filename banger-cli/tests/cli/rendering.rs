@@ -332,7 +332,7 @@ fn a_daemon_of_another_version_is_refused_but_can_be_looked_at_and_stopped() {
     status: 0
     ----- stdout -----
     ----- stderr -----
-    bangerd: stopped; the VMs run on
+    bangerd: stopped; 2 VMs run on
     ");
 }
 

@@ -234,13 +234,17 @@ impl Step<StartContext> for WriteIdentity {
         let stored = read_identity(host, &vm.runtime.vm_dir).await?;
         let guest = inner.backends.network(vm.spec.network)?.guest();
         let grown = host.stat(&vm.runtime.vm_dir.join(GROWN)).await?.is_some();
+        let authorized_key = {
+            let _alone = inner.key.lock().await;
+            client_key(host, &inner.places.client_key()).await?
+        };
         let archive = identity_archive(&Identity {
             work_disk_grown_to: grown.then_some(vm.spec.work_disk.0),
             hostname: vm.name.to_string(),
             machine_id: stored.machine_id,
             ssh_host_key: stored.host_key,
             ssh_host_key_pub: stored.host_key_pub,
-            authorized_key: client_key(host, &inner.places.client_key()).await?,
+            authorized_key,
             seed: random()?,
             network: guest.map(|guest| GuestNetwork {
                 address: guest.address,

@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use banger_core::{
     Condition, CreateRequest, Engine, Error, ErrorKind, ExecRequest, ExecStdin, Internet, Lifetime,
-    Mebibytes, NameError, Progress, StartOutcome, StopOutcome, VmView,
+    Mebibytes, NameError, Progress, PruneOutcome, StartOutcome, StopOutcome, VmView,
 };
 use serde_json::Value;
 
 use super::Shared;
 use super::ephemeral::Ephemerals;
 use super::fault::Fault;
+use super::stop::Stop;
 use super::tickets::{Held, Started};
 use super::views::{start_word, stop_words};
 use crate::protocol::*;
@@ -24,6 +25,8 @@ pub(super) struct Operation {
     pub(super) shared: Arc<Shared>,
     /// The connection's.
     pub(super) ephemerals: Arc<Ephemerals>,
+    /// Asked when the connection has ended.
+    pub(super) gone: Stop,
     pub(super) progress: Progress,
 }
 
@@ -45,6 +48,7 @@ impl Operation {
             VmKill::NAME => with::<VmKill, _>(params, |params| self.kill(params)).await,
             VmRestart::NAME => with::<VmRestart, _>(params, |params| self.restart(params)).await,
             VmDelete::NAME => with::<VmDelete, _>(params, |params| self.delete(params)).await,
+            VmPrune::NAME => with::<VmPrune, _>(params, |params| self.prune(params)).await,
             VmList::NAME => with::<VmList, _>(params, |_| self.list()).await,
             VmShow::NAME => with::<VmShow, _>(params, |params| self.show(params)).await,
             VmLogs::NAME => with::<VmLogs, _>(params, |params| self.logs(params)).await,
@@ -59,6 +63,17 @@ impl Operation {
             VmDial::NAME => with::<VmDial, _>(params, |params| self.dial(params)).await,
             VmHostKey::NAME => with::<VmHostKey, _>(params, |params| self.host_key(params)).await,
             DaemonSsh::NAME => with::<DaemonSsh, _>(params, |_| self.ssh_client()).await,
+            ImageBuild::NAME => {
+                with::<ImageBuild, _>(params, |params| self.image_build(params)).await
+            }
+            ImageRegister::NAME => {
+                with::<ImageRegister, _>(params, |params| self.image_register(params)).await
+            }
+            ImageList::NAME => with::<ImageList, _>(params, |_| self.image_list()).await,
+            ImageShow::NAME => with::<ImageShow, _>(params, |params| self.image_show(params)).await,
+            ImageDelete::NAME => {
+                with::<ImageDelete, _>(params, |params| self.image_delete(params)).await
+            }
             SessionStart::NAME => {
                 with::<SessionStart, _>(params, |params| self.session_start(params)).await
             }
@@ -174,6 +189,26 @@ impl Operation {
             vm: None,
             name: deleted.name.to_string(),
         })
+    }
+
+    async fn prune(&self, params: PruneParams) -> Result<PruneAnswer, Fault> {
+        let mut answer = PruneAnswer::default();
+        for vm in params.vms {
+            match self.engine().delete_stopped(&vm).await {
+                Ok(PruneOutcome::Deleted(name)) => answer.deleted.push(name.to_string()),
+                Ok(PruneOutcome::Left(name)) => answer.left.push(name.to_string()),
+                // Somebody else was quicker.
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) => answer.failed.push(PruneFailure {
+                    vm: match self.engine().lookup(&vm).await {
+                        Ok(record) => record.name.to_string(),
+                        Err(_) => vm,
+                    },
+                    error: error.chain().join(": "),
+                }),
+            }
+        }
+        Ok(answer)
     }
 
     async fn list(&self) -> Result<VmListAnswer, Fault> {
@@ -311,7 +346,7 @@ fn create_request(params: CreateParams) -> Result<CreateRequest, Fault> {
         vmm: backend(params.vmm)?,
         disk: backend(params.disk)?,
         network: backend(params.network)?,
-        internet: Some(match params.nat {
+        internet: params.nat.map(|nat| match nat {
             true => Internet::Open,
             false => Internet::Closed,
         }),
