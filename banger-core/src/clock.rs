@@ -181,7 +181,7 @@ mod tests {
     use tokio::io::AsyncBufReadExt;
 
     use super::*;
-    use crate::transport::{GuestEnd, TransportError};
+    use crate::transport::{GuestEnd, GuestStream, TransportError};
 
     const DATE_TAKES: i64 = 40_000;
 
@@ -217,6 +217,10 @@ mod tests {
                 stderr: Box::pin(tokio::io::empty()),
                 end: Box::pin(std::future::pending::<GuestEnd>()),
             })
+        }
+
+        async fn dial(&self, _port: u16) -> Result<GuestStream, TransportError> {
+            unreachable!("a clock is set by a script")
         }
     }
 

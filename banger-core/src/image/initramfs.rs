@@ -83,6 +83,9 @@ pub(crate) fn identity_archive(identity: &Identity) -> Vec<u8> {
     let mut archive = Archive::default();
     archive.folder("banger");
     archive.folder("banger/identity");
+    // In the place of the image's: an image that was made long ago boots as one of today.
+    archive.file("init", 0o755, INIT.as_bytes());
+    archive.file("banger/identity.sh", 0o755, IDENTITY.as_bytes());
     let mut file = |name: &str, mode: u32, contents: &str| {
         archive.file(
             &format!("banger/identity/{name}"),
