@@ -249,7 +249,7 @@ impl Inner {
     }
 }
 
-fn in_range<N: PartialOrd + std::fmt::Display>(
+pub(super) fn in_range<N: PartialOrd + std::fmt::Display>(
     what: &'static str,
     given: N,
     least: N,
