@@ -25,11 +25,11 @@ impl Unreached {
             return;
         }
         self.tail.extend_from_slice(bytes);
-        let heard = |said: &&str| {
+        let heard = |said: &str| {
             let said = said.as_bytes();
             self.tail.windows(said.len()).any(|part| part == said)
         };
-        self.noticed = SAID.iter().any(|said| heard(&said));
+        self.noticed = SAID.iter().any(|said| heard(said));
         let longest = SAID.iter().map(|said| said.len()).max().unwrap_or(0);
         self.tail.drain(..self.tail.len().saturating_sub(longest));
     }
