@@ -8,6 +8,7 @@ mod error;
 mod fake;
 mod files;
 mod linux;
+mod piped;
 mod ports;
 mod process;
 mod program;
@@ -27,6 +28,7 @@ use crate::names::Mebibytes;
 pub use error::{FileAct, HostError};
 pub use fake::{Crash, FakeHost, FakeProcess, Fault};
 pub use linux::{LinuxHost, LinuxHostConfig};
+pub use piped::PipedProgram;
 pub(crate) use scratch::{Scratch, ScratchEnd, ScratchError, ScratchPlan, ScratchProcess};
 
 /// A grip on one host. Object safe; every method is one act, so that a test can count and fail it.
@@ -97,6 +99,10 @@ pub trait Host: fmt::Debug + Send + Sync {
 
     /// Runs a program to its end, in a clean environment. A status other than 0 is no error here.
     async fn run(&self, program: &Program) -> Result<ProgramOutput, HostError>;
+
+    /// Starts a program whose streams the caller reads and writes while it runs, in the same clean
+    /// environment; its `input` and `timeout` are left aside. Dropping it kills it. The fake runs it for real.
+    async fn pipe(&self, program: &Program) -> Result<PipedProgram, HostError>;
 
     /// Starts a program that outlives us: own session, output appended to a log file, nothing inherited.
     async fn spawn(&self, detached: &Detached) -> Result<ProcessIdentity, HostError>;

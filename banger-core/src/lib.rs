@@ -57,6 +57,7 @@ mod transport;
 mod vm;
 mod vmm;
 mod watch;
+mod workspace;
 
 pub use backends::Candidate;
 pub use banger_session::exec::{ExecError, ExecRequest, ExecStdin};
@@ -65,6 +66,8 @@ pub use banger_session::session::{
     DEFAULT_LOG_TAIL_LINES, Failure, InvalidCommandName, Refusal, SessionState, SessionStatus,
     Stage as SessionStage, StdinMode,
 };
+pub use banger_session::workspace::patch::{Change, ChangeKind};
+pub use banger_session::workspace::{GuestPath, InvalidGuestPath, Mode as WorkspaceMode};
 pub use banger_session::{ProcessGroup, Signal};
 pub use choice::{Probe, Usable};
 pub use config::{BackendChoice, Defaults, EngineConfig, Limits};
@@ -81,8 +84,8 @@ pub use handles::{
 };
 pub use host::{
     BootId, CloneMethod, CpuFacts, Crash, Delivery, Detached, FakeHost, FakeProcess, Fault,
-    FileAct, FileFacts, FileLock, Host, HostError, LinuxHost, LinuxHostConfig, Moment, ProcessEnd,
-    ProcessFacts, ProcessIdentity, ProcessSignal, Program, ProgramOutput,
+    FileAct, FileFacts, FileLock, Host, HostError, LinuxHost, LinuxHostConfig, Moment,
+    PipedProgram, ProcessEnd, ProcessFacts, ProcessIdentity, ProcessSignal, Program, ProgramOutput,
 };
 pub use image::{
     Capability, ImageError, ImageManifest, ImageSpec, Initrd, Kernel, KernelError, ManifestError,
@@ -121,3 +124,7 @@ pub use transport::{
 };
 pub use vm::{DiskKind, Internet, Lifetime, NetworkKind, VMRecord, VMRuntime, VMSpec, VmmKind};
 pub use vmm::{EndReason, Launch, Vmm, VmmControl, VmmError};
+pub use workspace::{
+    Applied, ApplyRequest, Effect, Freshness, Inspection, Overwrite, Ownership, PrepareRequest,
+    Prepared, Source, TouchedFile, Untracked, Workspace, WorkspaceError, WorkspaceExport,
+};

@@ -68,6 +68,11 @@ impl Places {
         self.images().join(name.as_str())
     }
 
+    /// Where repositories are made ready to be carried; empty while nobody carries one.
+    pub fn staging(&self) -> PathBuf {
+        self.state.join("staging")
+    }
+
     /// The folder of VM folders.
     pub fn vms(&self) -> PathBuf {
         self.state.join("vms")

@@ -11,6 +11,7 @@
 mod image;
 mod reach;
 mod session;
+mod workspace;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -22,6 +23,7 @@ use serde_json::Value;
 pub use image::*;
 pub use reach::*;
 pub use session::*;
+pub use workspace::*;
 
 /// The version that both sides must share.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -126,6 +128,20 @@ methods! {
     VmHostKey = "vm.host_key": VmParams => HostKeyAnswer;
     /// Returns what an ssh client is to be told of every guest alike.
     DaemonSsh = "daemon.ssh": Nothing => SshClientAnswer;
+    /// Looks at a repository of the host's and decides whether it can be carried.
+    WorkspaceInspect = "workspace.inspect": InspectParams => RepositoryInfo;
+    /// Carries a repository of the host's into a running VM.
+    WorkspacePrepare = "vm.workspace.prepare": PrepareParams => PrepareAnswer;
+    /// Shows a VM's workspace.
+    WorkspaceShow = "vm.workspace.show": VmParams => WorkspaceShowAnswer;
+    /// Exports what changed in a workspace as a patch; answers with the ticket of its stream.
+    WorkspaceExport = "vm.workspace.export": ExportParams => TicketAnswer;
+    /// Lists what changed in a workspace.
+    WorkspaceChanges = "vm.workspace.changes": ExportParams => ChangesAnswer;
+    /// Applies what changed in a workspace to the repository on the host.
+    WorkspaceApply = "vm.workspace.apply": ApplyParams => ApplyAnswer;
+    /// Takes back what was applied last.
+    WorkspaceUndo = "vm.workspace.undo": UndoParams => ApplyAnswer;
     /// Starts a session in a running VM; answers once its command runs, or has already ended.
     SessionStart = "guest.session.start": SessionStartParams => SessionInfo;
     /// Lists a VM's sessions, oldest first.
@@ -286,6 +302,9 @@ pub struct VmInfo {
     pub last_error: Option<String>,
     /// How its last run ended.
     pub stop_reason: Option<String>,
+    /// What was last carried into it.
+    #[serde(default)]
+    pub workspace: Option<WorkspaceInfo>,
     /// When it was created (RFC 3339).
     pub created_at: String,
     /// When its record last changed (RFC 3339).

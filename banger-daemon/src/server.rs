@@ -26,6 +26,7 @@ mod stop;
 mod strays;
 mod tickets;
 mod views;
+mod workspace;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

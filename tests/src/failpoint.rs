@@ -12,7 +12,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use banger_core::{
     BootId, CloneMethod, CpuFacts, Delivery, Detached, FileFacts, FileLock, Host, HostError,
-    Moment, ProcessEnd, ProcessFacts, ProcessIdentity, ProcessSignal, Program, ProgramOutput,
+    Moment, PipedProgram, ProcessEnd, ProcessFacts, ProcessIdentity, ProcessSignal, Program,
+    ProgramOutput,
 };
 use tokio::net::UnixStream;
 
@@ -244,6 +245,11 @@ impl Host for FailingHost {
     async fn run(&self, program: &Program) -> Result<ProgramOutput> {
         let call = format!("run {}", program.program);
         self.act(call, self.host.run(program)).await
+    }
+
+    async fn pipe(&self, program: &Program) -> Result<PipedProgram> {
+        let call = format!("pipe {}", program.program);
+        self.act(call, self.host.pipe(program)).await
     }
 
     async fn spawn(&self, detached: &Detached) -> Result<ProcessIdentity> {

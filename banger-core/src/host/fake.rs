@@ -18,10 +18,11 @@ use async_trait::async_trait;
 use tokio::net::UnixStream;
 use tokio::sync::watch;
 
+use super::program::Surroundings;
 use super::{
     BootId, CloneMethod, CpuFacts, Delivery, Detached, FileFacts, FileLock, Host, HostError,
-    Moment, ProcessEnd, ProcessFacts, ProcessIdentity, ProcessSignal, Program, ProgramOutput,
-    files, named,
+    LinuxHostConfig, Moment, PipedProgram, ProcessEnd, ProcessFacts, ProcessIdentity,
+    ProcessSignal, Program, ProgramOutput, files, named,
 };
 use crate::transport::SimGuests;
 
@@ -496,6 +497,15 @@ impl Host for FakeHost {
                 source,
             })
         })
+    }
+
+    async fn pipe(&self, program: &Program) -> Result<PipedProgram> {
+        self.look(|_| ())?;
+        Surroundings {
+            search: LinuxHostConfig::default().program_folders,
+            environment: Vec::new(),
+        }
+        .pipe(program)
     }
 
     async fn spawn(&self, detached: &Detached) -> Result<ProcessIdentity> {

@@ -9,7 +9,8 @@ use tokio::net::UnixStream;
 use super::program::Surroundings;
 use super::{
     BootId, CloneMethod, CpuFacts, Delivery, Detached, FileFacts, FileLock, Host, HostError,
-    Moment, ProcessEnd, ProcessFacts, ProcessIdentity, ProcessSignal, Program, ProgramOutput,
+    Moment, PipedProgram, ProcessEnd, ProcessFacts, ProcessIdentity, ProcessSignal, Program,
+    ProgramOutput,
 };
 use super::{files, ports, process, tsc};
 
@@ -156,6 +157,10 @@ impl Host for LinuxHost {
 
     async fn run(&self, program: &Program) -> Result<ProgramOutput, HostError> {
         self.surroundings.run(program).await
+    }
+
+    async fn pipe(&self, program: &Program) -> Result<PipedProgram, HostError> {
+        self.surroundings.pipe(program)
     }
 
     async fn spawn(&self, detached: &Detached) -> Result<ProcessIdentity, HostError> {

@@ -95,6 +95,34 @@ impl Operation {
             SessionDelete::NAME => {
                 with::<SessionDelete, _>(params, |params| self.session_delete(params)).await
             }
+            other => self.carry_out_for_workspace(other, params).await,
+        }
+    }
+
+    /// The methods of workspaces.
+    async fn carry_out_for_workspace(&self, method: &str, params: Value) -> Result<Value, Fault> {
+        match method {
+            WorkspaceInspect::NAME => {
+                with::<WorkspaceInspect, _>(params, |params| self.workspace_inspect(params)).await
+            }
+            WorkspacePrepare::NAME => {
+                with::<WorkspacePrepare, _>(params, |params| self.workspace_prepare(params)).await
+            }
+            WorkspaceShow::NAME => {
+                with::<WorkspaceShow, _>(params, |params| self.workspace_show(params)).await
+            }
+            WorkspaceExport::NAME => {
+                with::<WorkspaceExport, _>(params, |params| self.workspace_export(params)).await
+            }
+            WorkspaceChanges::NAME => {
+                with::<WorkspaceChanges, _>(params, |params| self.workspace_changes(params)).await
+            }
+            WorkspaceApply::NAME => {
+                with::<WorkspaceApply, _>(params, |params| self.workspace_apply(params)).await
+            }
+            WorkspaceUndo::NAME => {
+                with::<WorkspaceUndo, _>(params, |params| self.workspace_undo(params)).await
+            }
             _ => Err(Fault::NoMethod {
                 method: method.to_owned(),
             }),
