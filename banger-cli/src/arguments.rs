@@ -92,10 +92,16 @@ pub(crate) enum VmCommand {
     Exec(verb::exec::ExecArguments),
     /// Open a shell in a running VM
     Ssh(verb::ssh::SshArguments),
+    /// Sit at the serial console of a running VM, also if its ssh is dead
+    Console(verb::console::ConsoleArguments),
     /// Copy files and folders into a running VM or out of it
     Cp(verb::cp::CpArguments),
     /// Make ports of a running VM reachable on this host's loopback
     PortForward(verb::port_forward::PortForwardArguments),
+    /// Say what running VMs use of this host
+    Stats(verb::stats::StatsArguments),
+    /// Change the processors, memory, disk or labels of VMs
+    Set(verb::set::SetArguments),
     /// Print what a VM wrote to its serial console
     Logs(verb::logs::LogsArguments),
     /// Delete VMs that are stopped

@@ -9,6 +9,7 @@
 //! Nothing here waits for one direction in order to go on with the other: a guest that does not read
 //! its input is still heard, and a pager that does not read our output can still be left by Ctrl-C.
 
+mod console;
 mod input;
 mod options;
 mod output;
@@ -18,6 +19,7 @@ mod session;
 mod signals;
 mod unreached;
 
+pub(crate) use console::{Risen, Seat, sit};
 pub(crate) use input::read_stdin;
 pub(crate) use options::{CommandOptions, Way, words};
 pub(crate) use pipe::{Feed, Pipe, Piped};

@@ -4,6 +4,7 @@
 //! the same state in memory (its files are real, in a scratch folder), can be told to die after any
 //! call, and so lets the crash tests stop the engine at every instant.
 
+mod devices;
 mod error;
 mod fake;
 mod files;
@@ -13,6 +14,7 @@ mod ports;
 mod process;
 mod program;
 mod scratch;
+mod spaces;
 mod tsc;
 
 use std::fmt;
@@ -25,15 +27,20 @@ use tokio::net::UnixStream;
 
 use crate::names::Mebibytes;
 
+pub use devices::{
+    DeviceList, DeviceRemoval, Devices, LoopFacts, SnapshotDevice, SnapshotFacts, SnapshotSpec,
+    SnapshotState,
+};
 pub use error::{FileAct, HostError};
 pub use fake::{Crash, FakeHost, FakeProcess, Fault};
 pub use linux::{LinuxHost, LinuxHostConfig};
 pub use piped::PipedProgram;
 pub(crate) use scratch::{Scratch, ScratchEnd, ScratchError, ScratchPlan, ScratchProcess};
+pub use spaces::{Spaces, TapSpec};
 
 /// A grip on one host. Object safe; every method is one act, so that a test can count and fail it.
 #[async_trait]
-pub trait Host: fmt::Debug + Send + Sync {
+pub trait Host: Devices + Spaces + fmt::Debug + Send + Sync {
     /// Returns the id of the running boot. Another boot id means that no process of before is alive.
     async fn boot_id(&self) -> Result<BootId, HostError>;
 
@@ -54,6 +61,9 @@ pub trait Host: fmt::Debug + Send + Sync {
 
     /// Reads at most the last `limit` bytes of a file; a missing one is empty.
     async fn read_tail(&self, path: &Path, limit: u64) -> Result<Vec<u8>, HostError>;
+
+    /// Reads at most `limit` bytes of a file from an offset on; a missing one is empty there.
+    async fn read_at(&self, path: &Path, offset: u64, limit: u64) -> Result<Vec<u8>, HostError>;
 
     /// Replaces a file in one step (temporary file, then rename), with the given access mode.
     async fn write_file(&self, path: &Path, contents: &[u8], mode: u32) -> Result<(), HostError>;
@@ -110,6 +120,12 @@ pub trait Host: fmt::Debug + Send + Sync {
     /// Looks at one process; `None` if there is none with that number, or only a zombie.
     async fn process(&self, pid: u32) -> Result<Option<ProcessFacts>, HostError>;
 
+    /// Says what one process has used of the machine; none if it is gone.
+    async fn process_usage(
+        &self,
+        process: &ProcessIdentity,
+    ) -> Result<Option<ProcessUsage>, HostError>;
+
     /// Finds every process that has `token` in its command line. Zombies have none.
     async fn find_processes(&self, token: &str) -> Result<Vec<ProcessFacts>, HostError>;
 
@@ -157,6 +173,17 @@ pub struct ProcessFacts {
     pub command_line: String,
     /// Whether it is stopped, by SIGSTOP or a debugger: it answers nothing until it is let go on.
     pub stopped: bool,
+}
+
+/// What a process has used of the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProcessUsage {
+    /// The processor time that all its threads have taken.
+    pub cpu: Duration,
+    /// The memory that it holds, in bytes: its own and what it shares.
+    pub resident_bytes: u64,
+    /// The time since it started.
+    pub age: Duration,
 }
 
 /// How a process ended.
@@ -351,6 +378,8 @@ pub struct Detached {
     pub arguments: Vec<std::ffi::OsString>,
     /// Where its standard output and error are appended.
     pub log: PathBuf,
+    /// The pinned network namespace that it runs in; none is the host's own.
+    pub namespace: Option<String>,
 }
 
 /// Names a call for whoever counts calls: by the file's last part alone, as those above it are random.

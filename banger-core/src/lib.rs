@@ -29,6 +29,7 @@ mod boot;
 mod choice;
 mod clock;
 mod config;
+mod console;
 mod dial;
 mod disk;
 mod doctor;
@@ -45,12 +46,14 @@ mod inventory;
 mod lifecycle;
 mod liveness;
 mod lookup;
+mod marks;
 mod names;
 mod network;
 mod places;
 mod progress;
 mod reconcile;
 mod session;
+mod stats;
 mod steps;
 mod store;
 mod transport;
@@ -71,8 +74,9 @@ pub use banger_session::workspace::{GuestPath, InvalidGuestPath, Mode as Workspa
 pub use banger_session::{ProcessGroup, Signal};
 pub use choice::{Probe, Usable};
 pub use config::{BackendChoice, Defaults, EngineConfig, Limits};
+pub use console::{Console, ConsoleLog};
 pub use dial::SshClient;
-pub use disk::{Access, BlockFormat, BlockSource, Disk, DiskError};
+pub use disk::{Access, BlockFormat, BlockSource, Disk, DiskError, LayerRun};
 pub use doctor::{Doctor, Fact};
 pub use engine::Engine;
 pub use error::{Error, ErrorKind};
@@ -83,9 +87,11 @@ pub use handles::{
     write_handles_file,
 };
 pub use host::{
-    BootId, CloneMethod, CpuFacts, Crash, Delivery, Detached, FakeHost, FakeProcess, Fault,
-    FileAct, FileFacts, FileLock, Host, HostError, LinuxHost, LinuxHostConfig, Moment,
-    PipedProgram, ProcessEnd, ProcessFacts, ProcessIdentity, ProcessSignal, Program, ProgramOutput,
+    BootId, CloneMethod, CpuFacts, Crash, Delivery, Detached, DeviceList, DeviceRemoval, Devices,
+    FakeHost, FakeProcess, Fault, FileAct, FileFacts, FileLock, Host, HostError, LinuxHost,
+    LinuxHostConfig, LoopFacts, Moment, PipedProgram, ProcessEnd, ProcessFacts, ProcessIdentity,
+    ProcessSignal, ProcessUsage, Program, ProgramOutput, SnapshotDevice, SnapshotFacts,
+    SnapshotSpec, SnapshotState, Spaces, TapSpec,
 };
 pub use image::{
     Capability, ImageError, ImageManifest, ImageSpec, Initrd, Kernel, KernelError, ManifestError,
@@ -97,13 +103,15 @@ pub use inventory::{
     RemovalLine, RemovalOutcome,
 };
 pub use lifecycle::{
-    CreateRequest, DeleteOutcome, PruneOutcome, StartOutcome, StopOutcome, StopRung,
+    CreateRequest, DeleteOutcome, PruneOutcome, SetOutcome, SetRequest, StartOutcome, StopOutcome,
+    StopRung,
 };
 pub use liveness::{
     Census, Condition, HostLiveness, Liveness, Monitor, ProcessHandle, Promise, Sighting, VMState,
     Verdict,
 };
 pub use lookup::VmView;
+pub use marks::Marks;
 pub use names::{
     EngineId, ImageName, MAX_NAME, Mebibytes, NameError, RunId, SessionId, SessionName, VmId,
     VmName,
@@ -117,13 +125,16 @@ pub use session::{
     LogEvent, LogRequest, LogStart, SessionAttach, SessionDeleteOutcome, SessionFolder,
     SessionLogs, SessionRequest, SessionSpec, SessionStopOutcome, SessionView,
 };
+pub use stats::{MonitorStats, VmStats};
 pub use store::StoreError;
 pub use transport::{
     DialHelper, GuestConnection, GuestEnd, GuestProcess, GuestStream, GuestTarget, GuestTransport,
     TransportError, hand_over_socket,
 };
-pub use vm::{DiskKind, Internet, Lifetime, NetworkKind, VMRecord, VMRuntime, VMSpec, VmmKind};
-pub use vmm::{EndReason, Launch, Vmm, VmmControl, VmmError};
+pub use vm::{
+    DiskKind, Internet, Lifetime, Nesting, NetworkKind, VMRecord, VMRuntime, VMSpec, VmmKind,
+};
+pub use vmm::{EndReason, Launch, SwitchOff, Vmm, VmmControl, VmmError};
 pub use workspace::{
     Applied, ApplyRequest, Effect, Freshness, Inspection, Overwrite, Ownership, PrepareRequest,
     Prepared, Source, TouchedFile, Untracked, Workspace, WorkspaceError, WorkspaceExport,

@@ -1,9 +1,9 @@
 //! The daemon's configuration file, `config.toml`. All of it may be left out:
 //!
 //! ```toml
-//! vmm = "auto"            # or qemu
-//! disk = "auto"           # or overlay, file
-//! network = "auto"        # or user, none
+//! vmm = "auto"            # or qemu, firecracker
+//! disk = "auto"           # or overlay, dm-snapshot, file
+//! network = "auto"        # or user, tap, none
 //! mirror = "http://deb.debian.org/debian"
 //!
 //! [defaults]

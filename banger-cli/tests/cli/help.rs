@@ -75,8 +75,11 @@ fn the_help_of_vm() {
       show          Show all there is to know about VMs
       exec          Run a command in a running VM
       ssh           Open a shell in a running VM
+      console       Sit at the serial console of a running VM, also if its ssh is dead
       cp            Copy files and folders into a running VM or out of it
       port-forward  Make ports of a running VM reachable on this host's loopback
+      stats         Say what running VMs use of this host
+      set           Change the processors, memory, disk or labels of VMs
       logs          Print what a VM wrote to its serial console
       prune         Delete VMs that are stopped
       session       Long-lived commands in a VM, which need nobody to run on
@@ -101,6 +104,7 @@ fn the_help_of_vm_run() {
     Options:
           --name <NAME>  What to call it; made up if left out
           --rm           Delete it afterwards
+      -d, --detach       Only start it, and print its name; it runs on
           --explain      Say afterwards where the time went
       -q, --quiet        Say nothing but errors
       -v, --verbose      Also say what happens behind the scenes
@@ -120,12 +124,13 @@ fn the_help_of_vm_run() {
           --vcpu <N>           Virtual processors
           --memory <SIZE>      Memory: 512M, 4G; a bare number is MiB
           --disk-size <SIZE>   The size of its own disk, mounted at /root
-          --network <NETWORK>  The network: auto, user or none
+          --network <NETWORK>  The network: auto, user, tap or none
           --nat                Let it reach the internet; on the network user that is more: this host's
                                loopback and networks too
           --no-nat             Let it reach nothing, whatever the configuration says
-          --vmm <VMM>          The monitor: auto or qemu
-          --disk <DISK>        The root disk: auto, overlay or file
+          --vmm <VMM>          The monitor: auto, qemu or firecracker
+          --disk <DISK>        The root disk: auto, overlay, dm-snapshot or file
+          --nested             Let it run machines of its own (QEMU; emulated if need be)
           --label <KEY=VALUE>  A word of yours to keep with it; may be repeated
 
     Without --rm the VM runs on afterwards. With it the VM is deleted when this command ends,
@@ -134,6 +139,7 @@ fn the_help_of_vm_run() {
     Examples:
       banger vm run --rm -- uname -a
       banger vm run --name box
+      banger vm run -d --name box && banger vm exec box -- make test
       tar c src | banger vm run --rm -- tar xv
     ");
 }
@@ -314,12 +320,13 @@ fn the_help_of_vm_create() {
           --vcpu <N>           Virtual processors
           --memory <SIZE>      Memory: 512M, 4G; a bare number is MiB
           --disk-size <SIZE>   The size of its own disk, mounted at /root
-          --network <NETWORK>  The network: auto, user or none
+          --network <NETWORK>  The network: auto, user, tap or none
           --nat                Let it reach the internet; on the network user that is more: this host's
                                loopback and networks too
           --no-nat             Let it reach nothing, whatever the configuration says
-          --vmm <VMM>          The monitor: auto or qemu
-          --disk <DISK>        The root disk: auto, overlay or file
+          --vmm <VMM>          The monitor: auto, qemu or firecracker
+          --disk <DISK>        The root disk: auto, overlay, dm-snapshot or file
+          --nested             Let it run machines of its own (QEMU; emulated if need be)
           --label <KEY=VALUE>  A word of yours to keep with it; may be repeated
     ");
 }
@@ -505,6 +512,7 @@ fn the_help_of_vm_logs() {
 
     Options:
       -n, --lines <N>  At most this many last lines; all that is kept if left out
+      -f, --follow     Go on with what comes, until the VM ends
           --json       Print the text and the file's path as an object
       -q, --quiet      Say nothing but errors
       -v, --verbose    Also say what happens behind the scenes
@@ -690,7 +698,7 @@ fn a_mistyped_verb_is_guessed() {
     assert_snapshot!(refused(&["vm", "strat", "box"]), @"
     error: unrecognized subcommand 'strat'
 
-      tip: some similar subcommands exist: 'create', 'restart', 'start'
+      tip: some similar subcommands exist: 'create', 'restart', 'stats', 'start'
 
     Usage: banger vm [OPTIONS] <COMMAND>
 

@@ -4,6 +4,7 @@
 //! It outlives the engine that uses it, as a real host does: drop the engine, [`FakeHost::revive`],
 //! open a new one over the same host, and see what it makes of what was left.
 
+mod devices;
 mod plan;
 mod programs;
 
@@ -22,7 +23,7 @@ use super::program::Surroundings;
 use super::{
     BootId, CloneMethod, CpuFacts, Delivery, Detached, FileFacts, FileLock, Host, HostError,
     LinuxHostConfig, Moment, PipedProgram, ProcessEnd, ProcessFacts, ProcessIdentity,
-    ProcessSignal, Program, ProgramOutput, files, named,
+    ProcessSignal, ProcessUsage, Program, ProgramOutput, files, named,
 };
 use crate::transport::SimGuests;
 
@@ -67,6 +68,7 @@ struct Inner {
     ticks: u64,
     processes: BTreeMap<u32, FakeProcess>,
     answers: BTreeMap<String, Answer>,
+    kernel: devices::Kernel,
     plan: Plan,
     spawned_end_at_once: bool,
     spawned_ignore_term: bool,
@@ -101,6 +103,7 @@ impl FakeHost {
                 ticks: 1,
                 processes: BTreeMap::new(),
                 answers,
+                kernel: devices::Kernel::default(),
                 plan: Plan::default(),
                 spawned_end_at_once: false,
                 spawned_ignore_term: false,
@@ -219,12 +222,13 @@ impl FakeHost {
         }
     }
 
-    /// Restarts the host: no process is left, the boot id changes.
+    /// Restarts the host: no process and nothing that the kernel held is left, the boot id changes.
     pub fn reboot(&self) {
         let mut inner = self.inner();
         inner.boot += 1;
         inner.ticks = 1;
         inner.processes.clear();
+        inner.kernel = devices::Kernel::default();
         drop(inner);
         self.tell();
     }
@@ -384,6 +388,10 @@ impl Host for FakeHost {
         self.look(|_| files::read_tail(path, limit))?
     }
 
+    async fn read_at(&self, path: &Path, offset: u64, limit: u64) -> Result<Vec<u8>> {
+        self.look(|_| files::read_at(path, offset, limit))?
+    }
+
     async fn write_file(&self, path: &Path, contents: &[u8], mode: u32) -> Result<()> {
         let half = || {
             let _ = std::fs::write(files::aside(path), &contents[..contents.len() / 2]);
@@ -516,6 +524,9 @@ impl Host for FakeHost {
                 searched: "/fake/bin".to_owned(),
             });
         }
+        if let Some(namespace) = &detached.namespace {
+            self.enter(namespace)?;
+        }
         self.act(Needs::Room, format!("spawn {}", detached.program), || {
             files::append(&detached.log)?;
             let arguments = detached.arguments.iter().map(|a| a.to_string_lossy());
@@ -538,6 +549,19 @@ impl Host for FakeHost {
         self.look(|inner| {
             let process = inner.processes.get(&pid).filter(|p| p.end.is_none());
             process.map(facts)
+        })
+    }
+
+    async fn process_usage(&self, process: &ProcessIdentity) -> Result<Option<ProcessUsage>> {
+        self.look(|inner| {
+            let found = inner.processes.get(&process.pid);
+            let alive = found.filter(|p| p.end.is_none() && p.identity == *process);
+            // It is a number in a table, and uses nothing.
+            alive.map(|_| ProcessUsage {
+                cpu: Duration::ZERO,
+                resident_bytes: 0,
+                age: Duration::ZERO,
+            })
         })
     }
 

@@ -6,6 +6,8 @@ use std::net::Ipv4Addr;
 
 use cpio::newc::{self, Builder, ModeFileType};
 
+use crate::vmm::SwitchOff;
+
 /// What an image's own archive is made of.
 #[derive(Clone, Debug)]
 pub(super) struct BaseParts {
@@ -30,6 +32,10 @@ pub(crate) struct Identity {
     pub authorized_key: String,
     /// Stirred into the guest's random numbers.
     pub seed: [u8; 32],
+    /// How it ends its machine.
+    pub switch_off: SwitchOff,
+    /// What its own disk was last grown to, in MiB; none if it still has its first size.
+    pub work_disk_grown_to: Option<u64>,
     /// Its address; a guest without has no network device.
     pub network: Option<GuestNetwork>,
 }
@@ -81,6 +87,9 @@ pub(crate) fn identity_archive(identity: &Identity) -> Vec<u8> {
     let mut archive = Archive::default();
     archive.folder("banger");
     archive.folder("banger/identity");
+    // In the place of the image's: an image that was made long ago boots as one of today.
+    archive.file("init", 0o755, INIT.as_bytes());
+    archive.file("banger/identity.sh", 0o755, IDENTITY.as_bytes());
     let mut file = |name: &str, mode: u32, contents: &str| {
         archive.file(
             &format!("banger/identity/{name}"),
@@ -120,6 +129,10 @@ fn assignments(identity: &Identity) -> String {
         ("seed", seed),
         ("root_disk", "/dev/vda".to_owned()),
         ("work_disk", "/dev/vdb".to_owned()),
+        (
+            "work_size",
+            (identity.work_disk_grown_to).map_or_else(String::new, |size| size.to_string()),
+        ),
         ("init", "/sbin/init".to_owned()),
         ("interface", "eth0".to_owned()),
         (
@@ -128,6 +141,14 @@ fn assignments(identity: &Identity) -> String {
         ),
         ("gateway", network(|net| net.gateway.to_string())),
         ("dns", network(|net| net.dns.to_string())),
+        (
+            "switch_off",
+            match identity.switch_off {
+                SwitchOff::ByItself => "itself",
+                SwitchOff::ByRestart => "restart",
+            }
+            .to_owned(),
+        ),
     ]
     .into_iter()
     .map(|(name, value)| format!("banger_{name}='{}'\n", value.replace('\'', r"'\''")))
@@ -220,12 +241,14 @@ pub(super) mod tests {
 
     pub(in crate::image) fn identity() -> Identity {
         Identity {
+            work_disk_grown_to: None,
             hostname: "box".into(),
             machine_id: "0123456789abcdef0123456789abcdef".into(),
             ssh_host_key: "-----BEGIN\nabc\n-----END".into(),
             ssh_host_key_pub: "ssh-ed25519 AAAA".into(),
             authorized_key: "ssh-ed25519 BBBB it's mine\n".into(),
             seed: [0xa5; 32],
+            switch_off: SwitchOff::ByItself,
             network: Some(GuestNetwork {
                 address: [10, 0, 2, 15].into(),
                 prefix: 24,

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use jiff::Timestamp;
 
+use crate::backends::{Chosen, Wanted};
 use crate::disk::{WORK_DISK, create_work_disk};
 use crate::engine::{Engine, Inner, random};
 use crate::error::Error;
@@ -13,7 +14,10 @@ use crate::identity::write_identity;
 use crate::liveness::{Promise, VMState};
 use crate::names::{ImageName, Mebibytes, VmId, VmName};
 use crate::progress::Progress;
-use crate::vm::{DiskKind, Internet, Lifetime, NetworkKind, VMRecord, VMRuntime, VMSpec, VmmKind};
+use crate::vm::{
+    DiskKind, Internet, Lifetime, Nesting, NetworkKind, VMRecord, VMRuntime, VMSpec, VmmKind,
+};
+use crate::vmm::GUEST_CID;
 
 /// How many virtual processors a VM may have.
 const VCPUS: RangeInclusive<u32> = 1..=64;
@@ -47,6 +51,8 @@ pub struct CreateRequest {
     pub internet: Option<Internet>,
     /// How long it is to live; it is kept.
     pub lifetime: Option<Lifetime>,
+    /// Whether it can run machines of its own; as the monitor has it.
+    pub nesting: Nesting,
     /// Words of its owner.
     pub labels: BTreeMap<String, String>,
 }
@@ -152,15 +158,14 @@ impl Inner {
         let (least, most) = (WORK_DISKS.start().0, WORK_DISKS.end().0);
         in_range("--disk-size", work_disk.0, least, most, " MiB")?;
         let choice = self.config.choice;
-        let vmm = (self.backends)
-            .choose_vmm(host, request.vmm.or(choice.vmm))
-            .await?;
-        let disk = (self.backends)
-            .choose_disk(host, request.disk.or(choice.disk))
-            .await?;
-        let network = (self.backends)
-            .choose_network(host, request.network.or(choice.network))
-            .await?;
+        let internet = request.internet.unwrap_or(defaults.internet);
+        let wanted = Wanted {
+            vmm: request.vmm.or(choice.vmm),
+            disk: request.disk.or(choice.disk),
+            network: request.network.or(choice.network),
+            internet,
+        };
+        let Chosen { vmm, disk, network } = self.backends.choose(host, &wanted).await?;
         tracing::debug!(%vmm, %disk, %network, "chose the backends");
         Ok(VMSpec {
             vcpus,
@@ -169,8 +174,9 @@ impl Inner {
             vmm,
             disk,
             network,
-            internet: request.internet.unwrap_or(defaults.internet),
+            internet,
             lifetime: request.lifetime.unwrap_or(Lifetime::Kept),
+            nesting: request.nesting,
             labels: request.labels.clone(),
         })
     }
@@ -214,6 +220,7 @@ impl Inner {
         let vm_dir = self.places.vm(&id);
         let layer = self.backends.disk(spec.disk)?.layer();
         let guest = self.backends.network(spec.network)?.guest();
+        let speaks_vsock = spec.vmm == VmmKind::Firecracker;
         let now = Timestamp::now();
         Ok(VMRecord {
             runtime: VMRuntime {
@@ -221,10 +228,10 @@ impl Inner {
                 run_id: None,
                 guest_ip: guest.map(|guest| guest.address),
                 api_sock_path: self.places.api_socket(&id),
-                vsock_path: None,
-                vsock_cid: None,
+                vsock_path: speaks_vsock.then(|| self.places.vsock(&id)),
+                vsock_cid: speaks_vsock.then_some(GUEST_CID),
                 log_path: vm_dir.join("console.log"),
-                metrics_path: None,
+                metrics_path: speaks_vsock.then(|| self.places.metrics(&id)),
                 dns_name: format!("{name}.vm"),
                 system_overlay: vm_dir.join(layer),
                 work_disk_path: vm_dir.join(WORK_DISK),
@@ -242,7 +249,7 @@ impl Inner {
     }
 }
 
-fn in_range<N: PartialOrd + std::fmt::Display>(
+pub(super) fn in_range<N: PartialOrd + std::fmt::Display>(
     what: &'static str,
     given: N,
     least: N,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use banger_core::{
     Condition, CreateRequest, Engine, Error, ErrorKind, ExecRequest, ExecStdin, Internet, Lifetime,
-    Mebibytes, NameError, Progress, PruneOutcome, StartOutcome, StopOutcome, VmView,
+    Mebibytes, NameError, Nesting, Progress, PruneOutcome, StartOutcome, StopOutcome, VmView,
 };
 use serde_json::Value;
 
@@ -52,6 +52,12 @@ impl Operation {
             VmList::NAME => with::<VmList, _>(params, |_| self.list()).await,
             VmShow::NAME => with::<VmShow, _>(params, |params| self.show(params)).await,
             VmLogs::NAME => with::<VmLogs, _>(params, |params| self.logs(params)).await,
+            VmFollowLogs::NAME => {
+                with::<VmFollowLogs, _>(params, |params| self.follow_logs(params)).await
+            }
+            VmConsole::NAME => with::<VmConsole, _>(params, |params| self.console(params)).await,
+            VmStats::NAME => with::<VmStats, _>(params, |params| self.stats(params)).await,
+            VmSet::NAME => with::<VmSet, _>(params, |params| self.set(params)).await,
             VmSsh::NAME => with::<VmSsh, _>(params, |params| self.ssh(params)).await,
             VmExec::NAME => with::<VmExec, _>(params, |params| self.exec(params)).await,
             ImageBuild::NAME => {
@@ -373,6 +379,10 @@ fn create_request(params: CreateParams) -> Result<CreateRequest, Fault> {
             false => Internet::Closed,
         }),
         lifetime: Some(Lifetime::Kept),
+        nesting: match params.nested {
+            true => Nesting::Wanted,
+            false => Nesting::Unasked,
+        },
         labels: params.labels,
     })
 }
