@@ -109,6 +109,11 @@ impl<'a> Daemon<'a> {
             .map_err(told)
     }
 
+    /// Where its stages are shown.
+    pub(crate) fn screen(&self) -> &'a Screen {
+        self.screen
+    }
+
     /// Opens the stream that a ticket stands for.
     pub(crate) async fn stream(
         &self,
