@@ -3,7 +3,7 @@
 CARGO ?= cargo
 export CARGO_TERM_COLOR ?= auto
 
-.PHONY: help setup build run test check bench
+.PHONY: help setup build run test check bench chaos
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -26,5 +26,8 @@ test: setup check ## all tests, those that boot real VMs included
 	@# A run in the background has INT and QUIT ignored, and everything started in it inherits that.
 	env --default-signal=INT,QUIT $(CARGO) test --workspace -- --show-output
 
-bench: build ## cold boot, exec and ps against bare equivalents, as ratios
+chaos: setup ## two hundred kills at random moments on real VMs (BANGER_CHAOS_SEED replays)
+	env --default-signal=INT,QUIT $(CARGO) run -p banger-tests --bin chaos
+
+bench: build ## cold boot, exec and ps against bare equivalents; a thousand VMs reconciled
 	$(CARGO) run --release -p banger-tests --bin bench

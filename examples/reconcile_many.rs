@@ -22,7 +22,9 @@ async fn main() -> Result<(), AnyError> {
         let (engine, abreast) = (engine.clone(), abreast.clone());
         made.spawn(async move {
             let _place = abreast.acquire_owned().await;
-            running(&engine, number).await.map_err(|e| e.to_string())
+            running(&engine, number)
+                .await
+                .map_err(|e| e.chain().join(": "))
         });
     }
     while let Some(made) = made.join_next().await {

@@ -1,7 +1,7 @@
 //! Real VMs, by the library: QEMU, emulated if need be, the default image, ssh. Each test ends with the
 //! proof that the host holds nothing of ours.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use banger_core::{
     Condition, CreateRequest, Engine, Error, ExecEnd, ExecEvent, ExecOutput, ExecRequest, Progress,
@@ -56,6 +56,32 @@ async fn becomes(engine: &Engine, name: &str, wanted: impl Fn(&banger_core::VmVi
     }
 }
 
+/// The least that a guest's clock must be off, whatever the asking takes: of ten questions the surest answer.
+async fn clock_is_off_by(engine: &Engine, name: &str) -> Duration {
+    let since_1970 = || {
+        SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .expect("it is later")
+            .as_secs_f64()
+    };
+    let (mut surest, mut off) = (f64::INFINITY, 0.0);
+    for _ in 0..10 {
+        let before = since_1970();
+        let told = sh(engine, name, "date +%s.%N").await.stdout;
+        let after = since_1970();
+        let told: f64 = String::from_utf8_lossy(&told)
+            .trim()
+            .parse()
+            .expect("a time");
+        if after - before < surest {
+            surest = after - before;
+            off = (before - told).max(told - after).max(0.0);
+        }
+    }
+    println!("its clock is at least {off:.3} s off, to {surest:.3} s");
+    Duration::from_secs_f64(off)
+}
+
 fn stopped_by(outcome: StopOutcome) -> StopRung {
     match outcome {
         StopOutcome::Stopped { by, .. } => by,
@@ -75,6 +101,8 @@ fn a_machine_boots_runs_commands_and_keeps_what_was_written() {
         let modules = sh(&engine, "box", "modprobe -a overlay tun loop && hostname").await;
         assert_eq!(modules.end, ExecEnd::Exited(0), "{modules:?}");
         assert_eq!(modules.stdout, b"box\n");
+        let off = clock_is_off_by(&engine, "box").await;
+        assert!(off < Duration::from_millis(100), "its clock is {off:?} off");
 
         // Statuses, streams and arguments as they are.
         for (script, status) in [

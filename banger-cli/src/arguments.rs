@@ -48,13 +48,21 @@ pub(crate) enum Command {
     Vm(VmCommand),
     /// List the VMs that run
     Ps(verb::list::PsArguments),
+    /// Make, list and delete what VMs boot from
+    #[command(subcommand, disable_help_subcommand = true)]
+    Image(ImageCommand),
     /// Look after bangerd, which keeps the VMs
     #[command(subcommand, disable_help_subcommand = true)]
     Daemon(DaemonCommand),
     /// Say what works on this host, what is picked and why; fails if no VM can be run
     Doctor(verb::doctor::DoctorArguments),
+    /// Let ssh, scp, rsync, git and editors reach VMs as NAME.vm
+    SshConfig(verb::ssh_config::SshConfigArguments),
     /// Write a completion script, to be used as: source <(banger completion bash)
     Completion(verb::completion::CompletionArguments),
+    /// What ssh calls.
+    #[command(hide = true)]
+    Internal(verb::internal::InternalArguments),
 }
 
 /// `banger vm …`.
@@ -84,8 +92,14 @@ pub(crate) enum VmCommand {
     Exec(verb::exec::ExecArguments),
     /// Open a shell in a running VM
     Ssh(verb::ssh::SshArguments),
+    /// Copy files and folders into a running VM or out of it
+    Cp(verb::cp::CpArguments),
+    /// Make ports of a running VM reachable on this host's loopback
+    PortForward(verb::port_forward::PortForwardArguments),
     /// Print what a VM wrote to its serial console
     Logs(verb::logs::LogsArguments),
+    /// Delete VMs that are stopped
+    Prune(verb::prune::PruneArguments),
     /// Long-lived commands in a VM, which need nobody to run on
     #[command(
         subcommand,
@@ -138,6 +152,23 @@ pub(crate) enum SessionCommand {
     /// Delete a session and its logs, ending it first
     #[command(visible_alias = "rm")]
     Delete(verb::session::change::DeleteArguments),
+}
+
+/// `banger image …`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ImageCommand {
+    /// Make an image of Debian packages
+    Build(verb::image::make::BuildArguments),
+    /// Make an image of a root file system and a kernel that are there already
+    Register(verb::image::make::RegisterArguments),
+    /// List all images
+    #[command(visible_alias = "ls")]
+    List(verb::image::look::ListArguments),
+    /// Show all there is to know about images
+    Show(verb::image::look::ShowArguments),
+    /// Delete images that no VM boots from
+    #[command(visible_alias = "rm")]
+    Delete(verb::image::change::DeleteArguments),
 }
 
 /// `banger daemon …`.

@@ -110,6 +110,11 @@ impl CommandError {
         }
     }
 
+    /// Whether the daemon was not reached, or died while it was asked: another one may answer.
+    pub(crate) fn is_without_answer(&self) -> bool {
+        self.source == Source::Banger && self.end == End::OfVerb
+    }
+
     /// What the process must end with, unless that is the verb's to say.
     pub(crate) fn status(&self) -> Option<ExitStatus> {
         match self.end {

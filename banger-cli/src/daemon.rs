@@ -1,6 +1,7 @@
 //! The connection to `bangerd`.
 
 use std::error::Error;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::pin::pin;
 
@@ -23,33 +24,41 @@ pub(crate) struct Daemon<'a> {
     screen: &'a Screen,
 }
 
+/// How many daemons may end while they are asked who they are.
+const ATTEMPTS: usize = 5;
+
 impl<'a> Daemon<'a> {
     /// Connects to the daemon, started if there is none, and makes sure that it is of our version.
     pub(crate) async fn open(screen: &'a Screen) -> Result<Self, CommandError> {
-        let folders = folders()?;
-        let places = Places {
-            socket: folders.socket(),
-            daemon_program: daemon_program(),
-            args: vec![
-                "--state".into(),
-                folders.state.clone().into(),
-                "--runtime".into(),
-                folders.runtime.clone().into(),
-            ],
-            log: folders.log(),
-        };
-        let (client, reached) = client::connect_or_start(&places).await.map_err(told)?;
-        if reached == Reached::Started {
-            screen.whisper(format_args!("started {}", places.daemon_program.display()));
+        Daemon::open_in(&folders()?, screen).await
+    }
+
+    /// The same, of these folders.
+    pub(crate) async fn open_in(
+        folders: &Folders,
+        screen: &'a Screen,
+    ) -> Result<Self, CommandError> {
+        let places = places(folders);
+        // One that is just ending, or was just killed, may still have taken the connection.
+        for attempt in 1..=ATTEMPTS {
+            let (mut client, reached) = client::connect_or_start(&places).await.map_err(told)?;
+            if reached == Reached::Started {
+                screen.whisper(format_args!("started {}", places.daemon_program.display()));
+            }
+            match client.call::<DaemonStatus>(&Nothing {}, &mut |_| {}).await {
+                Err(ClientError::Lost) if attempt < ATTEMPTS => {}
+                Err(error) => return Err(told(error)),
+                Ok(status) => {
+                    same_version(&status)?;
+                    return Ok(Daemon {
+                        client,
+                        socket: places.socket,
+                        screen,
+                    });
+                }
+            }
         }
-        let mut daemon = Daemon {
-            client,
-            socket: places.socket,
-            screen,
-        };
-        let status = daemon.call::<DaemonStatus>(Nothing {}).await?;
-        same_version(&status)?;
-        Ok(daemon)
+        Err(told(ClientError::Lost))
     }
 
     /// Connects to the daemon if there is one, of whatever version.
@@ -93,11 +102,21 @@ impl<'a> Daemon<'a> {
         outcome.map_err(told)
     }
 
+    /// Fetches the connected socket that a ticket stands for.
+    pub(crate) async fn socket(&self, ticket: &TicketAnswer) -> Result<OwnedFd, CommandError> {
+        Client::open_socket(&self.socket, &ticket.ticket)
+            .await
+            .map_err(told)
+    }
+
     /// Opens the stream that a ticket stands for.
     pub(crate) async fn stream(
         &self,
         ticket: &TicketAnswer,
     ) -> Result<StreamConnection, CommandError> {
+        if let Some(note) = &ticket.note {
+            self.screen.say(note);
+        }
         Client::open_stream(&self.socket, &ticket.ticket)
             .await
             .map_err(told)
@@ -154,7 +173,22 @@ fn same_version(status: &Status) -> Result<(), CommandError> {
     .hint(format!("the VMs run on meanwhile; {RESTART}")))
 }
 
-fn folders() -> Result<Folders, CommandError> {
+/// Where the daemon of these folders is, and how it is started.
+pub(crate) fn places(folders: &Folders) -> Places {
+    Places {
+        socket: folders.socket(),
+        daemon_program: daemon_program(),
+        args: vec![
+            "--state".into(),
+            folders.state.clone().into(),
+            "--runtime".into(),
+            folders.runtime.clone().into(),
+        ],
+        log: folders.log(),
+    }
+}
+
+pub(crate) fn folders() -> Result<Folders, CommandError> {
     Folders::from_environment().map_err(|error| chain(&error))
 }
 

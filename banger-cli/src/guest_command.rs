@@ -12,13 +12,15 @@
 mod input;
 mod options;
 mod output;
+mod pipe;
 mod sender;
 mod session;
 mod signals;
 
 pub(crate) use input::read_stdin;
 pub(crate) use options::{CommandOptions, Way, words};
-pub(crate) use session::{Attach, Follow, attach, follow};
+pub(crate) use pipe::{Feed, Pipe, Piped};
+pub(crate) use session::{Attach, Form, attach, follow};
 pub(crate) use signals::Signals;
 
 use std::collections::VecDeque;

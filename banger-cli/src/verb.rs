@@ -2,16 +2,22 @@
 
 pub(crate) mod change;
 pub(crate) mod completion;
+pub(crate) mod cp;
 pub(crate) mod create;
 pub(crate) mod daemon;
 pub(crate) mod doctor;
 pub(crate) mod exec;
+pub(crate) mod image;
+pub(crate) mod internal;
 pub(crate) mod list;
 pub(crate) mod logs;
+pub(crate) mod port_forward;
+pub(crate) mod prune;
 pub(crate) mod run;
 pub(crate) mod session;
 pub(crate) mod show;
 pub(crate) mod ssh;
+pub(crate) mod ssh_config;
 pub(crate) mod workspace;
 
 use crate::arguments::{Command, DaemonCommand, VmCommand};
@@ -26,6 +32,7 @@ pub(crate) async fn run(command: &Command, screen: &Screen) -> Result<ExitStatus
     match command {
         Command::Vm(command) => vm(command, screen).await,
         Command::Ps(arguments) => list::ps(arguments, screen).await,
+        Command::Image(command) => image::run(command, screen).await,
         Command::Daemon(DaemonCommand::Status(arguments)) => {
             daemon::status(arguments, screen).await
         }
@@ -34,6 +41,8 @@ pub(crate) async fn run(command: &Command, screen: &Screen) -> Result<ExitStatus
             daemon::reconcile(arguments, screen).await
         }
         Command::Doctor(arguments) => doctor::doctor(arguments, screen).await,
+        Command::SshConfig(arguments) => ssh_config::ssh_config(arguments, screen).await,
+        Command::Internal(arguments) => internal::internal(arguments, screen).await,
         Command::Completion(arguments) => completion::completion(arguments, screen),
     }
 }
@@ -51,7 +60,10 @@ async fn vm(command: &VmCommand, screen: &Screen) -> Result<ExitStatus, CommandE
         VmCommand::Show(arguments) => show::show(arguments, screen).await,
         VmCommand::Exec(arguments) => exec::exec(arguments, screen).await,
         VmCommand::Ssh(arguments) => ssh::ssh(arguments, screen).await,
+        VmCommand::Cp(arguments) => cp::cp(arguments, screen).await,
+        VmCommand::PortForward(arguments) => port_forward::port_forward(arguments, screen).await,
         VmCommand::Logs(arguments) => logs::logs(arguments, screen).await,
+        VmCommand::Prune(arguments) => prune::prune(arguments, screen).await,
         VmCommand::Session(command) => session::run(command, screen).await,
         VmCommand::Workspace(command) => workspace::run(command, screen).await,
     }

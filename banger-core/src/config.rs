@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::host::{Host, LinuxHost, LinuxHostConfig};
+use crate::image::SCRATCH;
 use crate::names::Mebibytes;
 use crate::transport::DialHelper;
-use crate::vm::{DiskKind, NetworkKind, VmmKind};
+use crate::vm::{DiskKind, Internet, NetworkKind, VmmKind};
 
 /// What an [`Engine`](crate::Engine) is opened with.
 #[derive(Clone, Debug)]
@@ -29,6 +30,9 @@ pub struct EngineConfig {
     pub limits: Limits,
     /// The Debian mirror that images are made from; none means Debian's own.
     pub mirror: Option<String>,
+    /// Where an image's tree grows while it is made: `/var/tmp`. An ordinary user's subordinate ids must
+    /// reach it.
+    pub image_scratch: PathBuf,
     /// The home folder of whoever uses the engine. Of git's own files in it their name for commits and
     /// the list of ignored files are read, for workspaces; none means that neither is known.
     pub user_home: Option<PathBuf>,
@@ -46,6 +50,7 @@ impl EngineConfig {
             defaults: Defaults::default(),
             limits: Limits::default(),
             mirror: None,
+            image_scratch: PathBuf::from(SCRATCH),
             user_home: None,
         }
     }
@@ -73,6 +78,8 @@ pub struct Defaults {
     pub work_disk: Mebibytes,
     /// The image: `debian-12`, made on the first use.
     pub image: String,
+    /// Whether it reaches the internet: it does not.
+    pub internet: Internet,
 }
 
 impl Default for Defaults {
@@ -82,6 +89,7 @@ impl Default for Defaults {
             memory: Mebibytes(1024),
             work_disk: Mebibytes(8 * 1024),
             image: "debian-12".to_owned(),
+            internet: Internet::Closed,
         }
     }
 }
@@ -103,6 +111,8 @@ pub struct Limits {
     pub session: Duration,
     /// A session's command, to read what it is sent, and to end after TERM: 10 s each.
     pub session_command: Duration,
+    /// A Debian mirror's silence while an image is made: 20 s, and once more.
+    pub mirror: Duration,
 }
 
 impl Default for Limits {
@@ -115,6 +125,7 @@ impl Default for Limits {
             signal: Duration::from_secs(5),
             session: Duration::from_secs(30),
             session_command: Duration::from_secs(10),
+            mirror: Duration::from_secs(20),
         }
     }
 }

@@ -47,14 +47,15 @@ impl Engine {
         };
         facts.push(fact("kvm", "kvm", kvm));
         let image = inner.config.defaults.image.clone();
-        let probe = match self
-            .image_names()
-            .await?
-            .iter()
-            .any(|name| name.as_str() == image)
-        {
-            true => Probe::works("it is there"),
-            false => Probe::works("not there yet: the first `banger vm run` makes it"),
+        let probe = match self.image(&image.parse()?).await {
+            Ok(view) => match view.problem {
+                None => Probe::works("it is there"),
+                Some(problem) => Probe::fails(
+                    problem,
+                    Some(format!("make it anew: banger image delete {image}")),
+                ),
+            },
+            Err(_) => Probe::works("not there yet: the first `banger vm run` makes it"),
         };
         facts.push(fact("image", &image, probe));
         for program in ["ssh", "mke2fs", "mmdebstrap", "unshare"] {

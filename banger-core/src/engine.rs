@@ -42,7 +42,11 @@ pub(crate) struct Inner {
     /// What this process keeps of VMs that run: watchers and connections.
     pub(crate) live: Mutex<HashMap<VmId, Arc<Live>>>,
     pub(crate) desk: Arc<SessionDesk>,
-    pub(crate) images: Mutex<HashMap<ImageName, Arc<tokio::sync::Mutex<()>>>>,
+    pub(crate) images: Mutex<HashMap<ImageName, Arc<tokio::sync::RwLock<()>>>>,
+    /// Held while the engine's own ssh key is read, and made if it is not there.
+    pub(crate) key: tokio::sync::Mutex<()>,
+    /// Whether images that are being made are to be given up.
+    pub(crate) closing: tokio::sync::watch::Sender<bool>,
     /// Names that are being made and have no row yet.
     names: Mutex<HashSet<VmName>>,
     verbs: Mutex<HashMap<VmId, Weak<tokio::sync::Mutex<()>>>>,
@@ -100,10 +104,14 @@ impl Engine {
     }
 
     async fn open_with(
-        config: EngineConfig,
+        mut config: EngineConfig,
         backends: Backends,
         scratch: Option<tempfile::TempDir>,
     ) -> Result<(Self, Report), Error> {
+        if backends.simulated() {
+            // No subordinate ids have to reach it.
+            config.image_scratch = config.state_dir.join("scratch");
+        }
         let (host, state) = (config.host.clone(), config.state_dir.clone());
         // A folder too deep is refused before anything is made.
         let probe = EngineId::from_random([0; 4]);
@@ -137,6 +145,8 @@ impl Engine {
                 live: Mutex::default(),
                 desk: Arc::default(),
                 images: Mutex::default(),
+                key: tokio::sync::Mutex::default(),
+                closing: tokio::sync::watch::Sender::new(false),
                 names: Mutex::default(),
                 verbs: Mutex::default(),
                 verbs_at_last_sweep: AtomicUsize::new(16),
@@ -154,13 +164,20 @@ impl Engine {
         &self.inner.id
     }
 
+    /// Returns what a VM gets where its request says nothing.
+    pub fn defaults(&self) -> &crate::config::Defaults {
+        &self.inner.config.defaults
+    }
+
     /// Returns where this engine keeps everything.
     pub fn places(&self) -> &Places {
         &self.inner.places
     }
 
-    /// Closes the database. Running VMs run on; the next engine takes them up.
+    /// Gives up images that are being made, and closes the database. Running VMs run on; the next engine
+    /// takes them up.
     pub async fn close(self) {
+        self.give_up_images().await;
         self.inner.store.close().await;
     }
 

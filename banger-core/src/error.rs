@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::disk::DiskError;
 use crate::handles::HandlesError;
 use crate::host::HostError;
-use crate::image::{ImageError, SpecError};
+use crate::image::{ImageError, ManifestError, SpecError};
 use crate::names::{ImageName, NameError, SessionName, VmName};
 use crate::network::NetworkError;
 use crate::places::PlaceError;
@@ -353,6 +353,7 @@ impl Error {
             Error::NameTaken { .. } | Error::Store(StoreError::NameTaken { .. }) => {
                 ErrorKind::NameTaken
             }
+            Error::Image(image) => image_kind(image),
             Error::Unusable { .. } => ErrorKind::Unavailable,
             Error::NotRunning { .. } => ErrorKind::NotRunning,
             Error::NotReady { .. } | Error::Transport(TransportError::NotReady { .. }) => {
@@ -366,14 +367,7 @@ impl Error {
             Error::Store(
                 StoreError::Damaged { .. } | StoreError::Row { .. } | StoreError::SessionRow { .. },
             ) => ErrorKind::Damaged,
-            _ => self
-                .host_error()
-                .map_or(ErrorKind::Failed, |host| match host {
-                    HostError::ProgramMissing { .. } => ErrorKind::Unavailable,
-                    host if host.is_full() => ErrorKind::NoSpace,
-                    host if host.is_denied() => ErrorKind::Denied,
-                    _ => ErrorKind::Failed,
-                }),
+            _ => self.host_error().map_or(ErrorKind::Failed, host_kind),
         }
     }
 
@@ -411,9 +405,9 @@ impl Error {
                 source,
                 ..
             } => refusal_hint(vm, session, *source),
-            Error::NoSuchImage { .. } => {
-                Some("the default image is made by itself; others have to be made first".to_owned())
-            }
+            Error::NoSuchImage { name } => Some(format!(
+                "banger image list shows those there are; banger image build {name} makes one of Debian packages"
+            )),
             Error::Unusable { hint, .. } => hint.clone(),
             Error::NotRunning { vm, .. } => Some(format!("start it: banger vm start {vm}")),
             Error::Start { source, .. } => source.hint(),
@@ -429,6 +423,9 @@ impl Error {
             Error::Teardown { vm, .. } | Error::Unkillable { vm, .. } => Some(format!(
                 "try again: banger vm delete {vm}; it can be repeated"
             )),
+            Error::Transport(TransportError::PortRefused { .. }) => {
+                Some("a program in the guest has to listen on it, on localhost or on all its addresses".to_owned())
+            }
             Error::Image(image) => image.hint(),
             Error::Workspace(workspace) => workspace.hint(),
             Error::Store(store) => store.hint(),
@@ -461,6 +458,41 @@ impl Error {
             | Error::Transport(TransportError::Host(host)) => Some(host),
             _ => None,
         }
+    }
+}
+
+fn host_kind(host: &HostError) -> ErrorKind {
+    match host {
+        HostError::ProgramMissing { .. } => ErrorKind::Unavailable,
+        host if host.is_full() => ErrorKind::NoSpace,
+        host if host.is_denied() => ErrorKind::Denied,
+        _ => ErrorKind::Failed,
+    }
+}
+
+fn image_kind(image: &ImageError) -> ErrorKind {
+    match image {
+        ImageError::Host(host) => host_kind(host),
+        ImageError::Exists { .. } => ErrorKind::NameTaken,
+        ImageError::InUse { .. } => ErrorKind::InUse,
+        ImageError::NoFile { .. } => ErrorKind::NotFound,
+        ImageError::NoUidmap | ImageError::NoBusybox => ErrorKind::Unavailable,
+        ImageError::NoSpace { .. } | ImageError::Full { .. } => ErrorKind::NoSpace,
+        ImageError::NoSubordinateIds { .. } => ErrorKind::Denied,
+        ImageError::Manifest {
+            source: ManifestError::Newer { .. },
+            ..
+        } => ErrorKind::Newer,
+        ImageError::Manifest { .. } | ImageError::Incomplete { .. } => ErrorKind::Damaged,
+        ImageError::TooSmall { .. }
+        | ImageError::TooLarge { .. }
+        | ImageError::NoFilesystem { .. }
+        | ImageError::NoInitramfs { .. }
+        | ImageError::Contract { .. }
+        | ImageError::NoModules { .. }
+        | ImageError::Kernel { .. }
+        | ImageError::Package { .. } => ErrorKind::Invalid,
+        _ => ErrorKind::Failed,
     }
 }
 

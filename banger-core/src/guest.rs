@@ -4,18 +4,20 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::engine::{Engine, Inner};
+use crate::clock::{Cause, HostClock, set_clock};
+use crate::engine::{Engine, Inner, lock};
 use crate::error::Error;
 use crate::handles::{VMHandles, write_handles_file};
 use crate::host::HostError;
 use crate::identity::{HOST_KEY, read_identity};
 use crate::liveness::{Condition, Verdict};
+use crate::names::VmName;
 use crate::network::Endpoint;
 use crate::progress::Progress;
 use crate::transport::{
     Ciphers, GuestConnection, GuestTarget, SshFiles, TransportError, write_files,
 };
-use crate::vm::{Lifetime, VMRecord};
+use crate::vm::{Lifetime, VMRecord, VmmKind};
 use crate::watch::Live;
 
 /// How ssh is called to reach a VM: `ssh -F config host`.
@@ -43,7 +45,8 @@ impl Engine {
         let limit = self.inner.config.limits.ready;
         let connected = match self.inner.live(&vm.id) {
             Some(live) => live.connection.try_lock().is_ok_and(|held| held.is_some()),
-            None => false,
+            // It does not run, most likely, and nothing boots.
+            None => true,
         };
         if !connected {
             progress.tell("boot", "booting; waiting for ssh");
@@ -111,13 +114,18 @@ impl Engine {
         if let Some(connection) = connection.as_ref()
             && connection.is_up().await
         {
+            if asker == Asker::Anybody {
+                self.mind_clock(vm, &live, connection).await;
+            }
             return Ok(connection.clone());
         }
         *connection = None;
         let handles = inner.handles_for_ssh(vm, &live, asker).await?;
         let target = inner.target(vm, Some(&handles));
         let transport = inner.backends.transport().clone();
-        let established = match transport.resume(inner.host(), &target).await {
+        let resumed = transport.resume(inner.host(), &target).await;
+        let booted = resumed.is_none().then_some(Cause::Boot);
+        let established = match resumed {
             Some(resumed) => resumed,
             None => {
                 let connect = transport.connect(inner.host(), &target, limit);
@@ -133,7 +141,23 @@ impl Engine {
         };
         let established: Arc<dyn GuestConnection> = established.into();
         *connection = Some(established.clone());
+        let before = lock(&live.agreed).replace(HostClock::now());
+        let cause = before.map_or(booted, |agreed| agreed.jump());
+        if let Some(cause) = cause.filter(|_| vm.spec.vmm != VmmKind::Sim) {
+            let (name, connection) = (vm.name.clone(), established.clone());
+            // Beside the first command, which it must not delay.
+            tokio::spawn(async move { correct_clock(&name, &*connection, cause).await });
+        }
         Ok(established)
+    }
+
+    /// Moves a guest's clock if this host's has jumped: while it slept, its guests stood still.
+    async fn mind_clock(&self, vm: &VMRecord, live: &Live, connection: &Arc<dyn GuestConnection>) {
+        let jump = lock(&live.agreed).as_ref().and_then(HostClock::jump);
+        if let Some(cause) = jump.filter(|_| vm.spec.vmm != VmmKind::Sim) {
+            *lock(&live.agreed) = Some(HostClock::now());
+            correct_clock(&vm.name, &**connection, cause).await;
+        }
     }
 
     /// Returns what this process keeps of a VM, if it truly runs.
@@ -162,6 +186,14 @@ impl Engine {
                 reason,
             }),
         }
+    }
+}
+
+/// A clock that cannot be set keeps nobody from their guest.
+async fn correct_clock(vm: &VmName, connection: &dyn GuestConnection, cause: Cause) {
+    match set_clock(connection, cause).await {
+        Ok(outcome) => tracing::debug!(%vm, ?cause, ?outcome, "looked at a guest's clock, in µs"),
+        Err(error) => tracing::info!(%vm, error, "cannot look at a guest's clock"),
     }
 }
 

@@ -5,8 +5,6 @@
 //! call, and so lets the crash tests stop the engine at every instant.
 
 mod error;
-#[cfg(feature = "failpoints")]
-mod failpoint;
 mod fake;
 mod files;
 mod linux;
@@ -28,8 +26,6 @@ use tokio::net::UnixStream;
 use crate::names::Mebibytes;
 
 pub use error::{FileAct, HostError};
-#[cfg(feature = "failpoints")]
-pub use failpoint::{FailingHost, Failpoint, FailpointError};
 pub use fake::{Crash, FakeHost, FakeProcess, Fault};
 pub use linux::{LinuxHost, LinuxHostConfig};
 pub use piped::PipedProgram;
@@ -52,6 +48,9 @@ pub trait Host: fmt::Debug + Send + Sync {
 
     /// Reads a whole file; a missing one is `None`.
     async fn read_file(&self, path: &Path) -> Result<Option<Vec<u8>>, HostError>;
+
+    /// Reads at most the first `limit` bytes of a file; a missing one is `None`.
+    async fn read_head(&self, path: &Path, limit: u64) -> Result<Option<Vec<u8>>, HostError>;
 
     /// Reads at most the last `limit` bytes of a file; a missing one is empty.
     async fn read_tail(&self, path: &Path, limit: u64) -> Result<Vec<u8>, HostError>;
@@ -258,7 +257,7 @@ pub struct Program {
     pub environment: Vec<(String, String)>,
     /// Given on standard input, which then ends.
     pub input: Vec<u8>,
-    /// It is killed when it takes longer.
+    /// It is killed when it takes longer, with all that it has started.
     pub timeout: Duration,
 }
 

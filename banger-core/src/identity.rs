@@ -39,7 +39,8 @@ pub(crate) async fn read_identity(host: &dyn Host, vm_dir: &Path) -> Result<Stor
     })
 }
 
-/// Returns the public half of the engine's own key, making the pair on the first use.
+/// Returns the public half of the engine's own key, making the pair on the first use. One at a time: two
+/// pairs that are made at once would leave halves that do not belong together.
 pub(crate) async fn client_key(host: &dyn Host, path: &Path) -> Result<String, Error> {
     let public = path.with_extension("pub");
     if let Some(key) = host.read_file(&public).await? {

@@ -5,16 +5,23 @@
 //! a rename; the recipe is data (`recipe`), the guest's side are the shell scripts beside it.
 
 mod build;
+mod contract;
 mod error;
 mod initramfs;
 mod kernel;
 mod manifest;
+mod modules;
 mod recipe;
+mod register;
+mod workshop;
 
-pub(crate) use build::{SCRATCH, build, scratch_folder, sweep, sweep_one};
+pub(crate) use build::build;
 pub use error::ImageError;
 pub(crate) use initramfs::{GuestNetwork, Identity, identity_archive};
 pub use kernel::KernelError;
 pub(crate) use manifest::MANIFEST;
 pub use manifest::{Capability, ImageManifest, Initrd, Kernel, ManifestError, Rootfs};
 pub use recipe::{ImageSpec, Mirror, PackageName, SpecError, Suite};
+pub use register::Registration;
+pub(crate) use register::register;
+pub(crate) use workshop::{SCRATCH, Workshop, scratch_folder};

@@ -26,7 +26,9 @@
 
 mod backends;
 mod choice;
+mod clock;
 mod config;
+mod dial;
 mod disk;
 mod doctor;
 mod engine;
@@ -68,6 +70,7 @@ pub use banger_session::workspace::{GuestPath, InvalidGuestPath, Mode as Workspa
 pub use banger_session::{ProcessGroup, Signal};
 pub use choice::{Probe, Usable};
 pub use config::{BackendChoice, Defaults, EngineConfig, Limits};
+pub use dial::SshClient;
 pub use disk::{Access, BlockFormat, BlockSource, Disk, DiskError};
 pub use doctor::{Doctor, Fact};
 pub use engine::Engine;
@@ -83,17 +86,18 @@ pub use host::{
     FileAct, FileFacts, FileLock, Host, HostError, LinuxHost, LinuxHostConfig, Moment,
     PipedProgram, ProcessEnd, ProcessFacts, ProcessIdentity, ProcessSignal, Program, ProgramOutput,
 };
-#[cfg(feature = "failpoints")]
-pub use host::{FailingHost, Failpoint, FailpointError};
 pub use image::{
     Capability, ImageError, ImageManifest, ImageSpec, Initrd, Kernel, KernelError, ManifestError,
-    Mirror, PackageName, Rootfs, SpecError, Suite,
+    Mirror, PackageName, Registration, Rootfs, SpecError, Suite,
 };
+pub use images::ImageView;
 pub use inventory::{
     Coverage, Foreign, Grip, HostObject, Inventory, Looked, ObjectKind, Owner, Remedy, Removal,
     RemovalLine, RemovalOutcome,
 };
-pub use lifecycle::{CreateRequest, DeleteOutcome, StartOutcome, StopOutcome, StopRung};
+pub use lifecycle::{
+    CreateRequest, DeleteOutcome, PruneOutcome, StartOutcome, StopOutcome, StopRung,
+};
 pub use liveness::{
     Census, Condition, HostLiveness, Liveness, Monitor, ProcessHandle, Promise, Sighting, VMState,
     Verdict,
@@ -103,7 +107,7 @@ pub use names::{
     EngineId, ImageName, MAX_NAME, Mebibytes, NameError, RunId, SessionId, SessionName, VmId,
     VmName,
 };
-pub use network::{Endpoint, GuestAddress, Network, NetworkAttachment, NetworkError};
+pub use network::{Endpoint, GuestAddress, Network, NetworkAttachment, NetworkError, Route};
 pub use places::{MAX_CONTROL_PATH, MAX_SOCKET_PATH, PlaceError, Places};
 pub use progress::{Progress, Stage};
 pub use reconcile::{Report, ReportLine};
@@ -114,7 +118,7 @@ pub use session::{
 };
 pub use store::StoreError;
 pub use transport::{
-    DialHelper, GuestConnection, GuestEnd, GuestProcess, GuestTarget, GuestTransport,
+    DialHelper, GuestConnection, GuestEnd, GuestProcess, GuestStream, GuestTarget, GuestTransport,
     TransportError, hand_over_socket,
 };
 pub use vm::{DiskKind, Internet, Lifetime, NetworkKind, VMRecord, VMRuntime, VMSpec, VmmKind};

@@ -18,6 +18,6 @@ mod start;
 mod stop;
 
 pub use create::CreateRequest;
-pub use delete::DeleteOutcome;
+pub use delete::{DeleteOutcome, PruneOutcome};
 pub use start::StartOutcome;
 pub use stop::{StopOutcome, StopRung};

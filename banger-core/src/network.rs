@@ -6,6 +6,7 @@ use std::net::Ipv4Addr;
 use async_trait::async_trait;
 
 use crate::choice::Probe;
+use crate::dial::SSH_PORT;
 use crate::handles::VMHandles;
 use crate::host::{Host, HostError};
 use crate::inventory::ObjectKind;
@@ -52,6 +53,15 @@ pub enum Endpoint {
     Sim,
 }
 
+/// How the host reaches one port of a guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Route {
+    /// By a port on the host's own loopback, which the monitor forwards.
+    Loopback(u16),
+    /// By the guest itself, over the connection that the transport has to it.
+    ThroughGuest,
+}
+
 /// How a VM is connected.
 #[async_trait]
 pub trait Network: fmt::Debug + Send + Sync {
@@ -81,6 +91,9 @@ pub trait Network: fmt::Debug + Send + Sync {
 
     /// Returns where ssh is dialled in a run; none without a network, or before the port is known.
     fn ssh_endpoint(&self, handles: &VMHandles) -> Option<Endpoint>;
+
+    /// Returns how a port is dialled in a run; none without a network, or before the way is known.
+    fn route(&self, handles: &VMHandles, port: u16) -> Option<Route>;
 }
 
 /// The network `user`: QEMU's user-mode stack. Needs no privilege; ssh is forwarded on a port of the
@@ -99,7 +112,10 @@ impl Network for UserNetwork {
     }
 
     async fn probe(&self, _host: &dyn Host) -> Probe {
-        Probe::works("QEMU's user-mode stack; ssh forwarded on the loopback")
+        Probe::works(
+            "QEMU's user-mode stack; ssh forwarded on the loopback; with --nat a guest also reaches \
+             this host's loopback and networks",
+        )
     }
 
     fn guest(&self) -> Option<GuestAddress> {
@@ -122,6 +138,13 @@ impl Network for UserNetwork {
 
     fn ssh_endpoint(&self, handles: &VMHandles) -> Option<Endpoint> {
         handles.ssh_port.map(Endpoint::Loopback)
+    }
+
+    fn route(&self, handles: &VMHandles, port: u16) -> Option<Route> {
+        match port {
+            SSH_PORT => handles.ssh_port.map(Route::Loopback),
+            _ => Some(Route::ThroughGuest),
+        }
     }
 }
 
@@ -163,6 +186,10 @@ impl Network for NoNetwork {
     fn ssh_endpoint(&self, _handles: &VMHandles) -> Option<Endpoint> {
         None
     }
+
+    fn route(&self, _handles: &VMHandles, _port: u16) -> Option<Route> {
+        None
+    }
 }
 
 /// The simulator's network.
@@ -202,6 +229,10 @@ impl Network for SimNetwork {
 
     fn ssh_endpoint(&self, _handles: &VMHandles) -> Option<Endpoint> {
         Some(Endpoint::Sim)
+    }
+
+    fn route(&self, _handles: &VMHandles, _port: u16) -> Option<Route> {
+        Some(Route::ThroughGuest)
     }
 }
 

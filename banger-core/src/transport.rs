@@ -59,6 +59,16 @@ pub enum TransportError {
         /// What the connection said.
         message: String,
     },
+    /// A port of the guest takes no connection.
+    #[error("VM {vm} takes no connection on port {port}: {message}")]
+    PortRefused {
+        /// The VM.
+        vm: VmName,
+        /// The port.
+        port: u16,
+        /// What was said about it.
+        message: String,
+    },
     /// This host does not let the simulator shut a guest in, and without that no script is run.
     #[error("VM {vm} cannot be simulated here: {reason}; {next_step}")]
     NotIsolated {
@@ -135,6 +145,23 @@ pub trait GuestConnection: fmt::Debug + Send + Sync {
 
     /// Starts a script under the guest's login shell, as leader of its own process group.
     async fn run(&self, script: &[u8]) -> Result<GuestProcess, TransportError>;
+
+    /// Connects to a port of the guest's own loopback. Cancel-safe.
+    async fn dial(&self, port: u16) -> Result<GuestStream, TransportError>;
+}
+
+/// A connection to a port of a guest. Each direction ends by itself: drop `write` to end ours.
+pub struct GuestStream {
+    /// What the guest sends.
+    pub read: Pin<Box<dyn AsyncRead + Send>>,
+    /// What is sent to it.
+    pub write: Pin<Box<dyn AsyncWrite + Send>>,
+}
+
+impl fmt::Debug for GuestStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GuestStream").finish_non_exhaustive()
+    }
 }
 
 /// A script that runs in a guest. Dropping it lets go of its streams; the script runs on.

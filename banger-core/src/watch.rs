@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::sync::{Mutex as AsyncMutex, watch};
 use tokio::task::AbortHandle;
 
+use crate::clock::HostClock;
 use crate::engine::{Engine, Inner, lock};
 use crate::host::{Host, HostError, ProcessEnd};
 use crate::liveness::{Liveness, Monitor};
@@ -25,6 +26,8 @@ pub(crate) struct Live {
     control: Mutex<Option<Arc<dyn VmmControl>>>,
     /// Held while a connection is being made, so that it is made once.
     pub(crate) connection: AsyncMutex<Option<Arc<dyn GuestConnection>>>,
+    /// What our clocks said when its guest's was last known to agree; none before the first connection.
+    pub(crate) agreed: Mutex<Option<HostClock>>,
     watcher: Mutex<Option<AbortHandle>>,
     /// How it ended, once its watcher knows.
     end: watch::Sender<Option<ProcessEnd>>,
@@ -78,6 +81,7 @@ impl Inner {
             monitor,
             control: Mutex::new(control),
             connection: AsyncMutex::new(None),
+            agreed: Mutex::new(None),
             watcher: Mutex::new(None),
             end: watch::Sender::new(None),
             answers: AtomicBool::new(true),

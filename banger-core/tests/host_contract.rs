@@ -62,6 +62,8 @@ contracts! {
     removing_what_is_not_there_is_success,
     a_file_is_grown_and_never_shrunk_and_truncated_and_never_grown,
     a_clone_has_the_same_bytes_and_never_overwrites,
+    a_clone_reaches_a_file_system_of_another_kind,
+    the_head_of_a_file_is_no_longer_than_asked_and_a_missing_one_is_none,
     a_lock_is_held_once_until_it_is_dropped,
     a_stat_tells_files_folders_and_sockets_apart,
     a_folder_is_synced_with_what_is_in_it,
@@ -200,6 +202,56 @@ async fn a_clone_has_the_same_bytes_and_never_overwrites(host: &dyn Host, dir: &
         host.read_file(&to).await.unwrap().unwrap(),
         b"written since"
     );
+}
+
+async fn a_clone_reaches_a_file_system_of_another_kind(host: &dyn Host, dir: &Path) {
+    // In memory, where the folder of the tests is on a disk.
+    let Ok(elsewhere) = tempfile::tempdir_in("/dev/shm") else {
+        return println!("skipped: there is no /dev/shm");
+    };
+    let from = dir.join("from");
+    // A hole, some data that is more than one buffer, and a hole.
+    let mut contents = vec![0; 6 << 20];
+    contents[(2 << 20) + 3..(4 << 20) + 5].fill(7);
+    host.write_file(&from, &contents, 0o600).await.unwrap();
+    let (there, back) = (elsewhere.path().join("to"), dir.join("back"));
+    host.clone_file(&from, &there).await.unwrap();
+    host.clone_file(&there, &back).await.unwrap();
+    assert!(host.read_file(&there).await.unwrap().unwrap() == contents);
+    assert!(host.read_file(&back).await.unwrap().unwrap() == contents);
+}
+
+async fn the_head_of_a_file_is_no_longer_than_asked_and_a_missing_one_is_none(
+    host: &dyn Host,
+    dir: &Path,
+) {
+    let path = dir.join("file");
+    host.write_file(&path, b"12345", 0o600).await.unwrap();
+    let head = async |limit| host.read_head(&path, limit).await.unwrap().unwrap();
+    assert_eq!(head(3).await, b"123");
+    assert_eq!(head(99).await, b"12345");
+    assert_eq!(host.read_head(&dir.join("none"), 9).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_program_that_takes_too_long_is_ended_with_all_that_it_has_started() {
+    let dir = tempfile::tempdir().unwrap();
+    let host = linux();
+    let token = dir.path().to_string_lossy().into_owned();
+    let script = "sh -c 'trap \"\" TERM; while :; do sleep 0.05; done' \"$0\" & wait";
+    let program = Program::new("sh")
+        .args(["-c", script, &token])
+        .timeout(Duration::from_millis(300));
+    let error = host.run(&program).await.unwrap_err();
+    assert!(
+        matches!(error, HostError::ProgramTimeout { .. }),
+        "{error:?}"
+    );
+    let deadline = std::time::Instant::now() + Duration::from_secs(10);
+    while !host.find_processes(&token).await.unwrap().is_empty() {
+        assert!(std::time::Instant::now() < deadline, "something runs on");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }
 
 async fn a_lock_is_held_once_until_it_is_dropped(host: &dyn Host, dir: &Path) {

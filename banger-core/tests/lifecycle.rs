@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use banger_core::{
     Condition, CreateRequest, Engine, EngineConfig, Error, ErrorKind, ExecEnd, ExecEvent,
-    ExecRequest, FakeHost, ImageName, Lifetime, Mebibytes, ProcessEnd, Progress, Signal,
-    StartOutcome, StopOutcome, StopRung, VmName,
+    ExecRequest, FakeHost, ImageName, Internet, Lifetime, Mebibytes, ProcessEnd, Progress,
+    PruneOutcome, Signal, StartOutcome, StopOutcome, StopRung, VmName,
 };
 
 fn name(text: &str) -> VmName {
@@ -582,4 +582,48 @@ async fn a_command_in_a_vm_that_does_not_run_is_refused_with_the_next_step() {
     assert_eq!(error.kind(), ErrorKind::NotRunning);
     assert_eq!(error.to_string(), "VM box is not running (created)");
     assert_eq!(error.hint().unwrap(), "start it: banger vm start box");
+}
+
+#[tokio::test]
+async fn only_a_vm_that_is_stopped_when_its_turn_comes_is_pruned() {
+    let engine = Engine::sim().await.unwrap();
+    for vm in ["made", "runs", "over"] {
+        create(&engine, vm).await;
+    }
+    start(&engine, "runs").await;
+    start(&engine, "over").await;
+    engine.kill("over").await.unwrap();
+    for (vm, outcome) in [
+        ("made", PruneOutcome::Left(name("made"))),
+        ("runs", PruneOutcome::Left(name("runs"))),
+        ("over", PruneOutcome::Deleted(name("over"))),
+    ] {
+        assert_eq!(engine.delete_stopped(vm).await.unwrap(), outcome);
+    }
+    let left: Vec<_> = engine.list().await.unwrap();
+    assert_eq!(left.len(), 2);
+}
+
+#[tokio::test]
+async fn a_guest_reaches_the_internet_only_if_it_or_the_configuration_says_so() {
+    let scratch = tempfile::tempdir().unwrap();
+    let mut config = EngineConfig::new(scratch.path().join("state"), scratch.path().join("run"));
+    for (default, asked, got) in [
+        (Internet::Closed, None, Internet::Closed),
+        (Internet::Closed, Some(Internet::Open), Internet::Open),
+        (Internet::Open, None, Internet::Open),
+        (Internet::Open, Some(Internet::Closed), Internet::Closed),
+    ] {
+        config.defaults.internet = default;
+        let host = Arc::new(FakeHost::new());
+        let (engine, _) = Engine::sim_over(&host, config.clone()).await.unwrap();
+        let request = CreateRequest {
+            internet: asked,
+            ..CreateRequest::named(name("box"))
+        };
+        let vm = engine.create(request, &Progress::silent()).await.unwrap();
+        assert_eq!(vm.spec.internet, got, "{default:?} {asked:?}");
+        engine.delete("box").await.unwrap();
+        engine.close().await;
+    }
 }

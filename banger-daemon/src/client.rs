@@ -15,6 +15,7 @@
 mod start;
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -24,6 +25,8 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 
+use crate::descriptor;
+pub use crate::descriptor::pass_descriptor;
 use crate::line::{Line, LineReader};
 use crate::protocol::{
     MAX_ANSWER_BYTES, Method, Notification, PROGRESS, ProgressParams, Request, Response, RpcError,
@@ -210,14 +213,7 @@ impl Client {
     /// Opens the stream that a ticket stands for, on a connection of its own.
     pub async fn open_stream(socket: &Path, ticket: &str) -> Result<StreamConnection, ClientError> {
         let (read, mut write) = connect(socket).await?.into_split();
-        let open = Notification {
-            jsonrpc: "2.0".to_owned(),
-            method: STREAM_OPEN.to_owned(),
-            params: serde_json::json!(StreamOpenParams {
-                ticket: ticket.to_owned(),
-            }),
-        };
-        let line = line_of(&open)?;
+        let line = open_line(ticket)?;
         write
             .write_all(&line)
             .await
@@ -226,6 +222,20 @@ impl Client {
             read: StreamReader::new(read, &[]),
             write: StreamWriter::new(write),
         })
+    }
+
+    /// Fetches the connected socket that a ticket of `vm.dial` stands for. It blocks.
+    pub async fn open_socket(socket: &Path, ticket: &str) -> Result<OwnedFd, ClientError> {
+        let mut stream = connect(socket).await?;
+        let line = open_line(ticket)?;
+        stream
+            .write_all(&line)
+            .await
+            .map_err(|_| ClientError::Lost)?;
+        match descriptor::receive(&stream).await {
+            Ok(Some(socket)) => Ok(socket),
+            Ok(None) | Err(_) => Err(ClientError::Lost),
+        }
     }
 
     async fn send(&mut self, request: &Request) -> Result<(), ClientError> {
@@ -281,6 +291,17 @@ async fn connect(socket: &Path) -> Result<UnixStream, ClientError> {
         });
     }
     Ok(stream)
+}
+
+/// The first and only line of a stream's connection.
+fn open_line(ticket: &str) -> Result<Vec<u8>, ClientError> {
+    line_of(&Notification {
+        jsonrpc: "2.0".to_owned(),
+        method: STREAM_OPEN.to_owned(),
+        params: serde_json::json!(StreamOpenParams {
+            ticket: ticket.to_owned(),
+        }),
+    })
 }
 
 fn line_of(message: &impl serde::Serialize) -> Result<Vec<u8>, ClientError> {

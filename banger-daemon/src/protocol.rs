@@ -8,6 +8,8 @@
 //!
 //! The version of the protocol is the version of the crate: [`VERSION`].
 
+mod image;
+mod reach;
 mod session;
 mod workspace;
 
@@ -18,6 +20,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub use image::*;
+pub use reach::*;
 pub use session::*;
 pub use workspace::*;
 
@@ -96,6 +100,8 @@ methods! {
     VmRestart = "vm.restart": StartParams => ChangeAnswer;
     /// Deletes a VM in whatever state.
     VmDelete = "vm.delete": VmParams => ChangeAnswer;
+    /// Deletes VMs, as far as they are stopped still.
+    VmPrune = "vm.prune": PruneParams => PruneAnswer;
     /// Lists all VMs by name.
     VmList = "vm.list": Nothing => VmListAnswer;
     /// Shows one VM.
@@ -106,6 +112,22 @@ methods! {
     VmSsh = "vm.ssh": VmParams => SshAnswer;
     /// Runs a command in a running VM; answers with the ticket of its stream.
     VmExec = "vm.exec": ExecParams => TicketAnswer;
+    /// Makes an image of Debian packages; given up when the connection ends.
+    ImageBuild = "image.build": ImageBuildParams => ImageInfo;
+    /// Makes an image of a root file system and a kernel; given up when the connection ends.
+    ImageRegister = "image.register": ImageRegisterParams => ImageInfo;
+    /// Lists all images by name.
+    ImageList = "image.list": Nothing => ImageListAnswer;
+    /// Shows one image.
+    ImageShow = "image.show": ImageParams => ImageInfo;
+    /// Deletes an image that no VM boots from.
+    ImageDelete = "image.delete": ImageParams => Nothing;
+    /// Connects to a port of a running VM; answers with the ticket of the connected socket.
+    VmDial = "vm.dial": DialParams => TicketAnswer;
+    /// Returns the one key with which a VM's ssh may prove itself.
+    VmHostKey = "vm.host_key": VmParams => HostKeyAnswer;
+    /// Returns what an ssh client is to be told of every guest alike.
+    DaemonSsh = "daemon.ssh": Nothing => SshClientAnswer;
     /// Looks at a repository of the host's and decides whether it can be carried.
     WorkspaceInspect = "workspace.inspect": InspectParams => RepositoryInfo;
     /// Carries a repository of the host's into a running VM.
@@ -174,7 +196,7 @@ pub struct CreateParams {
     /// The network.
     pub network: Option<String>,
     /// Whether it reaches the internet.
-    pub nat: bool,
+    pub nat: Option<bool>,
     /// Whether it is deleted when this connection ends, whatever ends it.
     pub ephemeral: bool,
     /// Words of its owner.
@@ -203,6 +225,34 @@ pub struct ChangeAnswer {
     pub vm: Option<VmInfo>,
     /// Its name.
     pub name: String,
+}
+
+/// `vm.prune`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PruneParams {
+    /// Which, as they were shown.
+    pub vms: Vec<String>,
+}
+
+/// `vm.prune`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PruneAnswer {
+    /// The names of those that are no more.
+    pub deleted: Vec<String>,
+    /// The names of those that were not stopped any more.
+    pub left: Vec<String>,
+    /// What went wrong.
+    pub failed: Vec<PruneFailure>,
+}
+
+/// A VM that could not be deleted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PruneFailure {
+    /// Which.
+    pub vm: String,
+    /// Why not.
+    pub error: String,
 }
 
 /// A VM as it is shown.
@@ -295,6 +345,9 @@ pub struct SshAnswer {
     pub config: PathBuf,
     /// The host's name in it.
     pub host: String,
+    /// The folder of the VM's workspace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workspace: Option<Bytes>,
 }
 
 /// `vm.exec`.
@@ -314,6 +367,9 @@ pub struct ExecParams {
     /// Whether it reads nothing: `/dev/null`.
     #[serde(default)]
     pub stdin_closed: bool,
+    /// Whether it runs in the VM's workspace, if it has one and `cwd` names no folder.
+    #[serde(default)]
+    pub in_workspace: bool,
 }
 
 /// Bytes that are mostly text: a JSON string if they are UTF-8, else an array of numbers.
@@ -346,6 +402,9 @@ impl From<Bytes> for Vec<u8> {
 pub struct TicketAnswer {
     /// To be sent in [`STREAM_OPEN`].
     pub ticket: String,
+    /// What a person may want to know: the host's repository has moved on since it was carried.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
 }
 
 /// `daemon.status`.

@@ -15,7 +15,9 @@ mod ephemeral;
 mod exec;
 mod fault;
 mod hangup;
+mod image;
 mod methods;
+mod reach;
 mod request;
 mod session;
 mod session_stream;
@@ -68,6 +70,8 @@ pub async fn serve(engine: Engine, listening: Listening, stop: Stop) {
     }
     // First of all: whoever finds no socket starts a new daemon, and waits for our lock.
     drop(listening);
+    // A build takes minutes, and nobody is to wait for it any more.
+    shared.engine.give_up_images().await;
     let ended = async { while connections.join_next().await.is_some() {} };
     if tokio::time::timeout(LAST_WORDS, ended).await.is_err() {
         tracing::warn!("ended with requests at work; the next start will reconcile what they left");

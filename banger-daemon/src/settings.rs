@@ -11,12 +11,13 @@
 //! memory = "1GiB"
 //! disk-size = "8GiB"
 //! image = "debian-12"
+//! nat = false             # or "unsafe-user": see docs/defaults.md
 //! ```
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-use banger_core::{DiskKind, EngineConfig, Mebibytes, NetworkKind, VmmKind};
+use banger_core::{DiskKind, EngineConfig, Internet, Mebibytes, NetworkKind, VmmKind};
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, IntoDeserializer};
 
@@ -67,6 +68,8 @@ struct DefaultSettings {
     disk_size: Option<Mebibytes>,
     #[serde(deserialize_with = "image")]
     image: Option<String>,
+    #[serde(deserialize_with = "nat")]
+    nat: Option<Internet>,
 }
 
 impl Settings {
@@ -107,6 +110,7 @@ impl Settings {
         defaults.vcpus = given.vcpus.unwrap_or(defaults.vcpus);
         defaults.memory = given.memory.unwrap_or(defaults.memory);
         defaults.work_disk = given.disk_size.unwrap_or(defaults.work_disk);
+        defaults.internet = given.nat.unwrap_or(defaults.internet);
         if let Some(image) = given.image {
             defaults.image = image;
         }
@@ -142,6 +146,27 @@ fn size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Mebibytes>,
     }
 }
 
+/// A plain `true` is refused: who writes it means the internet, and would get more.
+fn nat<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Internet>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "nat is false or \"unsafe-user\"")]
+    enum Nat {
+        Flag(bool),
+        Word(String),
+    }
+    match Nat::deserialize(deserializer)? {
+        Nat::Flag(false) => Ok(Some(Internet::Closed)),
+        Nat::Flag(true) => Err(D::Error::custom(
+            "nat = true is not offered: on the network user every such guest also reaches this host's \
+             own loopback and networks; if that is wanted, write nat = \"unsafe-user\"",
+        )),
+        Nat::Word(word) if word == "unsafe-user" => Ok(Some(Internet::Open)),
+        Nat::Word(word) => Err(D::Error::custom(format!(
+            "nat is false or \"unsafe-user\", not {word:?}"
+        ))),
+    }
+}
+
 fn image<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     let name = String::deserialize(deserializer)?;
     let checked: Result<banger_core::ImageName, _> = name.parse();
@@ -168,12 +193,16 @@ mod tests {
         assert_eq!(config.defaults.memory, Mebibytes(2048));
         assert_eq!(config.defaults.vcpus, usual.defaults.vcpus);
         assert_eq!(config.choice, usual.choice);
+        assert_eq!(config.defaults.internet, Internet::Closed);
+        let config = parsed("[defaults]\nnat = false\n").unwrap();
+        assert_eq!(config.defaults.internet, Internet::Closed);
     }
 
     #[test]
     fn every_key_reaches_the_engine() {
         let text = "vmm = 'qemu'\ndisk = 'file'\nnetwork = 'none'\nmirror = 'http://m'\n\
-                    [defaults]\nvcpus = 4\nmemory = 512\ndisk-size = '1G'\nimage = 'mine'\n";
+                    [defaults]\nvcpus = 4\nmemory = 512\ndisk-size = '1G'\nimage = 'mine'\n\
+                    nat = 'unsafe-user'\n";
         let config = parsed(text).unwrap();
         assert_eq!(config.choice.vmm, Some(VmmKind::Qemu));
         assert_eq!(config.choice.disk, Some(DiskKind::File));
@@ -183,6 +212,7 @@ mod tests {
         assert_eq!(config.defaults.memory, Mebibytes(512));
         assert_eq!(config.defaults.work_disk, Mebibytes(1024));
         assert_eq!(config.defaults.image, "mine");
+        assert_eq!(config.defaults.internet, Internet::Open);
     }
 
     #[test]
@@ -194,6 +224,8 @@ mod tests {
             ("[defaults]\n\nram = 1\n", "line 3", "ram"),
             ("[defaults]\nimage = \"../x\"\n", "line 2", "../x"),
             ("mirror = \n", "line 1", ""),
+            ("[defaults]\nnat = true\n", "line 2", "unsafe-user"),
+            ("[defaults]\nnat = 'yes'\n", "line 2", "yes"),
         ];
         for (text, line, word) in table {
             let error = parsed(text).unwrap_err();

@@ -92,6 +92,16 @@ impl StreamWriter {
         self.flush().await
     }
 
+    /// Passes a descriptor instead of frames; nothing may have been sent before. Cancel-safe.
+    #[cfg(feature = "server")]
+    pub(crate) async fn send_descriptor(
+        &self,
+        descriptor: std::os::fd::BorrowedFd<'_>,
+    ) -> Result<(), StreamError> {
+        let sent = crate::descriptor::send(self.half.as_ref(), descriptor).await;
+        sent.map_err(StreamError::Broken)
+    }
+
     /// Queues bytes of a stream.
     pub(crate) fn put_data(&mut self, stream: Stream, bytes: &[u8]) {
         encode(stream, bytes, &mut self.wire);

@@ -11,6 +11,7 @@
 //! | start, watch, feed and end a long-lived one | [`session`] |
 //! | carry a git repository in, and its changes out | [`workspace`] |
 //! | carry three streams and their control over one socket | [`mux`] |
+//! | ask for a guest's time, and set it | [`clock`] |
 //! | put a word into a script of one's own | [`shell_quote`], [`env_lines`] |
 //! | name a signal | [`Signal`] |
 //!
@@ -69,6 +70,7 @@
 //! `setsid --fork`, `flock`, `timeout`, `mkfifo`, `mktemp`, `stat`, `dd`, and
 //! a `tail` with `--pid`: what every Debian has.
 
+pub mod clock;
 mod command;
 pub mod exec;
 pub mod mux;

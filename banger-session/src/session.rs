@@ -14,6 +14,7 @@
 //!     exit_code, error            how it ended, or why it never ran
 //!     stdin.pipe, stdin_keepalive.pid    in pipe mode, while it runs
 //!     stdout.log, stderr.log      appended by the command itself, bounded by the VM's disk
+//!     stdin_attach.pid            what passes an attach's input on, if it still does
 //!     send.lock                   one sender at a time
 //! ```
 //!

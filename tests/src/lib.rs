@@ -1,11 +1,17 @@
 //! What the tests share: the programs of this workspace, and a place for real VMs.
 
+mod chaos;
+mod failpoint;
+mod home;
 mod real;
 
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Once;
 
+pub use chaos::{Tally, Verb, Victim, chaos, chaos_seed};
+pub use failpoint::{FailingHost, Failpoint, FailpointError};
+pub use home::{Home, Lost, eventually, gone, is_alive, kill, signal, skipped, small, text};
 pub use real::{Rig, alone, why_not_real};
 
 /// Returns a program of this workspace, built with the profile of the running test.
@@ -45,6 +51,11 @@ pub fn binary(name: &str) -> PathBuf {
         );
     });
     profile_dir().join(name)
+}
+
+/// `target`, where what takes long to make is kept from one run to the next.
+pub fn target() -> PathBuf {
+    profile_dir().join("..")
 }
 
 /// `target/<profile>`: the running test is in `deps` below it.

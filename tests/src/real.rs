@@ -64,6 +64,19 @@ impl Rig {
         Rig { config, scratch }
     }
 
+    /// Makes the folders, with a folder of images of its own that holds the shared ones: for tests that
+    /// make images and delete them.
+    pub async fn with_images_of_its_own() -> Self {
+        let rig = Rig::new().await;
+        let images = rig.config.state_dir.join("images");
+        let shared = std::fs::canonicalize(&images).expect("the images are there");
+        std::fs::remove_file(&images).expect("a link");
+        std::fs::create_dir(&images).expect("a folder of images");
+        let image = &rig.config.defaults.image;
+        std::os::unix::fs::symlink(shared.join(image), images.join(image)).expect("a link");
+        rig
+    }
+
     /// Opens an engine, as a new process would.
     pub async fn open(&self) -> Engine {
         Engine::open(self.config.clone())

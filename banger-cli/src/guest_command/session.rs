@@ -36,13 +36,19 @@ const FAREWELL: Duration = Duration::from_secs(2);
 /// How often a daemon that dies is followed by another one without a byte in between.
 const LIVES: usize = 3;
 
-/// How a log is printed.
+/// Why nothing more comes, when all lives are used up.
+const DAEMON_GONE: &str = "the daemon ended the connection";
+
+/// A daemon that was killed still accepts connections until the kernel has taken it apart.
+const BETWEEN_LIVES: Duration = Duration::from_millis(200);
+
+/// How what a session wrote is printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Follow {
+pub(crate) enum Form {
     /// As it is.
-    AsBytes,
+    Bytes,
     /// As an object a piece, on a line of its own.
-    AsObjects,
+    Objects,
 }
 
 /// What to attach to, and how.
@@ -52,24 +58,35 @@ pub(crate) struct Attach {
     pub(crate) params: SessionAttachParams,
     /// Whether our input goes to the session.
     pub(crate) with_input: bool,
+    /// How its output is printed.
+    pub(crate) form: Form,
 }
 
 /// Prints a log to its end.
 pub(crate) async fn follow(
     screen: &Screen,
     mut params: SessionLogsParams,
-    form: Follow,
+    form: Form,
 ) -> Result<ExitStatus, CommandError> {
     let mut signals = Signals::catch()?;
     let mut output = Output::new().map_err(cannot_write)?;
     let mut lives = LIVES;
+    let mut began = false;
     let end = loop {
         let connect = async {
             let mut daemon = Daemon::open(screen).await?;
             let ticket = daemon.call::<SessionLogs>(params.clone()).await?;
             daemon.stream(&ticket).await
         };
-        let StreamConnection { mut read, write } = signals.or(connect, || None).await?;
+        let StreamConnection { mut read, write } = match signals.or(connect, || None).await {
+            Err(error) if began && lives > 0 && error.is_without_answer() => {
+                lives -= 1;
+                sleep(BETWEEN_LIVES).await;
+                continue;
+            }
+            connected => connected?,
+        };
+        began = true;
         let before = params.from;
         let end = print(&mut read, &mut output, &mut signals, &mut params, form).await;
         drop(write);
@@ -81,14 +98,14 @@ pub(crate) async fn follow(
         {
             lives -= 1;
             screen.whisper("the daemon is gone; going on with another one");
-            sleep(Duration::from_millis(200)).await;
+            sleep(BETWEEN_LIVES).await;
             continue;
         }
         break end;
     };
     let last = match end {
         LogEnd::Complete => Ok(ExitStatus::SUCCESS),
-        LogEnd::Cut => Err("the daemon ended the connection".to_owned()),
+        LogEnd::Cut => Err(DAEMON_GONE.to_owned()),
         LogEnd::Lost(reason) => Err(reason),
         LogEnd::Failed(error) => return Err(error),
         LogEnd::Interrupted(signal) => return Err(CommandError::interrupted(signal)),
@@ -125,7 +142,7 @@ async fn print(
     output: &mut Output,
     signals: &mut Signals,
     params: &mut SessionLogsParams,
-    form: Follow,
+    form: Form,
 ) -> LogEnd {
     let mut pending: VecDeque<(Stream, Vec<u8>)> = VecDeque::new();
     let mut place = 0;
@@ -133,12 +150,20 @@ async fn print(
         tokio::select! {
             // Cancel-safe: a frame is taken from the reader whole or not at all.
             frame = read.next_frame(), if pending.is_empty() => match frame {
-                Ok(Some(Frame::Control(Control::Offset { offset, .. }))) => place = offset,
+                Ok(Some(Frame::Control(Control::Offset { offset, .. }))) => {
+                    place = offset;
+                    // From here on nothing may be lost, though nothing was printed yet.
+                    params.from = Some(LogPlace::Offset(place));
+                }
                 Ok(Some(Frame::Data { stream, bytes })) => {
                     let offset = place;
                     place += bytes.len() as u64;
                     // A log is data, whichever it is.
-                    pending.push_back((Stream::Stdout, printed(form, stream, offset, bytes)));
+                    let printed = match form {
+                        Form::Bytes => bytes,
+                        Form::Objects => object(stream, offset, bytes),
+                    };
+                    pending.push_back((Stream::Stdout, printed));
                     params.from = Some(LogPlace::Offset(place));
                 }
                 Ok(Some(Frame::End { .. })) => return LogEnd::Complete,
@@ -160,10 +185,8 @@ async fn print(
     }
 }
 
-fn printed(form: Follow, stream: Stream, offset: u64, bytes: Vec<u8>) -> Vec<u8> {
-    if form == Follow::AsBytes {
-        return bytes;
-    }
+/// A piece of a log as an object that says where it belongs.
+fn object(stream: Stream, offset: u64, bytes: Vec<u8>) -> Vec<u8> {
     let data = Bytes::from(bytes);
     let object = serde_json::json!({ "stream": stream, "offset": offset, "data": data });
     format!("{object}\n").into_bytes()
@@ -174,6 +197,7 @@ pub(crate) async fn attach(screen: &Screen, attach: Attach) -> Result<ExitStatus
     let Attach {
         mut params,
         with_input,
+        form,
     } = attach;
     let mut signals = Signals::catch()?;
     let mut lives = LIVES;
@@ -187,11 +211,18 @@ pub(crate) async fn attach(screen: &Screen, attach: Attach) -> Result<ExitStatus
                 ticket.map_err(|error| error.with_status_if_answered(ExitStatus::REFUSED))?;
             daemon.stream(&ticket).await
         };
-        let stream = signals.or(connect, || None).await?;
+        let stream = match signals.or(connect, || None).await {
+            Err(error) if client.is_some() && lives > 0 && error.is_without_answer() => {
+                lives -= 1;
+                sleep(BETWEEN_LIVES).await;
+                continue;
+            }
+            connected => connected?,
+        };
         let client = match &mut client {
             Some(client) => client,
             // Only now: input is for a session that there is.
-            none => none.insert(Client::new(screen, with_input)?),
+            none => none.insert(Client::new(screen, with_input, form)?),
         };
         let before = (params.stdout, params.stderr);
         let end = client.converse(stream, &mut signals, &mut params).await;
@@ -205,7 +236,7 @@ pub(crate) async fn attach(screen: &Screen, attach: Attach) -> Result<ExitStatus
             screen.say(
                 "the daemon is gone; attaching by another one (what was just typed may be lost)",
             );
-            sleep(Duration::from_millis(200)).await;
+            sleep(BETWEEN_LIVES).await;
             continue;
         }
         break end;
@@ -216,7 +247,7 @@ pub(crate) async fn attach(screen: &Screen, attach: Attach) -> Result<ExitStatus
     if let AttachEnd::Interrupted(signal) = end {
         return Err(CommandError::interrupted(signal));
     }
-    client.finish(&mut signals).await?;
+    client.finish(&mut signals, &end, &params).await?;
     match end {
         AttachEnd::Exited(code) => Ok(ExitStatus::of_guest(code)),
         AttachEnd::Left => {
@@ -224,7 +255,7 @@ pub(crate) async fn attach(screen: &Screen, attach: Attach) -> Result<ExitStatus
             Ok(ExitStatus::SUCCESS)
         }
         AttachEnd::Lost(reason) => Err(lost(&params, &reason)),
-        AttachEnd::Cut => Err(lost(&params, "the daemon ended the connection")),
+        AttachEnd::Cut => Err(lost(&params, DAEMON_GONE)),
         AttachEnd::Failed(error) => Err(error),
         AttachEnd::Interrupted(signal) => Err(CommandError::interrupted(signal)),
     }
@@ -241,6 +272,29 @@ enum AttachEnd {
     Interrupted(Signal),
 }
 
+impl AttachEnd {
+    /// The last object: how it ended, and where to take it up.
+    fn object(&self, params: &SessionAttachParams) -> Option<Vec<u8>> {
+        let at = |place: Option<LogPlace>| match place {
+            Some(LogPlace::Offset(offset)) => Some(offset),
+            Some(LogPlace::LastLines(_)) | None => None,
+        };
+        let offsets =
+            serde_json::json!({ "stdout": at(params.stdout), "stderr": at(params.stderr) });
+        let (ended, exit_code, error) = match self {
+            AttachEnd::Exited(code) => ("exited", Some(code), None),
+            AttachEnd::Left => ("left", None, None),
+            AttachEnd::Lost(reason) => ("lost", None, Some(reason.as_str())),
+            AttachEnd::Cut => ("lost", None, Some(DAEMON_GONE)),
+            AttachEnd::Failed(_) | AttachEnd::Interrupted(_) => return None,
+        };
+        let object = serde_json::json!({
+            "ended": ended, "exit_code": exit_code, "error": error, "offsets": offsets,
+        });
+        Some(format!("{object}\n").into_bytes())
+    }
+}
+
 /// Our side of an attach, which outlives a daemon.
 struct Client<'a> {
     screen: &'a Screen,
@@ -248,10 +302,11 @@ struct Client<'a> {
     output: Output,
     /// Whether the key that leaves can be typed.
     key: Option<LeaveKey>,
+    form: Form,
 }
 
 impl<'a> Client<'a> {
-    fn new(screen: &'a Screen, with_input: bool) -> Result<Self, CommandError> {
+    fn new(screen: &'a Screen, with_input: bool, form: Form) -> Result<Self, CommandError> {
         let input = match with_input {
             true => Some(read_stdin().map_err(|error| {
                 CommandError::io("cannot start a thread to read standard input", error)
@@ -267,6 +322,7 @@ impl<'a> Client<'a> {
             input,
             output: Output::new().map_err(cannot_write)?,
             key,
+            form,
         })
     }
 
@@ -299,8 +355,11 @@ impl<'a> Client<'a> {
                 // Cancel-safe: a frame is taken from the reader whole or not at all.
                 frame = read.next_frame(), if pending.is_empty() => match frame {
                     Ok(Some(Frame::Data { stream, bytes })) => {
-                        advance(params, stream, bytes.len() as u64);
-                        pending.push_back((stream, bytes));
+                        let before = advance(params, stream, bytes.len() as u64);
+                        pending.push_back(match self.form {
+                            Form::Bytes => (stream, bytes),
+                            Form::Objects => (Stream::Stdout, object(stream, before, bytes)),
+                        });
                     }
                     Ok(Some(Frame::Control(Control::Offset { stream, offset }))) => {
                         *place(params, stream) = Some(LogPlace::Offset(offset));
@@ -367,7 +426,20 @@ impl<'a> Client<'a> {
         }
     }
 
-    async fn finish(self, signals: &mut Signals) -> Result<(), CommandError> {
+    /// Has the last of the output written, and with objects how it all ended.
+    async fn finish(
+        mut self,
+        signals: &mut Signals,
+        end: &AttachEnd,
+        params: &SessionAttachParams,
+    ) -> Result<(), CommandError> {
+        if self.form == Form::Objects
+            && let Some(last) = end.object(params)
+        {
+            self.output
+                .put(&mut VecDeque::from([(Stream::Stdout, last)]))
+                .await?;
+        }
         match self.output.finish(signals).await {
             OutputEnd::Written => Ok(()),
             OutputEnd::Failed(error) => Err(error),
@@ -418,11 +490,14 @@ fn place(params: &mut SessionAttachParams, stream: Stream) -> &mut Option<LogPla
     }
 }
 
-fn advance(params: &mut SessionAttachParams, stream: Stream, bytes: u64) {
+/// Counts what came, and returns how many bytes of the log are before it.
+fn advance(params: &mut SessionAttachParams, stream: Stream, bytes: u64) -> u64 {
     let place = place(params, stream);
-    if let Some(LogPlace::Offset(offset)) = place {
-        *place = Some(LogPlace::Offset(*offset + bytes));
-    }
+    let Some(LogPlace::Offset(before)) = *place else {
+        return 0;
+    };
+    *place = Some(LogPlace::Offset(before + bytes));
+    before
 }
 
 /// How to take it up where this ended.
@@ -470,7 +545,7 @@ mod tests {
 
     #[test]
     fn a_piece_of_a_log_is_an_object_that_says_where_it_belongs() {
-        let text = printed(Follow::AsObjects, Stream::Stderr, 7, b"a\n".to_vec());
+        let text = object(Stream::Stderr, 7, b"a\n".to_vec());
         let object: serde_json::Value = serde_json::from_slice(&text).unwrap();
         let expected = serde_json::json!({ "stream": "stderr", "offset": 7, "data": "a\n" });
         assert_eq!(object, expected);

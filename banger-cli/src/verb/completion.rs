@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use banger_daemon::protocol::{Nothing, VmList};
+use banger_daemon::protocol::{ImageList, Method, Nothing, VmList};
 use clap::{Args, CommandFactory, ValueEnum};
 use clap_complete::CompletionCandidate;
 use clap_complete::env::{CompleteEnv, Shells};
@@ -62,20 +62,30 @@ pub(crate) fn answer_scripts() {
 
 /// The names of all VMs; none where no daemon runs or it does not answer at once.
 pub(crate) fn vm_names() -> Vec<CompletionCandidate> {
+    let vms = ask::<VmList>(Nothing {}).map(|answer| answer.vms);
+    (vms.into_iter().flatten())
+        .map(|vm| CompletionCandidate::new(vm.name).help(Some(vm.state.into())))
+        .collect()
+}
+
+/// The names of all images, likewise.
+pub(crate) fn image_names() -> Vec<CompletionCandidate> {
+    let images = ask::<ImageList>(Nothing {}).map(|answer| answer.images);
+    (images.into_iter().flatten())
+        .map(|image| CompletionCandidate::new(image.name).help(image.suite.map(Into::into)))
+        .collect()
+}
+
+/// Asks the daemon if one runs.
+fn ask<M: Method>(params: M::Params) -> Option<M::Answer> {
     let screen = Screen::new(Talk::Quiet);
     let asked = async {
         let mut daemon = Daemon::open_running(&screen).await.ok()??;
-        Some(daemon.call::<VmList>(Nothing {}).await.ok()?.vms)
+        daemon.call::<M>(params).await.ok()
     };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
-    let vms = runtime.ok().and_then(|runtime| {
-        // Inside the runtime, whose clock it needs.
-        runtime.block_on(async { timeout(PATIENCE, asked).await.ok()? })
-    });
-    vms.unwrap_or_default()
-        .into_iter()
-        .map(|vm| CompletionCandidate::new(vm.name).help(Some(vm.state.into())))
-        .collect()
+    // Inside the runtime, whose clock it needs.
+    (runtime.ok()?).block_on(async { timeout(PATIENCE, asked).await.ok()? })
 }

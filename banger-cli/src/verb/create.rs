@@ -1,7 +1,8 @@
 //! `banger vm create`.
 
-use banger_daemon::protocol::{CreateParams, VmCreate};
+use banger_daemon::protocol::{CreateParams, VmCreate, VmInfo};
 use clap::Args;
+use clap_complete::ArgValueCandidates;
 
 use crate::command_error::CommandError;
 use crate::daemon::Daemon;
@@ -9,6 +10,7 @@ use crate::environment::Label;
 use crate::exit::ExitStatus;
 use crate::screen::Screen;
 use crate::size::Size;
+use crate::verb::completion::image_names;
 
 #[derive(Args, Debug)]
 pub(crate) struct CreateArguments {
@@ -29,7 +31,7 @@ pub(crate) struct CreateArguments {
 #[command(next_help_heading = "The machine")]
 pub(crate) struct MachineArguments {
     /// The image it boots from
-    #[arg(long, value_name = "IMAGE")]
+    #[arg(long, value_name = "IMAGE", add = ArgValueCandidates::new(image_names))]
     image: Option<String>,
 
     /// Virtual processors
@@ -48,9 +50,13 @@ pub(crate) struct MachineArguments {
     #[arg(long, value_name = "NETWORK")]
     network: Option<String>,
 
-    /// Let it reach the internet
+    /// Let it reach the internet; on the network user that is more: this host's loopback and networks too
     #[arg(long)]
     nat: bool,
+
+    /// Let it reach nothing, whatever the configuration says
+    #[arg(long, conflicts_with = "nat")]
+    no_nat: bool,
 
     /// The monitor: auto or qemu
     #[arg(long, value_name = "VMM")]
@@ -77,7 +83,11 @@ impl MachineArguments {
             vmm: chosen(self.vmm.as_deref()),
             disk: chosen(self.disk.as_deref()),
             network: chosen(self.network.as_deref()),
-            nat: self.nat,
+            nat: match (self.nat, self.no_nat) {
+                (true, _) => Some(true),
+                (_, true) => Some(false),
+                _ => None,
+            },
             ephemeral: false,
             labels: self
                 .labels
@@ -85,6 +95,16 @@ impl MachineArguments {
                 .map(|label| (label.key.clone(), label.value.clone()))
                 .collect(),
         }
+    }
+}
+
+/// Says once what an open guest on QEMU's own network can do, which nobody expects.
+pub(crate) fn warn_of_nat(vm: &VmInfo, screen: &Screen) {
+    if vm.nat && vm.network == "user" {
+        screen.say(format!(
+            "{} reaches the internet, and with it services on this host's own loopback and networks",
+            vm.name
+        ));
     }
 }
 
@@ -109,7 +129,10 @@ pub(crate) async fn create(
             .call::<VmCreate>(arguments.machine.params(*name))
             .await
         {
-            Ok(vm) => screen.data(&format!("{}\n", vm.name))?,
+            Ok(vm) => {
+                warn_of_nat(&vm, screen);
+                screen.data(&format!("{}\n", vm.name))?;
+            }
             Err(error) if names.len() == 1 => return Err(error),
             Err(error) => {
                 screen.error(&error);

@@ -52,8 +52,14 @@ pub(crate) async fn status(
 pub(crate) async fn stop(screen: &Screen) -> Result<ExitStatus, CommandError> {
     match Daemon::open_running(screen).await? {
         Some(mut daemon) => {
+            // One that cannot say how it is can still be ended.
+            let status = daemon.call::<DaemonStatus>(Nothing {}).await;
             daemon.call::<DaemonStop>(Nothing {}).await?;
-            screen.say("bangerd: stopped; the VMs run on");
+            screen.say(match status.map_or(0, |status| status.running) {
+                0 => "bangerd: stopped".to_owned(),
+                1 => "bangerd: stopped; its VM runs on".to_owned(),
+                running => format!("bangerd: stopped; {running} VMs run on"),
+            });
         }
         None => screen.say("bangerd: already stopped"),
     }

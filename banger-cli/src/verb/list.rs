@@ -15,6 +15,29 @@ pub(crate) struct ListArguments {
     /// Print an array of VMs
     #[arg(long)]
     json: bool,
+
+    #[command(flatten)]
+    labels: LabelFilter,
+}
+
+/// Which VMs, by the words that their owner has kept with them.
+#[derive(Args, Debug)]
+pub(crate) struct LabelFilter {
+    /// Only those with this label, of whatever value if none is given; all, if it is repeated
+    #[arg(long = "label", value_name = "KEY[=VALUE]")]
+    labels: Vec<String>,
+}
+
+impl LabelFilter {
+    /// Says whether a VM has every label that was asked for.
+    pub(crate) fn fits(&self, vm: &VmInfo) -> bool {
+        self.labels
+            .iter()
+            .all(|wanted| match wanted.split_once('=') {
+                Some((key, value)) => vm.labels.get(key).is_some_and(|found| found == value),
+                None => vm.labels.contains_key(wanted),
+            })
+    }
 }
 
 #[derive(Args, Debug)]
@@ -26,6 +49,9 @@ pub(crate) struct PsArguments {
     /// Print an array of VMs
     #[arg(long)]
     json: bool,
+
+    #[command(flatten)]
+    labels: LabelFilter,
 }
 
 /// All VMs by name.
@@ -33,7 +59,8 @@ pub(crate) async fn list(
     arguments: &ListArguments,
     screen: &Screen,
 ) -> Result<ExitStatus, CommandError> {
-    let vms = vms(screen).await?;
+    let mut vms = vms(screen).await?;
+    vms.retain(|vm| arguments.labels.fits(vm));
     show(&vms, arguments.json, screen)
 }
 
@@ -43,6 +70,7 @@ pub(crate) async fn ps(
     screen: &Screen,
 ) -> Result<ExitStatus, CommandError> {
     let mut vms = vms(screen).await?;
+    vms.retain(|vm| arguments.labels.fits(vm));
     if !arguments.all {
         vms.retain(|vm| matches!(vm.state.as_str(), "running" | "unresponsive"));
     }

@@ -19,7 +19,7 @@ use crate::guest_command::{self, CommandOptions, Signals, Way, words};
 use crate::progress::Taken;
 use crate::screen::Screen;
 use crate::ssh::{command_line, run_ssh};
-use crate::verb::create::MachineArguments;
+use crate::verb::create::{MachineArguments, warn_of_nat};
 use crate::verb::workspace::carry::{CarryOptions, remark};
 use crate::verb::workspace::export::to_file;
 
@@ -102,6 +102,7 @@ pub(crate) async fn run(
             Some("the VM may be there all the same: banger vm list".to_owned())
         })
         .await?;
+    warn_of_nat(&vm, screen);
 
     let outcome = in_vm(
         &vm,

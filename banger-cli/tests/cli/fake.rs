@@ -71,10 +71,12 @@ impl FakeDaemon {
 
     /// Answers `vm.exec`, and has `guest` on the other end of its stream.
     pub(crate) fn on_exec(&self, guest: impl Fn(&mut Guest) + Send + Sync + 'static) {
-        let ticket = TicketAnswer {
-            ticket: "t1".to_owned(),
-        };
-        self.on::<VmExec>([Reply::Answer(json!(ticket))]);
+        self.on::<VmExec>([ticket()]);
+        self.on_stream(guest);
+    }
+
+    /// Has `guest` on the other end of every stream.
+    pub(crate) fn on_stream(&self, guest: impl Fn(&mut Guest) + Send + Sync + 'static) {
         *self.script.stream.lock().unwrap() = Some(Arc::new(guest));
     }
 
@@ -94,6 +96,14 @@ impl FakeDaemon {
         let methods = requests.iter().map(|(method, _)| method.clone());
         methods.filter(|m| m != DaemonStatus::NAME).collect()
     }
+}
+
+/// The ticket of a stream.
+pub(crate) fn ticket() -> Reply {
+    Reply::Answer(json!(TicketAnswer {
+        note: None,
+        ticket: "t1".to_owned(),
+    }))
 }
 
 /// An error as the daemon tells it.
@@ -121,6 +131,12 @@ impl Guest {
         let mut wire = Vec::new();
         encode(stream, bytes, &mut wire);
         // `banger` may have gone; the test looks at what it left.
+        let _ = self.connection.write_all(&wire);
+    }
+
+    pub(crate) fn tells(&mut self, control: &Control) {
+        let mut wire = Vec::new();
+        encode_control(control, &mut wire).unwrap();
         let _ = self.connection.write_all(&wire);
     }
 

@@ -30,8 +30,10 @@ fn the_help_of_banger() {
     Commands:
       vm          Run, start, stop and look at VMs
       ps          List the VMs that run
+      image       Make, list and delete what VMs boot from
       daemon      Look after bangerd, which keeps the VMs
       doctor      Say what works on this host, what is picked and why; fails if no VM can be run
+      ssh-config  Let ssh, scp, rsync, git and editors reach VMs as NAME.vm
       completion  Write a completion script, to be used as: source <(banger completion bash)
       help        Print this message or the help of the given subcommand(s)
 
@@ -62,19 +64,22 @@ fn the_help_of_vm() {
     Usage: banger vm [OPTIONS] <COMMAND>
 
     Commands:
-      run      Create and start a VM, and run a command or a shell in it
-      create   Create VMs without starting them
-      start    Start VMs, and wait until they can be used
-      stop     Stop VMs so that nothing is lost
-      kill     End VMs at once, as pulling the plug would
-      restart  Stop and start VMs
-      delete   Delete VMs and their disks, running or not [alias: rm]
-      list     List all VMs [alias: ls]
-      show     Show all there is to know about VMs
-      exec     Run a command in a running VM
-      ssh      Open a shell in a running VM
-      logs     Print what a VM wrote to its serial console
-      session  Long-lived commands in a VM, which need nobody to run on
+      run           Create and start a VM, and run a command or a shell in it
+      create        Create VMs without starting them
+      start         Start VMs, and wait until they can be used
+      stop          Stop VMs so that nothing is lost
+      kill          End VMs at once, as pulling the plug would
+      restart       Stop and start VMs
+      delete        Delete VMs and their disks, running or not [alias: rm]
+      list          List all VMs [alias: ls]
+      show          Show all there is to know about VMs
+      exec          Run a command in a running VM
+      ssh           Open a shell in a running VM
+      cp            Copy files and folders into a running VM or out of it
+      port-forward  Make ports of a running VM reachable on this host's loopback
+      logs          Print what a VM wrote to its serial console
+      prune         Delete VMs that are stopped
+      session       Long-lived commands in a VM, which need nobody to run on
 
     Options:
       -q, --quiet    Say nothing but errors
@@ -116,7 +121,9 @@ fn the_help_of_vm_run() {
           --memory <SIZE>      Memory: 512M, 4G; a bare number is MiB
           --disk-size <SIZE>   The size of its own disk, mounted at /root
           --network <NETWORK>  The network: auto, user or none
-          --nat                Let it reach the internet
+          --nat                Let it reach the internet; on the network user that is more: this host's
+                               loopback and networks too
+          --no-nat             Let it reach nothing, whatever the configuration says
           --vmm <VMM>          The monitor: auto or qemu
           --disk <DISK>        The root disk: auto, overlay or file
           --label <KEY=VALUE>  A word of yours to keep with it; may be repeated
@@ -239,6 +246,7 @@ fn the_help_of_vm_session_send() {
       -m, --message <TEXT>  Send this text, and a newline after it
           --no-newline      Send no newline after the message
           --eof             End the session's standard input afterwards, for good
+          --json            Print what was delivered as an object
       -q, --quiet           Say nothing but errors
       -v, --verbose         Also say what happens behind the scenes
       -h, --help            Print help
@@ -266,6 +274,7 @@ fn the_help_of_vm_session_attach() {
           --stdout-offset <BYTE>  Begin with this byte of standard output
           --stderr-offset <BYTE>  Begin with this byte of standard error
           --no-stdin              Only watch: pass on no input
+          --json                  Print an object a piece; the last one says how it ended
       -q, --quiet                 Say nothing but errors
       -v, --verbose               Also say what happens behind the scenes
       -h, --help                  Print help
@@ -281,6 +290,7 @@ fn the_help_of_vm_session_attach() {
       125     how the session ended is not known: its VM was stopped or deleted, or does not answer
       128+n   signal n ended the session's command, or banger
       other   what the session's command ended with
+    What a session ended with by itself is told from the rest by --json: its last object says it.
     "#);
 }
 
@@ -305,7 +315,9 @@ fn the_help_of_vm_create() {
           --memory <SIZE>      Memory: 512M, 4G; a bare number is MiB
           --disk-size <SIZE>   The size of its own disk, mounted at /root
           --network <NETWORK>  The network: auto, user or none
-          --nat                Let it reach the internet
+          --nat                Let it reach the internet; on the network user that is more: this host's
+                               loopback and networks too
+          --no-nat             Let it reach nothing, whatever the configuration says
           --vmm <VMM>          The monitor: auto or qemu
           --disk <DISK>        The root disk: auto, overlay or file
           --label <KEY=VALUE>  A word of yours to keep with it; may be repeated
@@ -405,10 +417,12 @@ fn the_help_of_vm_list() {
     Usage: banger vm list [OPTIONS]
 
     Options:
-          --json     Print an array of VMs
-      -q, --quiet    Say nothing but errors
-      -v, --verbose  Also say what happens behind the scenes
-      -h, --help     Print help
+          --json                 Print an array of VMs
+          --label <KEY[=VALUE]>  Only those with this label, of whatever value if none is given; all, if
+                                 it is repeated
+      -q, --quiet                Say nothing but errors
+      -v, --verbose              Also say what happens behind the scenes
+      -h, --help                 Print help
     ");
 }
 
@@ -506,11 +520,13 @@ fn the_help_of_ps() {
     Usage: banger ps [OPTIONS]
 
     Options:
-      -a, --all      Also those that do not run
-          --json     Print an array of VMs
-      -q, --quiet    Say nothing but errors
-      -v, --verbose  Also say what happens behind the scenes
-      -h, --help     Print help
+      -a, --all                  Also those that do not run
+          --json                 Print an array of VMs
+          --label <KEY[=VALUE]>  Only those with this label, of whatever value if none is given; all, if
+                                 it is repeated
+      -q, --quiet                Say nothing but errors
+      -v, --verbose              Also say what happens behind the scenes
+      -h, --help                 Print help
     ");
 }
 

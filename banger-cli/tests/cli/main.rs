@@ -10,10 +10,15 @@
 
 mod answers;
 mod banger;
+mod copying;
 mod fake;
 mod help;
+mod images;
+mod owners_words;
+mod reach;
 mod rendering;
 mod running;
+mod session_lives;
 mod sessions;
 mod simulator;
 mod streams;

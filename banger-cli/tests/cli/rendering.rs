@@ -108,6 +108,7 @@ fn a_list_as_json_is_an_array_of_vms() {
         "ssh_port": 46519,
         "last_error": null,
         "stop_reason": null,
+        "workspace": null,
         "created_at": "2130-01-31T12:00:00Z",
         "updated_at": "2130-01-31T12:00:01Z"
       }
@@ -332,7 +333,7 @@ fn a_daemon_of_another_version_is_refused_but_can_be_looked_at_and_stopped() {
     status: 0
     ----- stdout -----
     ----- stderr -----
-    bangerd: stopped; the VMs run on
+    bangerd: stopped; 2 VMs run on
     ");
 }
 

@@ -240,6 +240,9 @@ fn programs_are_told_in_json() {
     let run = world.banger(&["vm", "session", "list", "box", "--json"]);
     let list: Vec<SessionInfo> = serde_json::from_slice(&run.stdout).unwrap();
     assert_eq!(list, [world.shown("web")]);
+    let run = world.banger(&["vm", "session", "send", "box", "web", "-m", "hi", "--json"]);
+    let sent: serde_json::Value = serde_json::from_slice(&run.stdout).unwrap();
+    assert_eq!(sent, serde_json::json!({ "bytes": 3, "eof": false }));
     for (verb, outcome) in [
         ("kill", "signalled"),
         ("stop", "already_ended"),
@@ -473,7 +476,7 @@ fn logs_are_there_after_the_vm_has_stopped() {
 }
 
 /// A terminal of our own: the side a person sits at, and the side a program has.
-fn terminal() -> (File, OwnedFd) {
+pub(crate) fn terminal() -> (File, OwnedFd) {
     use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
     let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
     grantpt(&ours).unwrap();

@@ -21,7 +21,7 @@ pub(crate) struct Simulated {
 }
 
 impl Simulated {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let scratch = tempfile::Builder::new().prefix("bcli-").tempdir().unwrap();
         let daemon = scratch.path().join("bangerd");
         let script = format!("#!/bin/sh\nexec '{}' --sim \"$@\"\n", bangerd().display());

@@ -180,6 +180,10 @@ fn debian_package(program: &str) -> Option<&'static str> {
         "ssh" => "openssh-client",
         "newuidmap" => "uidmap",
         "unshare" => "util-linux",
+        "busybox" => "busybox-static",
+        "gzip" => "gzip",
+        "xz" => "xz-utils",
+        "zstd" => "zstd",
         _ => return None,
     })
 }

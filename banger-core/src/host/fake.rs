@@ -5,6 +5,7 @@
 //! open a new one over the same host, and see what it makes of what was left.
 
 mod plan;
+mod programs;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -71,6 +72,7 @@ struct Inner {
     spawned_ignore_term: bool,
     spawned_freeze: bool,
     kvm: std::result::Result<(), String>,
+    free_bytes: u64,
 }
 
 impl fmt::Debug for FakeHost {
@@ -88,11 +90,10 @@ impl Default for FakeHost {
 impl FakeHost {
     /// Makes a host on which nothing runs and the usual programs are installed.
     pub fn new() -> Self {
-        let mut answers: BTreeMap<String, Answer> = BTreeMap::new();
-        // What these two leave is a file; the size is whatever their caller made of it.
-        for program in ["qemu-img", "mke2fs"] {
-            answers.insert(program.to_owned(), Arc::new(make_the_file_named_last));
-        }
+        let answers = programs::usual()
+            .into_iter()
+            .map(|(name, answer)| (name.to_owned(), Arc::new(answer) as Answer))
+            .collect();
         FakeHost {
             inner: Mutex::new(Inner {
                 boot: 1,
@@ -105,6 +106,7 @@ impl FakeHost {
                 spawned_ignore_term: false,
                 spawned_freeze: false,
                 kvm: Err("a simulated host has no KVM".to_owned()),
+                free_bytes: 100 << 30,
             }),
             changed: watch::Sender::new(0),
             guests: Arc::default(),
@@ -255,6 +257,11 @@ impl FakeHost {
         self.inner().kvm = kvm;
     }
 
+    /// Says how many bytes are free on every file system of this host from now on.
+    pub fn set_free_bytes(&self, bytes: u64) {
+        self.inner().free_bytes = bytes;
+    }
+
     pub(crate) fn guests(&self) -> Arc<SimGuests> {
         self.guests.clone()
     }
@@ -369,6 +376,10 @@ impl Host for FakeHost {
         self.look(|_| files::read(path))?
     }
 
+    async fn read_head(&self, path: &Path, limit: u64) -> Result<Option<Vec<u8>>> {
+        self.look(|_| files::read_head(path, limit))?
+    }
+
     async fn read_tail(&self, path: &Path, limit: u64) -> Result<Vec<u8>> {
         self.look(|_| files::read_tail(path, limit))?
     }
@@ -463,8 +474,8 @@ impl Host for FakeHost {
         self.look(|_| files::lock(path))?
     }
 
-    async fn free_bytes(&self, path: &Path) -> Result<u64> {
-        self.look(|_| files::free_bytes(path))?
+    async fn free_bytes(&self, _path: &Path) -> Result<u64> {
+        self.look(|inner| inner.free_bytes)
     }
 
     async fn find_program(&self, name: &str) -> Option<PathBuf> {
@@ -613,20 +624,4 @@ fn facts(process: &FakeProcess) -> ProcessFacts {
         command_line: process.command_line.clone(),
         stopped: process.frozen,
     }
-}
-
-fn make_the_file_named_last(program: &Program) -> io::Result<ProgramOutput> {
-    let path = program
-        .arguments
-        .iter()
-        .map(Path::new)
-        .rfind(|argument| argument.is_absolute());
-    if let Some(path) = path {
-        files::grow(path, 4096).map_err(io::Error::other)?;
-    }
-    Ok(ProgramOutput {
-        status: 0,
-        stdout: Vec::new(),
-        stderr: Vec::new(),
-    })
 }

@@ -20,6 +20,19 @@ pub(super) fn read(path: &Path) -> Result<Option<Vec<u8>>> {
     }
 }
 
+pub(super) fn read_head(path: &Path, limit: u64) -> Result<Option<Vec<u8>>> {
+    let read = || -> io::Result<Vec<u8>> {
+        let mut head = Vec::new();
+        File::open(path)?.take(limit).read_to_end(&mut head)?;
+        Ok(head)
+    };
+    match read() {
+        Ok(head) => Ok(Some(head)),
+        Err(error) if is_missing(&error) => Ok(None),
+        Err(error) => Err(failed(FileAct::Read, path)(error)),
+    }
+}
+
 pub(super) fn read_tail(path: &Path, limit: u64) -> Result<Vec<u8>> {
     let read = || -> io::Result<Vec<u8>> {
         let mut file = File::open(path)?;
@@ -246,12 +259,35 @@ fn copy_data(source: &File, target: &File) -> io::Result<()> {
                 target,
                 Some(&mut write_at),
                 chunk,
-            )?;
-            if copied == 0 {
-                return Err(ErrorKind::UnexpectedEof.into());
+            );
+            match copied {
+                Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
+                Ok(_) => {}
+                // Between file systems of two kinds the kernel does not do it for us.
+                Err(rustix::io::Errno::XDEV) => {
+                    copy_by_hand(source, target, read_at..end)?;
+                    break;
+                }
+                Err(error) => return Err(error.into()),
             }
         }
         offset = end;
+    }
+    Ok(())
+}
+
+fn copy_by_hand(source: &File, target: &File, range: std::ops::Range<u64>) -> io::Result<()> {
+    use std::os::unix::fs::FileExt;
+    let mut buffer = vec![0; 1 << 20];
+    let mut at = range.start;
+    while at < range.end {
+        let room = usize::try_from(range.end - at).map_or(buffer.len(), |n| n.min(buffer.len()));
+        let read = source.read_at(&mut buffer[..room], at)?;
+        if read == 0 {
+            return Err(ErrorKind::UnexpectedEof.into());
+        }
+        target.write_all_at(&buffer[..read], at)?;
+        at += read as u64;
     }
     Ok(())
 }

@@ -88,6 +88,10 @@ impl Host for LinuxHost {
         files::read(path)
     }
 
+    async fn read_head(&self, path: &Path, limit: u64) -> Result<Option<Vec<u8>>, HostError> {
+        files::read_head(path, limit)
+    }
+
     async fn read_tail(&self, path: &Path, limit: u64) -> Result<Vec<u8>, HostError> {
         files::read_tail(path, limit)
     }

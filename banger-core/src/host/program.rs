@@ -58,10 +58,13 @@ impl Surroundings {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
-            // A program that is given up (its caller went away, its time is over) must not run on.
+            // A program that is given up (its caller went away, its time is over) must not run on, and
+            // neither must what it has started: a group of its own is killed as one.
             .kill_on_drop(true)
+            .process_group(0)
             .spawn()
             .map_err(cannot_start)?;
+        let leader = child.id();
         let mut stdin = child.stdin.take();
         let feed = async {
             if let Some(stdin) = stdin.as_mut() {
@@ -70,14 +73,17 @@ impl Surroundings {
             }
             drop(stdin);
         };
-        let run = async { tokio::join!(feed, child.wait_with_output()).1 };
-        let output = tokio::time::timeout(program.timeout, run)
+        let mut run = std::pin::pin!(async { tokio::join!(feed, child.wait_with_output()).1 });
+        // Order matters here: dropped before the child is, whose number is its own until then.
+        let mut group = Group { leader };
+        let output = tokio::time::timeout(program.timeout, &mut run)
             .await
             .map_err(|_| HostError::ProgramTimeout {
                 program: program.program.clone(),
                 limit: program.timeout,
             })?
             .map_err(cannot_start)?;
+        group.leader = None;
         let status = output.status;
         Ok(ProgramOutput {
             status: status
@@ -121,6 +127,21 @@ impl Surroundings {
         // `std` neither kills nor reaps a dropped child: the watcher reaps it by its pidfd. A child that
         // has already ended is a zombie until then, and still has its start time.
         process::start_identity(child.id())
+    }
+}
+
+/// The processes of a program that runs, killed unless it has ended by itself.
+struct Group {
+    leader: Option<u32>,
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        let leader = self.leader.and_then(|pid| i32::try_from(pid).ok());
+        if let Some(leader) = leader.and_then(rustix::process::Pid::from_raw) {
+            // Whoever has gone already is past killing.
+            let _ = rustix::process::kill_process_group(leader, rustix::process::Signal::KILL);
+        }
     }
 }
 

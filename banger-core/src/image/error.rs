@@ -6,7 +6,7 @@ use super::kernel::KernelError;
 use super::manifest::ManifestError;
 use super::recipe::ImageSpec;
 use crate::host::{HostError, ProgramOutput};
-use crate::names::{ImageName, Mebibytes};
+use crate::names::{ImageName, Mebibytes, VmName};
 
 /// Why an image was not made, or not read.
 #[derive(Debug, thiserror::Error)]
@@ -17,12 +17,75 @@ pub enum ImageError {
         /// The name.
         name: ImageName,
     },
-    /// There is none of that name.
-    #[error("there is no image named {name}")]
-    Missing {
-        /// The name.
+    /// VMs boot from it.
+    #[error("the image {name} is in use by {}", listed(vms))]
+    InUse {
+        /// The image.
+        name: ImageName,
+        /// Whose it is.
+        vms: Vec<VmName>,
+    },
+    /// Whoever wanted it made has gone, or the engine is closing.
+    #[error("the making of the image {name} was given up")]
+    GivenUp {
+        /// The image.
         name: ImageName,
     },
+    /// Programs of a build outlived SIGKILL.
+    #[error("programs of an image's making do not end: {processes:?}")]
+    Unkillable {
+        /// Their numbers.
+        processes: Vec<u32>,
+    },
+    /// A file that was to be registered is not there.
+    #[error("there is no file {}", path.display())]
+    NoFile {
+        /// Where it was to be.
+        path: PathBuf,
+    },
+    /// A file that was to be registered as a root disk holds no file system that a guest can mount.
+    #[error("{} is no ext4 file system: {found}", path.display())]
+    NoFilesystem {
+        /// The file.
+        path: PathBuf,
+        /// What it is instead.
+        found: String,
+    },
+    /// A root disk lacks what a guest cannot be without.
+    #[error("the root disk {} has no {}", path.display(), missing.join(", no "))]
+    Contract {
+        /// The file.
+        path: PathBuf,
+        /// What it lacks.
+        missing: Vec<String>,
+    },
+    /// The kernel's drivers are neither built in nor to be found.
+    #[error("the kernel {release} needs its modules {}, which are neither in the initramfs nor in the root disk", missing.join(", "))]
+    NoModules {
+        /// What `uname -r` would say.
+        release: String,
+        /// Which.
+        missing: Vec<String>,
+    },
+    /// The initramfs that was to be registered cannot be read.
+    #[error("{} is no initramfs: {reason}", path.display())]
+    NoInitramfs {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
+    },
+    /// A kernel or an initramfs is larger than any.
+    #[error("{} is no kernel and no initramfs: it is larger than {} MiB", path.display(), largest >> 20)]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// The most, in bytes.
+        largest: u64,
+    },
+    /// There is no busybox for the guest's first steps.
+    #[error("no statically linked busybox is at hand, which every guest starts with")]
+    NoBusybox,
     /// Its manifest is not to be believed.
     #[error("the manifest {} cannot be used", path.display())]
     Manifest {
@@ -159,11 +222,26 @@ impl ImageError {
                     "choose another name, or delete it: banger image delete {name}"
                 ));
             }
-            ImageError::Missing { .. } => "banger image list shows those there are",
+            ImageError::InUse { vms, .. } => {
+                let names: Vec<_> = vms.iter().map(ToString::to_string).collect();
+                return Some(format!(
+                    "delete these VMs first: banger vm delete {}",
+                    names.join(" ")
+                ));
+            }
             ImageError::Incomplete { name, .. } => {
                 return Some(format!(
-                    "make it again: banger image delete {name}, then banger image build {name}"
+                    "put the file back, or give the image up: delete its VMs, then banger image delete {name}"
                 ));
+            }
+            ImageError::NoFilesystem { .. } => {
+                "a file system is wanted, not a disk with partitions: mke2fs -d FOLDER makes one"
+            }
+            ImageError::Contract { .. } | ImageError::NoModules { .. } => {
+                "docs/images.md says what an image must hold"
+            }
+            ImageError::NoBusybox => {
+                "make the default image first, which brings one: banger image build; or install it: apt-get install --no-install-recommends busybox-static"
             }
             ImageError::Manifest {
                 source: ManifestError::Newer { .. },
@@ -227,9 +305,8 @@ pub(super) fn refusal(spec: &ImageSpec, scratch: &Path, output: &ProgramOutput) 
         "onnection timed out",
         "does not have a Release file",
     ]) {
-        let mirror = spec.mirror.as_ref().map(ToString::to_string);
         ImageError::Mirror {
-            mirror: mirror.unwrap_or_else(|| "Debian's mirror (deb.debian.org)".into()),
+            mirror: spec.mirror_name(),
             suite,
             output: telling,
         }
@@ -259,6 +336,14 @@ fn telling_lines(text: &str) -> Option<String> {
         .collect();
     let from = lines.len().saturating_sub(5);
     (!lines.is_empty()).then(|| lines[from..].join("\n"))
+}
+
+fn listed(vms: &[VmName]) -> String {
+    let names: Vec<_> = vms.iter().map(ToString::to_string).collect();
+    match names.len() {
+        1 => format!("VM {}", names.concat()),
+        count => format!("{count} VMs: {}", names.join(", ")),
+    }
 }
 
 fn said(output: &str) -> String {

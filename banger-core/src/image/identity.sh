@@ -78,6 +78,35 @@ $hosts" public || return 1
     slurp "$banger_identity/authorized_keys"
     put "$etc/banger/authorized_keys" "$text" public || return 1
 
+    # The ssh server of an image that we have made knows where the key is. Another's is told, if it
+    # reads a folder of settings; if not, the key goes where every ssh server looks.
+    if [ ! -e "$etc/ssh/sshd_config.d/10-banger.conf" ]; then
+        key=$text
+        slurp "$etc/ssh/sshd_config"
+        case $text in
+        *'sshd_config.d/'*)
+            [ -d "$etc/ssh/sshd_config.d" ] || (umask 022 && mkdir "$etc/ssh/sshd_config.d") || return 1
+            put "$etc/ssh/sshd_config.d/11-banger.conf" "# Written by banger at each boot.
+HostKey /etc/ssh/ssh_host_ed25519_key
+AuthorizedKeysFile /etc/banger/authorized_keys .ssh/authorized_keys
+PermitRootLogin prohibit-password
+UseDNS no
+MaxSessions 500
+MaxStartups 200:30:500
+" public || return 1
+            ;;
+        *)
+            home=$banger_root/root/.ssh
+            [ -d "$home" ] || (umask 077 && mkdir -p "$home") || return 1
+            slurp "$home/authorized_keys"
+            case $text in
+            *"$key"*) ;;
+            *) put "$home/authorized_keys" "$text$key" private || return 1 ;;
+            esac
+            ;;
+        esac
+    fi
+
     # Adds to the kernel's pool; counts for nothing there, so two clones differ but nobody trusts it.
     echo "$banger_seed" >/dev/urandom
 

@@ -344,6 +344,43 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn an_ssh_server_that_nobody_prepared_is_told_where_the_key_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let ssh = folder.path().join("root/etc/ssh");
+        let home = folder.path().join("root/root/.ssh/authorized_keys");
+        let settings = ssh.join("sshd_config.d/11-banger.conf");
+        std::fs::create_dir_all(&ssh).unwrap();
+        let include = "Include /etc/ssh/sshd_config.d/*.conf\n";
+        std::fs::write(ssh.join("sshd_config"), include).unwrap();
+        apply(folder.path());
+        let written = std::fs::read_to_string(&settings).unwrap();
+        assert!(written.contains("\nAuthorizedKeysFile /etc/banger/authorized_keys "));
+        assert!(!home.exists());
+
+        // One that reads no folder of settings: the key is added to those of the home folder, once.
+        std::fs::remove_file(&settings).unwrap();
+        std::fs::write(ssh.join("sshd_config"), "UsePAM yes\n").unwrap();
+        std::fs::create_dir_all(home.parent().unwrap()).unwrap();
+        std::fs::write(&home, "ssh-ed25519 AAAA mine\n").unwrap();
+        apply(folder.path());
+        apply(folder.path());
+        let keys = std::fs::read_to_string(&home).unwrap();
+        assert_eq!(keys, "ssh-ed25519 AAAA mine\nssh-ed25519 BBBB it's mine\n");
+        assert!(!settings.exists());
+    }
+
+    #[test]
+    fn an_ssh_server_of_our_own_making_is_left_as_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let settings = folder.path().join("root/etc/ssh/sshd_config.d");
+        std::fs::create_dir_all(&settings).unwrap();
+        std::fs::write(settings.join("10-banger.conf"), "").unwrap();
+        apply(folder.path());
+        assert_eq!(std::fs::read_dir(&settings).unwrap().count(), 1);
+        assert!(!folder.path().join("root/root").exists());
+    }
+
+    #[test]
     fn what_a_person_wrote_into_the_guest_stays() {
         let folder = tempfile::tempdir().unwrap();
         let etc = folder.path().join("root/etc");

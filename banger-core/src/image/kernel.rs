@@ -26,6 +26,9 @@ pub enum KernelError {
     /// What was packed is no kernel.
     #[error("what it holds is no ELF executable for x86-64")]
     NotElf,
+    /// It has no entry for monitors that boot without firmware.
+    #[error("it has no PVH entry (CONFIG_PVH), and no microVM starts without one")]
+    NoPvhEntry,
 }
 
 /// Unpacks the vmlinux from a bzImage. A file that is a vmlinux already is returned as it is.
@@ -56,13 +59,102 @@ pub(super) fn is_elf_vmlinux(bytes: &[u8]) -> bool {
         && bytes[18..20] == EM_X86_64
 }
 
+/// One line of an ELF file's table of what is loaded (elf(5), `Elf64_Phdr`).
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ProgramHeader {
+    pub(super) kind: u32,
+    offset: usize,
+    bytes: usize,
+}
+
+/// Reads a 64-bit ELF file's program headers; none if it is no such file.
+pub(super) fn program_headers(elf: &[u8]) -> Option<Vec<ProgramHeader>> {
+    if !elf.starts_with(b"\x7fELF\x02\x01") {
+        return None;
+    }
+    let table = usize::try_from(long(elf, 32)?).ok()?;
+    let (size, count) = (usize::from(half(elf, 54)?), usize::from(half(elf, 56)?));
+    (0..count)
+        .map(|n| {
+            let at = table.checked_add(n.checked_mul(size)?)?;
+            Some(ProgramHeader {
+                kind: word(elf, at)?,
+                offset: usize::try_from(long(elf, at.checked_add(8)?)?).ok()?,
+                bytes: usize::try_from(long(elf, at.checked_add(32)?)?).ok()?,
+            })
+        })
+        .collect()
+}
+
+/// Says whether a vmlinux can be started without firmware: by the note that names its PVH entry (Xen's
+/// `XEN_ELFNOTE_PHYS32_ENTRY`), which is what QEMU's microvm and others look for.
+pub(super) fn has_pvh_entry(vmlinux: &[u8]) -> bool {
+    const PT_NOTE: u32 = 4;
+    let headers = program_headers(vmlinux).unwrap_or_default();
+    headers
+        .iter()
+        .filter(|header| header.kind == PT_NOTE)
+        .filter_map(|header| {
+            let end = header.offset.checked_add(header.bytes)?;
+            vmlinux.get(header.offset..end)
+        })
+        .any(|notes| names_pvh_entry(notes).unwrap_or(false))
+}
+
+/// None where the notes are damaged.
+fn names_pvh_entry(mut notes: &[u8]) -> Option<bool> {
+    const PHYS32_ENTRY: u32 = 18;
+    while !notes.is_empty() {
+        let (name, text) = (word(notes, 0)? as usize, word(notes, 4)? as usize);
+        if word(notes, 8)? == PHYS32_ENTRY && notes.get(12..16)? == b"Xen\0" {
+            return Some(true);
+        }
+        let length = name.checked_next_multiple_of(4)? + text.checked_next_multiple_of(4)?;
+        notes = notes.get(12 + length..)?;
+    }
+    Some(false)
+}
+
+/// Finds what `uname -r` will say in the banner that every vmlinux carries.
+pub(super) fn release(vmlinux: &[u8]) -> Option<String> {
+    const BANNER: &[u8] = b"Linux version ";
+    let mut rest = vmlinux;
+    while let Some(at) = rest.windows(BANNER.len()).position(|bytes| bytes == BANNER) {
+        rest = &rest[at + BANNER.len()..];
+        let end = rest.iter().take(100).position(|byte| *byte == b' ');
+        let name = std::str::from_utf8(&rest[..end.unwrap_or(0)]).unwrap_or_default();
+        // The same words are also the beginning of a format.
+        let plain = |c: char| c.is_ascii_alphanumeric() || "+-._~".contains(c);
+        if name.starts_with(|c: char| c.is_ascii_digit()) && name.chars().all(plain) {
+            return Some(name.to_owned());
+        }
+    }
+    None
+}
+
+fn half(bytes: &[u8], at: usize) -> Option<u16> {
+    let field = bytes.get(at..at.checked_add(2)?)?;
+    Some(u16::from_le_bytes(field.try_into().ok()?))
+}
+
+fn word(bytes: &[u8], at: usize) -> Option<u32> {
+    let field = bytes.get(at..at.checked_add(4)?)?;
+    Some(u32::from_le_bytes(field.try_into().ok()?))
+}
+
+fn long(bytes: &[u8], at: usize) -> Option<u64> {
+    let field = bytes.get(at..at.checked_add(8)?)?;
+    Some(u64::from_le_bytes(field.try_into().ok()?))
+}
+
 /// What a legacy lz4 block holds at most, unpacked.
 const LZ4_BLOCK: usize = 8 << 20;
 
 /// A kernel larger than this is none: the header is not to be believed.
 const LARGEST: usize = 512 << 20;
 
-fn payload(image: &[u8]) -> Result<&[u8], KernelError> {
+/// Returns what a bzImage unpacks when it starts.
+pub(super) fn payload(image: &[u8]) -> Result<&[u8], KernelError> {
     let wrong = |reason| KernelError::NotBzImage { reason };
     if image.get(0x1fe..0x200) != Some(&[0x55, 0xaa]) {
         return Err(wrong("the boot sector's signature is missing"));
@@ -175,6 +267,51 @@ mod tests {
         let kernel = vmlinux(LZ4_BLOCK + 12_345);
         let image = bz_image(&packed(&kernel));
         assert!(extract_vmlinux(&image).unwrap() == kernel);
+    }
+
+    /// With a note segment of these bytes behind its headers.
+    fn with_notes(notes: &[u8]) -> Vec<u8> {
+        let mut elf = vmlinux(64);
+        elf[32..40].copy_from_slice(&64_u64.to_le_bytes());
+        elf[54..56].copy_from_slice(&56_u16.to_le_bytes());
+        elf[56..58].copy_from_slice(&1_u16.to_le_bytes());
+        elf.resize(64 + 56, 0);
+        elf[64..68].copy_from_slice(&4_u32.to_le_bytes());
+        elf[72..80].copy_from_slice(&120_u64.to_le_bytes());
+        elf[96..104].copy_from_slice(&(notes.len() as u64).to_le_bytes());
+        elf.extend(notes);
+        elf
+    }
+
+    fn note(kind: u32) -> Vec<u8> {
+        let mut note = Vec::new();
+        for word in [4, 8, kind] {
+            note.extend(u32::to_le_bytes(word));
+        }
+        note.extend(b"Xen\0");
+        note.extend([0; 8]);
+        note
+    }
+
+    #[test]
+    fn a_kernel_without_a_pvh_entry_is_told_from_one_with() {
+        assert!(has_pvh_entry(&with_notes(&[note(5), note(18)].concat())));
+        assert!(!has_pvh_entry(&with_notes(&note(5))));
+        assert!(!has_pvh_entry(&vmlinux(4096)));
+        let whole = with_notes(&[note(5), note(18)].concat());
+        for at in 0..whole.len() {
+            let mut damaged = whole.clone();
+            damaged[at] ^= 0xff;
+            let _ = (has_pvh_entry(&damaged), has_pvh_entry(&whole[..at]));
+        }
+    }
+
+    #[test]
+    fn the_release_is_read_from_the_banner_and_not_from_a_format() {
+        let text = b"..Linux version %s (%s)\0Linux version 6.1.0-9-cloud-amd64 (debian)..";
+        assert_eq!(release(text).unwrap(), "6.1.0-9-cloud-amd64");
+        assert_eq!(release(b"Linux version 6.1"), None);
+        assert_eq!(release(b"Linux version 6/../../x y"), None);
     }
 
     #[test]

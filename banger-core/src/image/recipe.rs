@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::path::Path;
 use std::str::FromStr;
+use std::time::Duration;
 
 use crate::names::{ImageName, Mebibytes};
 
@@ -34,6 +35,12 @@ impl ImageSpec {
             size: DEFAULT_SIZE,
             mirror: None,
         }
+    }
+
+    /// What to call the mirror in a message.
+    pub(super) fn mirror_name(&self) -> String {
+        let named = self.mirror.as_ref().map(ToString::to_string);
+        named.unwrap_or_else(|| "Debian's mirror (deb.debian.org)".into())
     }
 }
 
@@ -167,8 +174,13 @@ const HOOKS: [(&str, &str); 3] = [
     ("BANGER_HOOK_PACK", include_str!("pack.sh")),
 ];
 
-/// The words for mmdebstrap.
-pub(super) fn mmdebstrap_arguments(spec: &ImageSpec, privilege: Privilege) -> Vec<OsString> {
+/// The words for mmdebstrap. `token` is what its processes can be found by.
+pub(super) fn mmdebstrap_arguments(
+    spec: &ImageSpec,
+    privilege: Privilege,
+    patience: Duration,
+    token: &str,
+) -> Vec<OsString> {
     let mode = match privilege {
         Privilege::Root => "root",
         Privilege::Subordinate => "unshare",
@@ -177,14 +189,15 @@ pub(super) fn mmdebstrap_arguments(spec: &ImageSpec, privilege: Privilege) -> Ve
         .into_iter()
         .chain(spec.include.iter().map(PackageName::as_str))
         .collect();
+    let seconds = patience.as_secs().max(1);
     let mut words = vec![
         format!("--mode={mode}"),
         "--variant=minbase".into(),
         "--architectures=amd64".into(),
         format!("--include={}", include.join(",")),
         "--aptopt=Apt::Install-Recommends \"0\"".into(),
-        "--aptopt=Acquire::http::Timeout \"20\"".into(),
-        "--aptopt=Acquire::https::Timeout \"20\"".into(),
+        format!("--aptopt=Acquire::http::Timeout \"{seconds}\""),
+        format!("--aptopt=Acquire::https::Timeout \"{seconds}\""),
         "--aptopt=Acquire::Retries \"1\"".into(),
         "--dpkgopt=force-unsafe-io".into(),
     ];
@@ -192,7 +205,7 @@ pub(super) fn mmdebstrap_arguments(spec: &ImageSpec, privilege: Privilege) -> Ve
     words.extend(
         HOOKS
             .iter()
-            .map(|(variable, _)| format!("--customize-hook=eval \"${variable}\"")),
+            .map(|(variable, _)| format!("--customize-hook=eval \"${variable}\" # {token}")),
     );
     // The last hook has made the file system out of the tree: no archive of it is wanted.
     words.extend(["--skip=cleanup", "--format=null"].map(String::from));
@@ -266,10 +279,14 @@ mod tests {
         }
     }
 
+    fn words(spec: &ImageSpec, privilege: Privilege) -> Vec<OsString> {
+        mmdebstrap_arguments(spec, privilege, Duration::from_secs(20), "banger-build:0")
+    }
+
     #[test]
     fn a_user_builds_through_subordinate_ids_and_root_does_not() {
         let spec = ImageSpec::new("debian".parse().unwrap());
-        let mode = |privilege| mmdebstrap_arguments(&spec, privilege)[0].clone();
+        let mode = |privilege| words(&spec, privilege)[0].clone();
         assert_eq!(mode(Privilege::Root), "--mode=root");
         assert_eq!(mode(Privilege::Subordinate), "--mode=unshare");
     }
@@ -279,7 +296,7 @@ mod tests {
         let mut spec = ImageSpec::new("debian".parse().unwrap());
         spec.include = vec!["g++".parse().unwrap(), "make".parse().unwrap()];
         spec.mirror = Some("http://mirror.example/debian".parse().unwrap());
-        let words = mmdebstrap_arguments(&spec, Privilege::Root);
+        let words = words(&spec, Privilege::Root);
         let include = words
             .iter()
             .find(|word| word.to_string_lossy().starts_with("--include="));

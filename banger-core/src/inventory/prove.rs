@@ -9,7 +9,7 @@ use crate::backends::Backends;
 use crate::engine::{Engine, Inner};
 use crate::error::Error;
 use crate::host::ProcessFacts;
-use crate::image::{SCRATCH, scratch_folder};
+use crate::image::scratch_folder;
 use crate::liveness::{Monitor, ProcessHandle};
 use crate::names::{EngineId, ImageName, VmId};
 use crate::places::{NEW, Places, TRASH};
@@ -184,13 +184,22 @@ impl Inner {
                 };
                 let sweep = Act::SweepImage(id.to_owned());
                 // It bears no engine's id: the folder that is here says that it is ours.
-                let scratch = scratch_folder(Path::new(SCRATCH), id);
+                let scratch = scratch_folder(&self.config.image_scratch, id);
                 if host.stat(&scratch).await?.is_some() {
                     let (kind, grip) = (ObjectKind::ImageScratch, Grip::Path(scratch));
                     let (owner, sweep) = (owner.clone(), sweep.clone());
                     found.push(Found::new(kind, grip, None, owner, sweep));
                 }
                 (owner, sweep)
+            } else if name.starts_with(TRASH) {
+                let owner = match self.makes_images() {
+                    true => Owner::Engine,
+                    false => Owner::Stray {
+                        why: "an image whose deletion was interrupted".to_owned(),
+                        remedy: Remedy::Remove,
+                    },
+                };
+                (owner, Act::RemoveTree(path.clone()))
             } else if let Ok(image) = name.parse::<ImageName>() {
                 match self.has_image(&image).await? {
                     true => (Owner::Image(image), Act::Nothing),

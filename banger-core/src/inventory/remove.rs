@@ -1,7 +1,6 @@
 //! Removing strays: only what an inventory named, and only what is still one.
 
 use std::collections::BTreeSet;
-use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
@@ -10,9 +9,9 @@ use super::{HostObject, Inventory, Owner, Remedy};
 use crate::engine::{Engine, Inner};
 use crate::error::Error;
 use crate::host::{HostError, ProcessIdentity, ProcessSignal};
-use crate::image::{SCRATCH, sweep_one};
 use crate::liveness::Monitor;
 use crate::names::VmId;
+use crate::progress::Progress;
 
 /// What was done about the strays of an inventory.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -133,8 +132,8 @@ impl Inner {
             Act::RemoveFile(path) => Ok(host.remove_file(path).await?),
             Act::RemoveTree(path) => Ok(host.remove_tree(path).await?),
             Act::SweepImage(id) => {
-                let (images, scratch) = (self.places.images(), Path::new(SCRATCH));
-                Ok(sweep_one(host, &images, scratch, id).await?)
+                let (images, silent) = (self.places.images(), Progress::silent());
+                Ok(self.workshop(&images, &silent).sweep_one(id).await?)
             }
             Act::Release(row, handles) => {
                 self.release(row, Some(handles)).await?;

@@ -33,7 +33,7 @@ pub struct CreateRequest {
     pub disk: Option<DiskKind>,
     /// The network.
     pub network: Option<NetworkKind>,
-    /// Whether it reaches the internet; it does not.
+    /// Whether it reaches the internet.
     pub internet: Option<Internet>,
     /// How long it is to live; it is kept.
     pub lifetime: Option<Lifetime>,
@@ -83,8 +83,9 @@ impl Engine {
         if inner.store.vm_named(name.as_str()).await?.is_some() {
             return Err(Error::NameTaken { name });
         }
-        // The name is ours; nobody else waits for the image while it is made.
-        self.ensure_image(&image, progress).await?;
+        // The name is ours; nobody else waits for the image while it is made. It is not deleted until
+        // there is a row that says who uses it.
+        let _image = inner.hold_image(&image, progress).await?;
 
         progress.tell("disk", "making its disks");
         let id = inner.free_id().await?;
@@ -151,7 +152,7 @@ impl Inner {
             vmm,
             disk,
             network,
-            internet: request.internet.unwrap_or(Internet::Closed),
+            internet: request.internet.unwrap_or(defaults.internet),
             lifetime: request.lifetime.unwrap_or(Lifetime::Kept),
             labels: request.labels.clone(),
         })

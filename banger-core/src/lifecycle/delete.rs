@@ -3,7 +3,7 @@
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::lifecycle::stop::Manner;
-use crate::liveness::Verdict;
+use crate::liveness::{Condition, Verdict};
 use crate::names::VmName;
 use crate::vm::VMRecord;
 
@@ -14,7 +14,32 @@ pub struct DeleteOutcome {
     pub name: VmName,
 }
 
+/// What a delete on a condition changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PruneOutcome {
+    /// The VM is no more.
+    Deleted(VmName),
+    /// It was not stopped, and is as it was.
+    Left(VmName),
+}
+
 impl Engine {
+    /// Deletes a VM if it is stopped when its turn comes: one that somebody starts meanwhile is left.
+    pub async fn delete_stopped(&self, vm: &str) -> Result<PruneOutcome, Error> {
+        let (engine, vm) = (self.clone(), vm.to_owned());
+        self.to_its_end(async move {
+            let (_turn, vm) = engine.in_turn(&vm).await?;
+            match engine.view(vm.clone()).await.condition {
+                Condition::Stopped => {
+                    let deleted = engine.delete_in_turn(vm).await?;
+                    Ok(PruneOutcome::Deleted(deleted.name))
+                }
+                _ => Ok(PruneOutcome::Left(vm.name)),
+            }
+        })
+        .await
+    }
+
     /// Deletes a VM and its disks. One that runs is killed: nothing of it is kept anyway.
     pub async fn delete(&self, vm: &str) -> Result<DeleteOutcome, Error> {
         let (engine, vm) = (self.clone(), vm.to_owned());

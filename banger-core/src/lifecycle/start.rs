@@ -233,12 +233,16 @@ impl Step<StartContext> for WriteIdentity {
         host.create_dir(&inner.places.run(&vm.id)).await?;
         let stored = read_identity(host, &vm.runtime.vm_dir).await?;
         let guest = inner.backends.network(vm.spec.network)?.guest();
+        let authorized_key = {
+            let _alone = inner.key.lock().await;
+            client_key(host, &inner.places.client_key()).await?
+        };
         let archive = identity_archive(&Identity {
             hostname: vm.name.to_string(),
             machine_id: stored.machine_id,
             ssh_host_key: stored.host_key,
             ssh_host_key_pub: stored.host_key_pub,
-            authorized_key: client_key(host, &inner.places.client_key()).await?,
+            authorized_key,
             seed: random()?,
             network: guest.map(|guest| GuestNetwork {
                 address: guest.address,

@@ -13,6 +13,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use banger_session::Signal;
 use banger_session::mux::Stream;
 use banger_session::session::{
     Refusal, SessionState, SessionStatus, StdinMode, attach_input_command,
@@ -281,6 +282,22 @@ impl AttachInput {
         }
     }
 
+    /// Ends the session's stdin for good, once all that was written here has gone before.
+    pub async fn end(&mut self) -> Result<(), Error> {
+        if let Some(OpenInput { stdin, mut end }) = self.open.take() {
+            drop(stdin);
+            let limit = self.engine.inner.config.limits.session_command;
+            let passed_on = tokio::time::timeout(limit, end.wait_for(Option::is_some));
+            let in_time = passed_on.await.is_ok();
+            if !in_time {
+                let vm = self.engine.lookup(self.vm.as_str()).await?;
+                return Err(self.refused(&vm, Refusal::TimedOut));
+            }
+        }
+        let (vm, session) = (self.vm.as_str(), self.session.id.as_str());
+        self.engine.session_close_stdin(vm, session).await
+    }
+
     fn refused(&self, vm: &VMRecord, source: Refusal) -> Error {
         Error::SessionRefused {
             act: "write to",
@@ -328,7 +345,11 @@ async fn open_input(
 
 /// What kept input from its session: the script's own word, or else that nobody read the pipe.
 fn refusal_of(status: i32) -> Refusal {
-    Refusal::from_status(status).unwrap_or(Refusal::NoReader)
+    match Signal::TERM.number() {
+        // That is how whoever ends a session's stdin ends what else writes to it.
+        term if status == 128 + i32::from(term) => Refusal::StdinClosed,
+        _ => Refusal::from_status(status).unwrap_or(Refusal::NoReader),
+    }
 }
 
 fn in_attach(piece: Piece) -> AttachEvent {
@@ -347,6 +368,7 @@ mod tests {
     fn a_pipe_that_breaks_means_that_nobody_reads() {
         assert_eq!(refusal_of(141), Refusal::NoReader);
         assert_eq!(refusal_of(1), Refusal::NoReader);
+        assert_eq!(refusal_of(143), Refusal::StdinClosed);
         assert_eq!(
             refusal_of(Refusal::StdinClosed.status()),
             Refusal::StdinClosed

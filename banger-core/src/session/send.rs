@@ -25,8 +25,8 @@ impl Engine {
         answer.of("send to", &vm, &session).map(drop)
     }
 
-    /// Ends a session's stdin: its command reads what was sent, and then the end of file. The end reaches
-    /// it once nobody who has written through an attach is attached. Again is success.
+    /// Ends a session's stdin: its command reads what was sent, and then the end of file. Whoever is attached
+    /// can write no more, and what they wrote this very moment may not arrive. Again is success.
     pub async fn session_close_stdin(&self, vm: &str, session: &str) -> Result<(), Error> {
         let (vm, session) = self.find_session(vm, session).await?;
         self.refuse_unwritable(&vm, &session).await?;

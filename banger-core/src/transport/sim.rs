@@ -11,8 +11,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::io::AsyncReadExt;
 
-use super::{GuestConnection, GuestEnd, GuestProcess, GuestTarget, GuestTransport, TransportError};
+use super::{
+    GuestConnection, GuestEnd, GuestProcess, GuestStream, GuestTarget, GuestTransport,
+    TransportError,
+};
 use crate::host::{Host, Scratch, ScratchEnd, ScratchError, ScratchProcess};
 use crate::inventory::ObjectKind;
 use crate::names::{VmId, VmName};
@@ -156,7 +160,51 @@ impl GuestConnection for SimConnection {
             end: Box::pin(end),
         })
     }
+
+    async fn dial(&self, port: u16) -> Result<GuestStream, TransportError> {
+        let quoted = banger_session::shell_quote_str(DIAL).unwrap_or_default();
+        let script = format!("exec perl -e {quoted} {port}");
+        let GuestProcess {
+            stdin,
+            mut stdout,
+            mut stderr,
+            end: _,
+        } = self.run(script.as_bytes()).await?;
+        let mut first = [0; 1];
+        if matches!(stdout.read(&mut first).await, Ok(1)) {
+            return Ok(GuestStream {
+                read: stdout,
+                write: stdin,
+            });
+        }
+        let mut said = String::new();
+        let _ = stderr.read_to_string(&mut said).await;
+        Err(TransportError::PortRefused {
+            vm: self.vm.clone(),
+            port,
+            message: said.trim().to_owned(),
+        })
+    }
 }
+
+/// Connects from inside, where alone the guest's loopback is: says so with one byte, and then carries
+/// both directions, each to its own end.
+const DIAL: &str = r#"
+use IO::Socket::INET;
+my $s = IO::Socket::INET->new(PeerHost => "127.0.0.1", PeerPort => $ARGV[0]);
+if (!$s) { print STDERR "$!\n"; exit 1 }
+sub carry {
+    my ($in, $out) = @_;
+    while (sysread($in, my $b, 65536)) {
+        for (my $o = 0; $o < length $b;) { $o += syswrite($out, $b, length($b) - $o, $o) // exit }
+    }
+}
+syswrite(STDOUT, "+");
+my $child = fork;
+if (!$child) { carry(STDIN, $s); shutdown($s, 1); exit }
+carry($s, STDOUT);
+kill "KILL", $child;
+"#;
 
 fn told(vm: &VmName, error: ScratchError) -> TransportError {
     let vm = vm.clone();

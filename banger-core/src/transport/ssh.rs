@@ -5,6 +5,7 @@
 //! written: our config file, our known_hosts with the one key that we made, no agent.
 
 mod config;
+mod forward;
 mod handover;
 
 use std::path::{Path, PathBuf};
@@ -15,7 +16,10 @@ use async_trait::async_trait;
 use openssh::{Session, Stdio};
 use tokio::net::TcpStream;
 
-use super::{GuestConnection, GuestEnd, GuestProcess, GuestTarget, GuestTransport, TransportError};
+use super::{
+    GuestConnection, GuestEnd, GuestProcess, GuestStream, GuestTarget, GuestTransport,
+    TransportError,
+};
 use crate::host::{Detached, Host, ProcessEnd, ProcessSignal};
 use crate::inventory::ObjectKind;
 use crate::names::VmName;
@@ -197,6 +201,7 @@ impl GuestTransport for SshTransport {
 #[derive(Debug)]
 struct SshConnection {
     vm: VmName,
+    control: PathBuf,
     session: Arc<Session>,
 }
 
@@ -205,6 +210,7 @@ impl SshConnection {
         let control: Box<Path> = target.ssh_control.clone().into();
         SshConnection {
             vm: target.name.clone(),
+            control: target.ssh_control.clone(),
             session: Arc::new(Session::resume_mux(control, None)),
         }
     }
@@ -258,6 +264,18 @@ impl GuestConnection for SshConnection {
             stdout: Box::pin(stdout),
             stderr: Box::pin(stderr),
             end: Box::pin(end),
+        })
+    }
+
+    async fn dial(&self, port: u16) -> Result<GuestStream, TransportError> {
+        let vm = self.vm.clone();
+        let forwarded = forward::forward(&self.control, port).await;
+        forwarded.map_err(|refusal| match refusal {
+            forward::Refusal::Port(message) => TransportError::PortRefused { vm, port, message },
+            forward::Refusal::Master(error) => TransportError::Refused {
+                vm,
+                message: format!("its ssh connection forwards nothing: {error}"),
+            },
         })
     }
 }

@@ -196,6 +196,36 @@ async fn a_session_without_a_pipe_can_be_watched_and_refuses_what_is_written() {
 }
 
 #[tokio::test]
+async fn the_end_of_stdin_reaches_a_command_whose_attach_holds_the_pipe() {
+    let (_rig, engine) = Rig::with_box().await;
+    start(&engine, "talk", sh(TALK).reading()).await;
+    let mut attached = attach(&engine, "talk", "me").await;
+    let mut input = attached.take_input().unwrap();
+    input.write(b"one\n").await.unwrap();
+    reads(&mut attached, b"got one\n").await;
+    engine.session_close_stdin("box", "talk").await.unwrap();
+    let (mut out, mut refused) = (Vec::new(), None);
+    let end = loop {
+        match next(&mut attached).await {
+            AttachEvent::InputRefused(refusal) => refused = Some(refusal),
+            AttachEvent::Ended(end) => break end,
+            AttachEvent::Output {
+                bytes,
+                stream: Stream::Stdout,
+                ..
+            } => out.extend(bytes),
+            AttachEvent::Output { .. } => {}
+        }
+    };
+    assert_eq!((out.as_slice(), end), (&b"eof\n"[..], AttachEnd::Exited(0)));
+    // It may come too late to be told.
+    assert!(
+        matches!(refused, None | Some(Refusal::StdinClosed)),
+        "{refused:?}"
+    );
+}
+
+#[tokio::test]
 async fn input_that_nobody_reads_any_more_is_told_and_the_output_goes_on() {
     let (_rig, engine) = Rig::with_box().await;
     let script = "exec <&-; echo deaf; sleep 1; echo still; exit 2";

@@ -204,3 +204,25 @@ async fn hundreds_of_running_vms_are_taken_up_by_one_reconcile_and_left_alone_by
     assert_eq!(rig.host.living().len(), MANY);
     assert!(engine.prove().await.unwrap().is_clean());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_vms_of_an_engine_started_at_once_all_let_its_one_key_in() {
+    for _ in 0..10 {
+        let rig = Rig::new();
+        let engine = rig.open().await;
+        let mut starts = tokio::task::JoinSet::new();
+        for number in 0..8 {
+            let engine = engine.clone();
+            starts.spawn(async move { running(&engine, &format!("vm-{number}")).await });
+        }
+        let vms = starts.join_all().await;
+        let key = std::fs::read_to_string(engine.places().client_key()).unwrap();
+        let key = ssh_key::PrivateKey::from_openssh(key).unwrap();
+        let public = key.public_key().to_openssh().unwrap();
+        for vm in vms {
+            let archive = std::fs::read(engine.places().initrd(&vm.id)).unwrap();
+            let archive = String::from_utf8_lossy(&archive);
+            assert!(archive.contains(&public), "{} lets another key in", vm.name);
+        }
+    }
+}

@@ -4,10 +4,7 @@ use std::fs;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
-use banger_core::{
-    Condition, Engine, Grip, Looked, ObjectKind, Owner, Program, ProgramOutput, RemovalOutcome,
-    VmId,
-};
+use banger_core::{Condition, Engine, Grip, Looked, ObjectKind, Owner, RemovalOutcome, VmId};
 
 use crate::rig::{Rig, condition, contents, create, running, start, strays};
 
@@ -235,18 +232,9 @@ async fn an_interrupted_write_of_the_engine_and_an_interrupted_image_are_strays(
         .images()
         .join(format!(".new-{}", engine.id()));
     fs::create_dir(&image).unwrap();
-    let scratch = PathBuf::from(format!("/var/tmp/banger-image-{}", engine.id()));
-    fs::create_dir(&scratch).unwrap();
-    // An ordinary user's subordinate ids own the tree: it is removed from inside a namespace.
-    let rm = |program: &Program| {
-        fs::remove_dir_all(program.arguments.last().unwrap())?;
-        Ok(ProgramOutput {
-            status: 0,
-            stdout: Vec::new(),
-            stderr: Vec::new(),
-        })
-    };
-    rig.host.answer("unshare", Some(rm));
+    let scratch = rig.config.state_dir.join("scratch");
+    let scratch = scratch.join(format!("banger-image-{}", engine.id()));
+    fs::create_dir_all(&scratch).unwrap();
     let expected = [
         path("temporary file", &file),
         path("image folder", &image),

@@ -1,14 +1,14 @@
 //! Starting a daemon where none answers.
 
 use std::ffi::OsString;
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::{Client, ClientError};
+use crate::log_file;
 use crate::protocol::STATUS_IN_USE;
 
 /// Where a daemon is found, and how one is started.
@@ -133,18 +133,7 @@ struct Log {
 impl Log {
     fn open(path: &Path) -> Result<Self, ClientError> {
         let opened = || -> io::Result<Self> {
-            if let Some(folder) = path.parent() {
-                DirBuilder::new()
-                    .recursive(true)
-                    .mode(0o700)
-                    .create(folder)?;
-            }
-            let file = OpenOptions::new()
-                .read(true)
-                .append(true)
-                .create(true)
-                .mode(0o600)
-                .open(path)?;
+            let file = log_file::open(path)?;
             let old = file.metadata()?.len();
             Ok(Log { file, old })
         };

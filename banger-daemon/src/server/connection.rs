@@ -19,6 +19,7 @@ use super::fault::{Fault, in_one_line};
 use super::hangup::Hangup;
 use super::methods::Operation;
 use super::request::{self, Asked, Refused};
+use super::stop::Stop;
 use crate::line::{Line, LineReader};
 use crate::protocol::{
     MAX_LINE_BYTES, METHODS, Notification, PROGRESS, ProgressParams, Response, RpcError,
@@ -57,10 +58,12 @@ pub(super) async fn converse(shared: Arc<Shared>, stream: UnixStream) {
     }
     let connection = Connection {
         ephemerals: Arc::default(),
+        gone: Stop::default(),
         places: Arc::new(Semaphore::new(ABREAST)),
         shared,
     };
     connection.serve(first.ok(), lines, write, &hangup).await;
+    connection.gone.ask();
     connection
         .ephemerals
         .delete(&connection.shared.engine)
@@ -70,6 +73,8 @@ pub(super) async fn converse(shared: Arc<Shared>, stream: UnixStream) {
 struct Connection {
     shared: Arc<Shared>,
     ephemerals: Arc<Ephemerals>,
+    /// Asked when it has ended, for what is only made while somebody waits.
+    gone: Stop,
     places: Arc<Semaphore>,
 }
 
@@ -158,6 +163,7 @@ impl Connection {
         let operation = Operation {
             shared: self.shared.clone(),
             ephemerals: self.ephemerals.clone(),
+            gone: self.gone.clone(),
             progress: progress_of(id, out),
         };
         let out = out.clone();

@@ -11,6 +11,7 @@
 //! long as that fits into the eight pieces.
 
 use std::future::ready;
+use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -52,6 +53,11 @@ pub(super) async fn serve_stream(
 ) {
     match shared.tickets.redeem(ticket) {
         Some(Held::Exec(started)) => pump(started, read, write, &hangup, &shared.stop).await,
+        Some(Held::Socket(socket)) => {
+            if let Err(error) = write.send_descriptor(socket.as_fd()).await {
+                tracing::info!(%error, "nobody took a connection to a guest");
+            }
+        }
         Some(Held::Logs { stream, logs }) => {
             serve_logs(stream, logs, write, &hangup, &shared.stop).await;
         }

@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use banger_core::{
     Condition, CreateRequest, Engine, Error, ErrorKind, ExecRequest, ExecStdin, Internet, Lifetime,
-    Mebibytes, NameError, Progress, StartOutcome, StopOutcome, VmView,
+    Mebibytes, NameError, Progress, PruneOutcome, StartOutcome, StopOutcome, VmView,
 };
 use serde_json::Value;
 
 use super::Shared;
 use super::ephemeral::Ephemerals;
 use super::fault::Fault;
+use super::stop::Stop;
 use super::tickets::{Held, Started};
 use super::views::{start_word, stop_words};
 use crate::protocol::*;
@@ -24,6 +25,8 @@ pub(super) struct Operation {
     pub(super) shared: Arc<Shared>,
     /// The connection's.
     pub(super) ephemerals: Arc<Ephemerals>,
+    /// Asked when the connection has ended.
+    pub(super) gone: Stop,
     pub(super) progress: Progress,
 }
 
@@ -45,11 +48,26 @@ impl Operation {
             VmKill::NAME => with::<VmKill, _>(params, |params| self.kill(params)).await,
             VmRestart::NAME => with::<VmRestart, _>(params, |params| self.restart(params)).await,
             VmDelete::NAME => with::<VmDelete, _>(params, |params| self.delete(params)).await,
+            VmPrune::NAME => with::<VmPrune, _>(params, |params| self.prune(params)).await,
             VmList::NAME => with::<VmList, _>(params, |_| self.list()).await,
             VmShow::NAME => with::<VmShow, _>(params, |params| self.show(params)).await,
             VmLogs::NAME => with::<VmLogs, _>(params, |params| self.logs(params)).await,
             VmSsh::NAME => with::<VmSsh, _>(params, |params| self.ssh(params)).await,
             VmExec::NAME => with::<VmExec, _>(params, |params| self.exec(params)).await,
+            ImageBuild::NAME => {
+                with::<ImageBuild, _>(params, |params| self.image_build(params)).await
+            }
+            ImageRegister::NAME => {
+                with::<ImageRegister, _>(params, |params| self.image_register(params)).await
+            }
+            ImageList::NAME => with::<ImageList, _>(params, |_| self.image_list()).await,
+            ImageShow::NAME => with::<ImageShow, _>(params, |params| self.image_show(params)).await,
+            ImageDelete::NAME => {
+                with::<ImageDelete, _>(params, |params| self.image_delete(params)).await
+            }
+            VmDial::NAME => with::<VmDial, _>(params, |params| self.dial(params)).await,
+            VmHostKey::NAME => with::<VmHostKey, _>(params, |params| self.host_key(params)).await,
+            DaemonSsh::NAME => with::<DaemonSsh, _>(params, |_| self.ssh_client()).await,
             SessionStart::NAME => {
                 with::<SessionStart, _>(params, |params| self.session_start(params)).await
             }
@@ -195,6 +213,26 @@ impl Operation {
         })
     }
 
+    async fn prune(&self, params: PruneParams) -> Result<PruneAnswer, Fault> {
+        let mut answer = PruneAnswer::default();
+        for vm in params.vms {
+            match self.engine().delete_stopped(&vm).await {
+                Ok(PruneOutcome::Deleted(name)) => answer.deleted.push(name.to_string()),
+                Ok(PruneOutcome::Left(name)) => answer.left.push(name.to_string()),
+                // Somebody else was quicker.
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) => answer.failed.push(PruneFailure {
+                    vm: match self.engine().lookup(&vm).await {
+                        Ok(record) => record.name.to_string(),
+                        Err(_) => vm,
+                    },
+                    error: error.chain().join(": "),
+                }),
+            }
+        }
+        Ok(answer)
+    }
+
     async fn list(&self) -> Result<VmListAnswer, Fault> {
         let views = self.engine().list().await?;
         Ok(VmListAnswer {
@@ -223,17 +261,25 @@ impl Operation {
     async fn ssh(&self, params: VmParams) -> Result<SshAnswer, Fault> {
         let access = self.engine().ssh_access(&params.vm, &self.progress);
         let access = self.waiting_for_guest(&params.vm, access).await?;
-        Ok(access.into())
+        let workspace = self.engine().workspace(&params.vm).await?;
+        Ok(SshAnswer {
+            workspace: workspace.map(|workspace| workspace.guest_path.0.into()),
+            ..access.into()
+        })
     }
 
     async fn exec(&self, params: ExecParams) -> Result<TicketAnswer, Fault> {
-        let folder: Vec<u8> = params.cwd.clone().map(Vec::from).unwrap_or_default();
+        let (cwd, note) = match params.cwd {
+            None if params.in_workspace => self.workspace_home(&params.vm).await?,
+            cwd => (cwd.map(Vec::from), None),
+        };
+        let folder = cwd.clone().unwrap_or_default();
         let request = ExecRequest {
             argv: params.argv.into_iter().map(Vec::from).collect(),
             env: (params.env.into_iter())
                 .map(|(name, value)| (name, value.into()))
                 .collect(),
-            cwd: params.cwd.map(Vec::from),
+            cwd,
             stdin: match params.stdin_closed {
                 true => ExecStdin::Closed,
                 false => ExecStdin::Channel,
@@ -245,7 +291,7 @@ impl Operation {
             execution,
             folder: String::from_utf8_lossy(&folder).into_owned(),
         }))?;
-        Ok(TicketAnswer { ticket })
+        Ok(TicketAnswer { ticket, note })
     }
 
     pub(super) fn engine(&self) -> &Engine {
@@ -330,7 +376,7 @@ fn create_request(params: CreateParams) -> Result<CreateRequest, Fault> {
         vmm: backend(params.vmm)?,
         disk: backend(params.disk)?,
         network: backend(params.network)?,
-        internet: Some(match params.nat {
+        internet: params.nat.map(|nat| match nat {
             true => Internet::Open,
             false => Internet::Closed,
         }),

@@ -1,8 +1,8 @@
 //! The streams of sessions: a log, or an attach.
 //!
 //! ```text
-//! client ── frames ─► listen ── 8 pieces ─► feed ─────► the session's pipe
-//!                        └── 8 asides ────► steer ────► signals, the end of its stdin
+//! client ── frames ─► listen ── 8 pieces ─► feed ─────► the session's pipe, and its end
+//!                        └── 8 signals ───► steer ────► its process group
 //! client ◄─ frames ── tell ◄──────────────────────────── its logs, from a byte on
 //! ```
 //!
@@ -29,10 +29,11 @@ const COALESCE: usize = 256 << 10;
 /// How long a client may take to read that the daemon is ending.
 const FAREWELL: Duration = Duration::from_secs(2);
 
-/// Something to do to an attached session beside writing to it.
-enum Aside {
-    Signal(Signal),
-    EndStdin,
+/// What goes into a session's stdin, in order.
+enum Piece {
+    Bytes(Vec<u8>),
+    /// For good.
+    End,
 }
 
 /// Sends a log to its end.
@@ -65,16 +66,16 @@ pub(super) async fn serve_attach(
     let session = attach.session();
     let (vm, id) = (session.vm_id.to_string(), session.id.to_string());
     let (to_stdin, pieces) = mpsc::channel(8);
-    let (to_side, asides) = mpsc::channel(8);
+    let (to_group, signals) = mpsc::channel(8);
     let (to_client, refusals) = mpsc::channel(8);
     // All of them end with this conversation.
     let mut aside = JoinSet::new();
     aside.spawn(feed(attach.take_input(), pieces, to_client.clone()));
-    aside.spawn(steer(engine, vm, id, asides, to_client));
+    aside.spawn(steer(engine, vm, id, signals, to_client));
     let (leave, left) = oneshot::channel();
     aside.spawn(async move {
         // Nobody listens if the session has ended first.
-        let _ = leave.send(listen(read, to_stdin, to_side).await);
+        let _ = leave.send(listen(read, to_stdin, to_group).await);
     });
     let mut told = Told { refusals, left };
     let end = tokio::select! {
@@ -217,8 +218,8 @@ impl Told {
 /// Sorts what the client sends. Returns when it leaves, or is not understood.
 async fn listen(
     mut read: StreamReader,
-    to_stdin: mpsc::Sender<Vec<u8>>,
-    to_side: mpsc::Sender<Aside>,
+    to_stdin: mpsc::Sender<Piece>,
+    to_group: mpsc::Sender<Signal>,
 ) -> Result<(), StreamError> {
     loop {
         match read.next_frame().await? {
@@ -227,12 +228,12 @@ async fn listen(
                 bytes,
             }) => {
                 // It fails when what is written has nowhere to go, which the client is told.
-                let _ = to_stdin.send(bytes).await;
+                let _ = to_stdin.send(Piece::Bytes(bytes)).await;
             }
-            Some(Frame::Control(Control::Eof)) => drop(to_side.send(Aside::EndStdin).await),
+            Some(Frame::Control(Control::Eof)) => drop(to_stdin.send(Piece::End).await),
             Some(Frame::Control(Control::Signal { signal })) => match signal.parse() {
                 // A client that sends them faster than they are delivered need not have each counted.
-                Ok(signal) => drop(to_side.try_send(Aside::Signal(signal))),
+                Ok(signal) => drop(to_group.try_send(signal)),
                 Err(error) => tracing::info!(%error, "ignored a signal"),
             },
             // The end of the client's input is not that of the session's: the next attach goes on.
@@ -245,14 +246,18 @@ async fn listen(
 /// Writes to the session's stdin.
 async fn feed(
     input: Option<AttachInput>,
-    mut pieces: mpsc::Receiver<Vec<u8>>,
+    mut pieces: mpsc::Receiver<Piece>,
     to_client: mpsc::Sender<String>,
 ) {
     let Some(mut input) = input else {
         return;
     };
     while let Some(piece) = pieces.recv().await {
-        if let Err(error) = input.write(&piece).await {
+        let done = match piece {
+            Piece::Bytes(bytes) => input.write(&bytes).await,
+            Piece::End => input.end().await,
+        };
+        if let Err(error) = done {
             let why = match &error {
                 Error::SessionRefused { source, .. } => source.to_string(),
                 error => error.chain().join(": "),
@@ -270,20 +275,16 @@ async fn feed(
     }
 }
 
-/// Sends signals, and ends the session's stdin, while output flows.
+/// Sends signals while output flows.
 async fn steer(
     engine: Engine,
     vm: String,
     session: String,
-    mut asides: mpsc::Receiver<Aside>,
+    mut signals: mpsc::Receiver<Signal>,
     to_client: mpsc::Sender<String>,
 ) {
-    while let Some(aside) = asides.recv().await {
-        let done = match aside {
-            Aside::Signal(signal) => engine.session_kill(&vm, &session, signal).await,
-            Aside::EndStdin => engine.session_close_stdin(&vm, &session).await,
-        };
-        if let Err(error) = done {
+    while let Some(signal) = signals.recv().await {
+        if let Err(error) = engine.session_kill(&vm, &session, signal).await {
             let _ = to_client.send(error.chain().join(": ")).await;
         }
     }

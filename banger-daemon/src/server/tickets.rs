@@ -1,6 +1,7 @@
 //! Tickets: what a request has started and a stream is to take up.
 
 use std::collections::HashMap;
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -37,6 +38,8 @@ impl Default for Tickets {
 pub(super) enum Held {
     /// A started command.
     Exec(Started),
+    /// A connected socket, to be passed on as it is.
+    Socket(OwnedFd),
     /// A session's log.
     Logs {
         /// Which.

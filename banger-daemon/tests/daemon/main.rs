@@ -7,6 +7,7 @@
 
 mod ephemeral;
 mod exec;
+mod image;
 mod process;
 mod rig;
 mod rpc;

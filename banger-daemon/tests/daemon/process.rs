@@ -283,7 +283,8 @@ async fn the_socket_of_a_killed_daemon_is_taken_over() {
 
 #[tokio::test]
 async fn a_signal_ends_the_daemon_with_status_0_and_no_socket() {
-    for signal in [rustix::process::Signal::TERM, rustix::process::Signal::INT] {
+    use rustix::process::Signal;
+    for signal in [Signal::TERM, Signal::INT, Signal::QUIT] {
         let home = Home::new();
         let mut daemon = home.start().await;
         let mut client = Client::connect(&home.socket()).await.unwrap();
@@ -298,6 +299,31 @@ async fn a_signal_ends_the_daemon_with_status_0_and_no_socket() {
         let listed = quietly::<VmList>(&mut client, &Nothing {}).await.unwrap();
         assert_eq!(listed.vms[0].name, "box");
     }
+}
+
+#[tokio::test]
+async fn a_daemon_of_a_background_job_hands_no_ignored_signal_on() {
+    let home = Home::new();
+    let bangerd = home.command();
+    let child = Command::new("env")
+        .arg("--ignore-signal=INT,QUIT")
+        .arg(BANGERD)
+        .args(bangerd.get_args())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut daemon = Running(child);
+    until("the daemon answers", || async {
+        Client::connect(&home.socket()).await.is_ok()
+    })
+    .await;
+    let status = format!("/proc/{}/status", daemon.0.id());
+    let ignored = text_field(Path::new(&status), "SigIgn:");
+    let ignored = u64::from_str_radix(&ignored, 16).unwrap();
+    let (interrupt, quit) = (1 << 1, 1 << 2);
+    assert_eq!(ignored & (interrupt | quit), 0, "{ignored:x}");
+    daemon.signal(rustix::process::Signal::INT);
+    assert_eq!(daemon.ended().await, Some(0));
 }
 
 #[tokio::test]
@@ -370,9 +396,13 @@ fn resident_kib(pid: u32) -> u64 {
 }
 
 fn field(path: &Path, name: &str) -> u64 {
+    text_field(path, name).parse().unwrap_or(0)
+}
+
+fn text_field(path: &Path, name: &str) -> String {
     // A thread may end between the listing and the look.
     let text = std::fs::read_to_string(path).unwrap_or_default();
-    let line = text.lines().find(|line| line.starts_with(name));
-    line.and_then(|line| line[name.len()..].split_whitespace().next()?.parse().ok())
-        .unwrap_or(0)
+    let line = text.lines().find_map(|line| line.strip_prefix(name));
+    let word = line.and_then(|rest| rest.split_whitespace().next());
+    word.unwrap_or_default().to_owned()
 }

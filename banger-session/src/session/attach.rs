@@ -15,13 +15,22 @@ const LINE_SEARCH_BYTES: u32 = 1 << 20;
 ///
 /// In pieces of at most [`PIPE_BUF_BYTES`], so that none is mixed with a
 /// small `send`. The end of its input is not the end of the session's stdin;
-/// that is [`close_stdin_script`](super::close_stdin_script). Refuses as
-/// [`send_command`](super::send_command) does.
+/// that is [`close_stdin_script`](super::close_stdin_script), which ends this
+/// one too, by TERM. Refuses as [`send_command`](super::send_command) does.
 pub fn attach_input_command(dir: &SessionDir) -> Vec<u8> {
+    // Noted before the last look: whoever closes the stdin meanwhile is seen
+    // here, or sees this.
     format!(
-        "{FIRST}{}{}exec dd bs={PIPE_BUF_BYTES} >&7 7>&- 2>/dev/null\n",
-        enter(dir),
-        open_stdin()
+        r#"{FIRST}{enter}{open}exec >&7 7>&-
+{{ echo "$$" >{pid}; }} 2>/dev/null
+[ -s {keepalive} ] || exit {stdin_closed}
+exec dd bs={PIPE_BUF_BYTES} 2>/dev/null
+"#,
+        enter = enter(dir),
+        open = open_stdin(),
+        pid = file::STDIN_ATTACH_PID,
+        keepalive = file::STDIN_KEEPALIVE_PID,
+        stdin_closed = Refusal::StdinClosed.status(),
     )
     .into_bytes()
 }

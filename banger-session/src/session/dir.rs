@@ -125,6 +125,11 @@ impl SessionDir {
         self.file(file::STDIN_KEEPALIVE_PID)
     }
 
+    /// Pid of the process that last passed an attach's input on.
+    pub fn stdin_attach_pid(&self) -> String {
+        self.file(file::STDIN_ATTACH_PID)
+    }
+
     /// What the command wrote to its standard output.
     pub fn stdout_log(&self) -> String {
         self.file(file::STDOUT_LOG)
@@ -157,6 +162,7 @@ pub(super) mod file {
     pub(crate) const STATUS: &str = "status";
     pub(crate) const STDIN_PIPE: &str = "stdin.pipe";
     pub(crate) const STDIN_KEEPALIVE_PID: &str = "stdin_keepalive.pid";
+    pub(crate) const STDIN_ATTACH_PID: &str = "stdin_attach.pid";
     pub(crate) const STDOUT_LOG: &str = "stdout.log";
     pub(crate) const STDERR_LOG: &str = "stderr.log";
     pub(crate) const ERROR: &str = "error";
@@ -182,6 +188,7 @@ mod tests {
             (dir.status(), "status"),
             (dir.stdin_pipe(), "stdin.pipe"),
             (dir.stdin_keepalive_pid(), "stdin_keepalive.pid"),
+            (dir.stdin_attach_pid(), "stdin_attach.pid"),
             (dir.stdout_log(), "stdout.log"),
             (dir.stderr_log(), "stderr.log"),
             (dir.error(), "error"),

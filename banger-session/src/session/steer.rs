@@ -34,9 +34,9 @@ kill -{signal} "-$p" 2>/dev/null || exit {not_running}
 /// Writes the script that ends the session's stdin: the command reads what
 /// was sent and then the end of file.
 ///
-/// The end reaches it once no attach holds the pipe. Refuses with
-/// [`Refusal::NoSession`], [`Refusal::NotRunning`] and [`Refusal::NotAPipe`];
-/// a second call does nothing.
+/// Also for an attach that holds the pipe: what it has not passed on by now is
+/// not delivered. Refuses with [`Refusal::NoSession`], [`Refusal::NotRunning`]
+/// and [`Refusal::NotAPipe`]; a second call does nothing.
 pub fn close_stdin_script(dir: &SessionDir) -> Vec<u8> {
     format!(
         r#"{FIRST}{enter}first status; [ "$v" = running ] || exit {not_running}
@@ -44,8 +44,11 @@ pub fn close_stdin_script(dir: &SessionDir) -> Vec<u8> {
 first stdin_keepalive.pid; k=$v
 # No later sender may begin, and only what holds the pipe is ended.
 rm -f stdin_keepalive.pid || exit {cannot_write}
-# shellcheck disable=SC3013
-if [ -n "$k" ] && [ "/proc/$k/fd/1" -ef stdin.pipe ]; then kill "$k"; fi
+first stdin_attach.pid
+for p in "$k" "$v"; do
+  # shellcheck disable=SC3013
+  if [ -n "$p" ] && [ "/proc/$p/fd/1" -ef stdin.pipe ]; then kill "$p"; fi
+done
 "#,
         enter = enter(dir),
         not_running = Refusal::NotRunning.status(),

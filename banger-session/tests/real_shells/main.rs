@@ -3,6 +3,7 @@
 // clippy.toml allows it in `#[test]` functions only, not in what they share.
 #![allow(clippy::unwrap_used)]
 
+mod clock;
 mod exec;
 mod guest;
 mod session;

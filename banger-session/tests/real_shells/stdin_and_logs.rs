@@ -1,6 +1,7 @@
 //! Sessions: what goes in by send and attach, and what is read back.
 
 use std::io::{Read, Write};
+use std::os::unix::process::ExitStatusExt;
 use std::process::Stdio;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -166,6 +167,28 @@ fn an_attach_passes_input_on_and_leaves_the_session_running() {
         send(&guest, b"after");
         wait_until("all of it", || guest.stdout().len() == input.len() + 5);
         assert!(guest.stdout()[..input.len()] == input);
+    }
+}
+
+#[test]
+fn the_end_of_stdin_reaches_a_command_beside_an_attach() {
+    for guest in Guest::all() {
+        guest.start_sh("cat; echo end", StdinMode::Pipe);
+        let mut attach = guest
+            .shell
+            .command(&attach_input_command(&guest.dir))
+            .stdin(Stdio::piped())
+            .spawn()
+            .unwrap();
+        attach.stdin.as_mut().unwrap().write_all(b"typed").unwrap();
+        guest.wait_for_output(b"typed");
+        guest.ok(&close_stdin_script(&guest.dir));
+        assert_eq!(guest.wait_for_end().exit_code, Some(0));
+        assert_eq!(guest.stdout(), b"typedend\n");
+        assert_eq!(attach.wait().unwrap().signal(), Some(15));
+        // Nobody may begin again.
+        let refused = guest.refused(&attach_input_command(&guest.dir), b"");
+        assert_eq!(refused, Some(Refusal::NotRunning));
     }
 }
 

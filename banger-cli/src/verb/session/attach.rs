@@ -8,7 +8,7 @@ use clap::Args;
 use super::SessionName;
 use crate::command_error::CommandError;
 use crate::exit::ExitStatus;
-use crate::guest_command::{self, Attach};
+use crate::guest_command::{self, Attach, Form};
 use crate::screen::Screen;
 
 #[derive(Args, Debug)]
@@ -23,7 +23,8 @@ Exit status:
   124     refused: somebody else is attached, or there is no such session
   125     how the session ended is not known: its VM was stopped or deleted, or does not answer
   128+n   signal n ended the session's command, or banger
-  other   what the session's command ended with")]
+  other   what the session's command ended with
+What a session ended with by itself is told from the rest by --json: its last object says it.")]
 pub(crate) struct AttachArguments {
     #[command(flatten)]
     session: SessionName,
@@ -43,6 +44,10 @@ pub(crate) struct AttachArguments {
     /// Only watch: pass on no input
     #[arg(long)]
     no_stdin: bool,
+
+    /// Print an object a piece; the last one says how it ended
+    #[arg(long)]
+    json: bool,
 }
 
 /// Attaches, and ends as the session does.
@@ -62,6 +67,10 @@ pub(crate) async fn attach(
             stderr: place(arguments.stderr_offset),
         },
         with_input: !arguments.no_stdin,
+        form: match arguments.json {
+            true => Form::Objects,
+            false => Form::Bytes,
+        },
     };
     guest_command::attach(screen, attach).await
 }

@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 use super::SessionName;
 use crate::command_error::CommandError;
 use crate::exit::ExitStatus;
-use crate::guest_command::{Follow, follow};
+use crate::guest_command::{Form, follow};
 use crate::screen::Screen;
 
 #[derive(Args, Debug)]
@@ -71,8 +71,8 @@ pub(crate) async fn logs(
         follow: arguments.follow,
     };
     let form = match arguments.json {
-        true => Follow::AsObjects,
-        false => Follow::AsBytes,
+        true => Form::Objects,
+        false => Form::Bytes,
     };
     follow(screen, params, form).await
 }

@@ -34,6 +34,10 @@ pub(crate) struct SendArguments {
     /// End the session's standard input afterwards, for good
     #[arg(long)]
     eof: bool,
+
+    /// Print what was delivered as an object
+    #[arg(long)]
+    json: bool,
 }
 
 /// Delivers it, and says so only by its status.
@@ -41,40 +45,73 @@ pub(crate) async fn send(
     arguments: &SendArguments,
     screen: &Screen,
 ) -> Result<ExitStatus, CommandError> {
-    let mut daemon = Daemon::open(screen).await?;
-    let SessionName { vm, session } = &arguments.session;
-    let params = |data: Vec<u8>, eof: bool| SessionSendParams {
-        vm: vm.clone(),
-        session: session.clone(),
-        data: data.into(),
-        eof,
+    let mut delivery = Delivery {
+        daemon: Daemon::open(screen).await?,
+        session: &arguments.session,
+        bytes: 0,
     };
-    if let Some(message) = &arguments.message {
-        let mut data = message.as_bytes().to_vec();
-        if !arguments.no_newline {
-            data.push(b'\n');
+    match &arguments.message {
+        Some(message) => {
+            let mut data = message.as_bytes().to_vec();
+            if !arguments.no_newline {
+                data.push(b'\n');
+            }
+            delivery.send(data, arguments.eof).await?;
         }
-        let params = params(data, arguments.eof);
-        daemon.call::<SessionSend>(params).await?;
-        return Ok(ExitStatus::SUCCESS);
+        None => delivery.send_stdin(arguments.eof).await?,
     }
-    let mut chunks = read_stdin()
-        .map_err(|error| CommandError::io("cannot start a thread to read standard input", error))?;
-    let mut waiting = Vec::new();
-    let mut sent_any = false;
-    while let Some(chunk) = chunks.recv().await {
-        waiting.extend(chunk);
-        while let Some(piece) = whole_lines(&mut waiting) {
-            daemon.call::<SessionSend>(params(piece, false)).await?;
-            sent_any = true;
-        }
-    }
-    // An empty input is sent too: whether the session can be written to is to be known.
-    if !waiting.is_empty() || arguments.eof || !sent_any {
-        let params = params(waiting, arguments.eof);
-        daemon.call::<SessionSend>(params).await?;
+    if arguments.json {
+        let (bytes, eof) = (delivery.bytes, arguments.eof);
+        screen.json(&serde_json::json!({ "bytes": bytes, "eof": eof }))?;
     }
     Ok(ExitStatus::SUCCESS)
+}
+
+struct Delivery<'a> {
+    daemon: Daemon<'a>,
+    session: &'a SessionName,
+    /// How many have arrived.
+    bytes: usize,
+}
+
+impl Delivery<'_> {
+    async fn send(&mut self, data: Vec<u8>, eof: bool) -> Result<(), CommandError> {
+        let SessionName { vm, session } = self.session;
+        let (vm, session, length) = (vm.clone(), session.clone(), data.len());
+        let data = data.into();
+        let params = SessionSendParams {
+            vm,
+            session,
+            data,
+            eof,
+        };
+        let sent = self.daemon.call::<SessionSend>(params).await;
+        let before = self.bytes;
+        sent.map_err(|error| match before {
+            0 => error,
+            before => error.hint(format!("the first {before} bytes of the input had arrived")),
+        })?;
+        self.bytes += length;
+        Ok(())
+    }
+
+    async fn send_stdin(&mut self, eof: bool) -> Result<(), CommandError> {
+        let mut chunks = read_stdin().map_err(|error| {
+            CommandError::io("cannot start a thread to read standard input", error)
+        })?;
+        let mut waiting = Vec::new();
+        while let Some(chunk) = chunks.recv().await {
+            waiting.extend(chunk);
+            while let Some(piece) = whole_lines(&mut waiting) {
+                self.send(piece, false).await?;
+            }
+        }
+        // An empty input is sent too: whether the session can be written to is to be known.
+        if !waiting.is_empty() || eof || self.bytes == 0 {
+            self.send(waiting, eof).await?;
+        }
+        Ok(())
+    }
 }
 
 /// Takes as many whole lines as may be sent at once; of a line that is longer, as much as may be.

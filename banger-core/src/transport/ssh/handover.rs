@@ -63,7 +63,7 @@ pub fn hand_over_socket(path: &Path) -> io::Result<()> {
     send_fd(&io::stdout(), &socket)
 }
 
-fn send_fd(over: &impl AsFd, fd: &OwnedFd) -> io::Result<()> {
+pub(super) fn send_fd(over: &impl AsFd, fd: &OwnedFd) -> io::Result<()> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     let fds = [fd.as_fd()];

@@ -1,6 +1,5 @@
 //! A host that lets its process die at a call: for tests of the real daemon over real monitors, where no
-//! destructor runs and nothing is flushed. Only with the feature `failpoints`, which nothing enables by
-//! itself.
+//! destructor runs and nothing is flushed. What is shipped does not contain it.
 
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -11,13 +10,12 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::net::UnixStream;
-
-use super::{
+use banger_core::{
     BootId, CloneMethod, CpuFacts, Delivery, Detached, FileFacts, FileLock, Host, HostError,
     Moment, PipedProgram, ProcessEnd, ProcessFacts, ProcessIdentity, ProcessSignal, Program,
-    ProgramOutput, named,
+    ProgramOutput,
 };
+use tokio::net::UnixStream;
 
 type Result<T> = std::result::Result<T, HostError>;
 
@@ -171,6 +169,10 @@ impl Host for FailingHost {
         self.host.read_file(path).await
     }
 
+    async fn read_head(&self, path: &Path, limit: u64) -> Result<Option<Vec<u8>>> {
+        self.host.read_head(path, limit).await
+    }
+
     async fn read_tail(&self, path: &Path, limit: u64) -> Result<Vec<u8>> {
         self.host.read_tail(path, limit).await
     }
@@ -295,6 +297,11 @@ impl Host for FailingHost {
         }
         self.host.witness(act, moment)
     }
+}
+
+fn named(act: &str, path: &Path) -> String {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    format!("{act} {name}")
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! A process that is told to die at a call does, and nothing of it runs on. Needs the feature `failpoints`.
+//! A process that is told to die at a call does, and nothing of it runs on.
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
@@ -7,7 +7,8 @@ use std::path::Path;
 use std::process::{Command, ExitStatus};
 use std::sync::Arc;
 
-use banger_core::{FailingHost, Host, LinuxHost, LinuxHostConfig, Moment};
+use banger_core::{Host, LinuxHost, LinuxHostConfig, Moment};
+use banger_tests::FailingHost;
 
 const FAILPOINT: &str = "BANGER_TEST_FAILPOINT";
 const FOLDER: &str = "BANGER_TEST_FOLDER";

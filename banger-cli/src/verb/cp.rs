@@ -1,0 +1,240 @@
+//! `banger vm cp`: files and folders into a VM and out of it.
+//!
+//! Over the way that commands take, so that it works wherever `vm exec` does. A file is written beside
+//! its place and renamed when all of it is there; a folder travels as a tar stream, which this host's
+//! `tar` makes or unpacks: GNU tar keeps what a guest sends below the folder that it is unpacked in.
+
+mod here;
+mod place;
+mod scripts;
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use clap::Args;
+
+use crate::command_error::CommandError;
+use crate::daemon::Daemon;
+use crate::exit::ExitStatus;
+use crate::guest_command::{Feed, Pipe, Piped, Signals};
+use crate::screen::Screen;
+use here::Sink;
+use place::{GuestPlace, Place, base_name};
+
+#[derive(Args, Debug)]
+#[command(after_help = "\
+A path in a VM is NAME:PATH; one that is not absolute begins in /root. - is standard input or
+output. As with cp -r, what is copied to a folder that is there goes into it, SRC/. is what is in
+SRC, and modes are kept as far as the umask allows.
+
+Examples:
+  banger vm cp notes.txt box:             a file, to /root/notes.txt
+  banger vm cp box:/var/log ./logs        a folder
+  banger vm cp - box:/etc/motd <motd      standard input")]
+pub(crate) struct CpArguments {
+    /// A file or folder: PATH, NAME:PATH or -
+    #[arg(value_name = "SRC")]
+    source: OsString,
+
+    /// Where to: PATH, NAME:PATH or -
+    #[arg(value_name = "DST")]
+    target: OsString,
+}
+
+/// Copies.
+pub(crate) async fn cp(
+    arguments: &CpArguments,
+    screen: &Screen,
+) -> Result<ExitStatus, CommandError> {
+    let mut signals = Signals::catch()?;
+    match (Place::of(&arguments.source), Place::of(&arguments.target)) {
+        (Place::Guest(source), Place::Guest(target)) => {
+            let way = format!("banger vm cp {source} - | banger vm cp - {target}");
+            return Err(CommandError::new("one side of a copy is on this host")
+                .hint(format!("by way of it: {way}")));
+        }
+        (Place::Guest(source), Place::Here(target)) => {
+            fetch(&source, Some(&target), &mut signals, screen).await?;
+        }
+        (Place::Guest(source), Place::Stream) => fetch(&source, None, &mut signals, screen).await?,
+        (Place::Here(source), Place::Guest(target)) if source.is_dir() => {
+            send_folder(&source, &target, &mut signals, screen).await?;
+        }
+        (Place::Here(source), Place::Guest(target)) => {
+            let (file, mode) = here::open(&source)?;
+            let name = base_name(source.as_os_str());
+            send_file(file, name, mode, &target, &mut signals, screen).await?;
+        }
+        (Place::Stream, Place::Guest(target)) => {
+            let stdin = io::stdin()
+                .as_fd()
+                .try_clone_to_owned()
+                .map_err(|error| CommandError::io("cannot read standard input", error))?;
+            send_file(stdin.into(), None, None, &target, &mut signals, screen).await?;
+        }
+        (Place::Here(_) | Place::Stream, Place::Here(_) | Place::Stream) => {
+            return Err(
+                CommandError::new("one side of a copy is in a VM: NAME:PATH")
+                    .hint("a file here with such a name is ./NAME:PATH"),
+            );
+        }
+    }
+    Ok(ExitStatus::SUCCESS)
+}
+
+async fn send_file(
+    file: File,
+    name: Option<&OsStr>,
+    mode: Option<u32>,
+    target: &GuestPlace,
+    signals: &mut Signals,
+    screen: &Screen,
+) -> Result<(), CommandError> {
+    let mark = mark();
+    let argv = call(
+        scripts::TAKE_FILE,
+        &[
+            target.path.as_bytes(),
+            name.unwrap_or_default().as_bytes(),
+            mode.map(|mode| format!("{mode:o}"))
+                .unwrap_or_default()
+                .as_bytes(),
+            mark.as_bytes(),
+        ],
+    );
+    let mut daemon = signals.or(Daemon::open(screen), || None).await?;
+    let feed = Feed::from(file, mark.into_bytes())?;
+    let pipe = Pipe::start(&mut daemon, signals, &target.vm, argv, Some(feed)).await?;
+    to_its_end(pipe, target).await
+}
+
+async fn send_folder(
+    source: &Path,
+    target: &GuestPlace,
+    signals: &mut Signals,
+    screen: &Screen,
+) -> Result<(), CommandError> {
+    let name = base_name(source.as_os_str()).unwrap_or_default();
+    let argv = call(
+        scripts::TAKE_FOLDER,
+        &[target.path.as_bytes(), name.as_bytes()],
+    );
+    let mut daemon = signals.or(Daemon::open(screen), || None).await?;
+    let mut tar = here::pack(source)?;
+    let feed = match tar.stdout.take() {
+        Some(packed) => Feed::from(packed, Vec::new())?,
+        None => return Err(CommandError::new("tar has no output")),
+    };
+    let sent = match Pipe::start(&mut daemon, signals, &target.vm, argv, Some(feed)).await {
+        Ok(pipe) => to_its_end(pipe, target).await,
+        Err(error) => Err(error),
+    };
+    if sent.is_err() {
+        // It may wait for ever for somebody who takes what it packs; an error means that it has ended.
+        let _ = tar.kill();
+    }
+    let packed = here::tar_ended(&mut tar);
+    sent.and(packed)
+}
+
+async fn to_its_end(mut pipe: Pipe<'_>, target: &GuestPlace) -> Result<(), CommandError> {
+    loop {
+        if let Piped::Ended { status, said } = pipe.next().await? {
+            return succeeded(status, &said, || format!("cannot copy to {target}"));
+        }
+    }
+}
+
+/// Without a target it goes to standard output.
+async fn fetch(
+    source: &GuestPlace,
+    target: Option<&Path>,
+    signals: &mut Signals,
+    screen: &Screen,
+) -> Result<(), CommandError> {
+    let kinds: &[u8] = match target {
+        Some(_) => b"any",
+        None => b"file",
+    };
+    let argv = call(scripts::GIVE, &[source.path.as_bytes(), kinds]);
+    let mut daemon = signals.or(Daemon::open(screen), || None).await?;
+    let mut pipe = Pipe::start(&mut daemon, signals, &source.vm, argv, None).await?;
+    let name = match source.path.is_empty() {
+        true => Some(OsStr::new("root")),
+        false => base_name(&source.path),
+    };
+    let mut first = Vec::new();
+    let mut sink = None;
+    loop {
+        match pipe.next().await? {
+            Piped::Output(bytes) => match &mut sink {
+                Some(sink) => Sink::put(sink, &bytes)?,
+                None => {
+                    first.extend(bytes);
+                    if let Some(end) = first.iter().position(|&byte| byte == b'\n') {
+                        let mut opened = sink_for(&first[..end], target, name)?;
+                        opened.put(&first[end + 1..])?;
+                        sink = Some(opened);
+                    }
+                }
+            },
+            Piped::Ended { status, said } => {
+                succeeded(status, &said, || format!("cannot copy {source}"))?;
+                return match sink {
+                    Some(sink) => sink.finish(),
+                    None => Err(CommandError::new(format!("nothing came of {source}"))),
+                };
+            }
+        }
+    }
+}
+
+/// Reads the first line that a guest sends: `folder`, or `file` and its mode.
+fn sink_for(
+    line: &[u8],
+    target: Option<&Path>,
+    name: Option<&OsStr>,
+) -> Result<Sink, CommandError> {
+    let line = String::from_utf8_lossy(line);
+    let mode = line
+        .strip_prefix("file ")
+        .map(|mode| u32::from_str_radix(mode, 8));
+    match (mode, target) {
+        (Some(Ok(_)), None) => Sink::stdout(),
+        (Some(Ok(mode)), Some(target)) => Sink::file(target, name, mode),
+        (None, Some(target)) if line == "folder" => Sink::folder(target, name),
+        _ => Err(CommandError::new("the guest's answer is not understood")
+            .because(format!("it begins with {line:?}"))),
+    }
+}
+
+fn succeeded(status: i32, said: &str, what: impl FnOnce() -> String) -> Result<(), CommandError> {
+    if status == 0 {
+        return Ok(());
+    }
+    let error = CommandError::new(what());
+    Err(match said {
+        "" => error.because(format!("the guest's side ended with status {status}")),
+        said => error.because(said),
+    })
+}
+
+fn call(script: &str, arguments: &[&[u8]]) -> Vec<Vec<u8>> {
+    let words: [&[u8]; 4] = [b"sh", b"-c", script.as_bytes(), b"banger-cp"];
+    words
+        .iter()
+        .chain(arguments)
+        .map(|word| word.to_vec())
+        .collect()
+}
+
+/// 32 bytes that nothing ends with by chance.
+fn mark() -> String {
+    let drawn = || RandomState::new().build_hasher().finish();
+    format!("{:016x}{:016x}", drawn(), drawn())
+}

@@ -1,0 +1,41 @@
+//! `banger image delete`.
+
+use banger_daemon::protocol::{ImageDelete, ImageParams};
+use clap::Args;
+use clap_complete::ArgValueCandidates;
+
+use crate::command_error::CommandError;
+use crate::daemon::Daemon;
+use crate::exit::ExitStatus;
+use crate::screen::Screen;
+use crate::verb::completion::image_names;
+
+#[derive(Args, Debug)]
+pub(crate) struct DeleteArguments {
+    /// The images' names
+    #[arg(required = true, value_name = "NAME", add = ArgValueCandidates::new(image_names))]
+    names: Vec<String>,
+}
+
+/// Deletes each in turn: one that is in use is told of and does not keep the others from it.
+pub(crate) async fn delete(
+    arguments: &DeleteArguments,
+    screen: &Screen,
+) -> Result<ExitStatus, CommandError> {
+    let mut daemon = Daemon::open(screen).await?;
+    let mut failed = None;
+    for name in &arguments.names {
+        let params = ImageParams {
+            image: name.clone(),
+        };
+        match daemon.call::<ImageDelete>(params).await {
+            Ok(_) => screen.say(format!("{name}: deleted")),
+            Err(error) if arguments.names.len() == 1 => return Err(error),
+            Err(error) => {
+                screen.error(&error);
+                failed = Some(CommandError::already_told());
+            }
+        }
+    }
+    failed.map_or(Ok(ExitStatus::SUCCESS), Err)
+}

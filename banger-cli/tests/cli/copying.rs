@@ -1,0 +1,252 @@
+//! `vm cp`, against guests that run real commands.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::Path;
+
+use insta::assert_snapshot;
+
+use crate::banger::World;
+use crate::simulator::{Simulated, send, session, until};
+
+/// Bytes of all kinds, among them those that mean something to terminals and shells.
+fn blob() -> Vec<u8> {
+    (0..3_000_017_u32).map(|n| ((n * 7) >> 3) as u8).collect()
+}
+
+fn copied(world: &World, from: &str, to: &str) {
+    let run = world.banger(&["vm", "cp", from, to]);
+    assert_eq!(run.status, Some(0), "{from} to {to}: {run}");
+    assert_eq!((run.stdout.as_slice(), run.stderr.as_str()), (&b""[..], ""));
+}
+
+fn in_guest(world: &World, script: &str) -> String {
+    let run = world.banger(&["vm", "exec", "box", "sh", "-c", script]);
+    assert_eq!(run.status, Some(0), "{script}: {run}");
+    String::from_utf8(run.stdout).unwrap()
+}
+
+fn set_mode(path: &Path, mode: u32) {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().mode() & 0o7777
+}
+
+#[test]
+fn a_file_arrives_whole_and_with_its_mode_and_comes_back_so() {
+    let world = Simulated::with_box();
+    let file = world.path().join("blob");
+    fs::write(&file, blob()).unwrap();
+    set_mode(&file, 0o750);
+    copied(&world, "blob", "box:");
+    assert_eq!(
+        in_guest(&world, "stat -c '%a %s' blob; ls -A"),
+        "750 3000017\nblob\n"
+    );
+    copied(&world, "box:blob", "back");
+    assert!(fs::read(world.path().join("back")).unwrap() == blob());
+    assert_eq!(mode(&world.path().join("back")), 0o750);
+    // Over what is there, and into a folder.
+    copied(&world, "box:blob", "back");
+    fs::create_dir(world.path().join("folder")).unwrap();
+    copied(&world, "box:/root/blob", "folder");
+    assert!(fs::read(world.path().join("folder/blob")).unwrap() == blob());
+    in_guest(&world, "mkdir -p a/b; ln -s ../blob a/link; : >empty");
+    copied(&world, "back", "box:a/b");
+    copied(&world, "folder/blob", "box:a/b/other name");
+    copied(&world, "box:empty", "empty");
+    copied(&world, "empty", "box:a/link");
+    let seen = in_guest(&world, "ls a/b; test -L a/link && stat -c %s blob");
+    assert_eq!(seen, "back\nother name\n0\n", "a link stays one");
+    assert_eq!(fs::read(world.path().join("empty")).unwrap(), b"");
+}
+
+#[test]
+fn standard_input_and_output_are_sides_too() {
+    let world = Simulated::with_box();
+    let run = world.banger_reads(&["vm", "cp", "-", "box:blob"], &blob());
+    assert_eq!(run.status, Some(0), "{run}");
+    let run = world.banger(&["vm", "cp", "box:blob", "-"]);
+    assert_eq!(run.status, Some(0), "{}", run.stderr);
+    assert!(run.stdout == blob(), "{} bytes came", run.stdout.len());
+}
+
+#[test]
+fn a_folder_arrives_with_its_links_and_modes_and_is_added_to() {
+    let world = Simulated::with_box();
+    let tree = world.path().join("tree");
+    fs::create_dir_all(tree.join("deep/er")).unwrap();
+    fs::write(tree.join("deep/er/secret"), "s").unwrap();
+    set_mode(&tree.join("deep/er/secret"), 0o600);
+    set_mode(&tree.join("deep"), 0o711);
+    symlink("deep/er", tree.join("link")).unwrap();
+
+    copied(&world, "tree", "box:new");
+    let seen = in_guest(
+        &world,
+        "cd new; stat -c '%n %a %u' deep deep/er/secret; readlink link",
+    );
+    assert_eq!(seen, "deep 711 0\ndeep/er/secret 600 0\ndeep/er\n");
+    in_guest(&world, "echo mine >new/mine; chmod 700 new");
+    // Into it, because it is there now; and what is in it, on top of what is there.
+    copied(&world, "tree", "box:new");
+    copied(&world, "tree/.", "box:new");
+    let seen = in_guest(&world, "stat -c %a new; ls new new/tree");
+    assert_eq!(
+        seen,
+        "700\nnew:\ndeep\nlink\nmine\ntree\n\nnew/tree:\ndeep\nlink\n"
+    );
+
+    copied(&world, "box:new/tree", "back");
+    let back = world.path().join("back");
+    assert_eq!(
+        fs::read_link(back.join("link")).unwrap(),
+        Path::new("deep/er")
+    );
+    assert_eq!(mode(&back.join("deep/er/secret")), 0o600);
+    assert_eq!(mode(&back.join("deep")), 0o711);
+    copied(&world, "box:new", "back");
+    assert!(back.join("new/mine").exists());
+}
+
+#[test]
+fn what_a_guest_sends_stays_below_its_folder_and_gives_nobody_rights() {
+    let world = Simulated::with_box();
+    // A folder whose tar is not what tar would make of it.
+    let evil = "mkdir trap made; cp /usr/bin/tar real; cp /bin/true made/set; chmod 4755 made/set; \
+                touch made/up made/abs; \
+                printf '%s\\n' '#!/bin/sh' 'cd /root/made && exec /root/real -cP -f - \
+                --transform s,^up,../up,\\;s,^abs,/tmp/banger-escape, set up abs' >fake; \
+                chmod 755 fake; mount --bind fake /usr/bin/tar";
+    let run = world.banger(&["vm", "exec", "box", "sh", "-c", evil]);
+    if run.status == Some(0) {
+        fs::create_dir(world.path().join("in")).unwrap();
+        world.banger(&["vm", "cp", "box:trap", "in/got"]);
+        assert!(!world.path().join("up").exists() && !world.path().join("in/up").exists());
+        assert!(!Path::new("/tmp/banger-escape").exists());
+        let set = world.path().join("in/got/set");
+        assert!(!set.exists() || mode(&set) & 0o6000 == 0);
+    } else {
+        eprintln!("SKIP: no program can be replaced in this guest: {run}");
+    }
+    in_guest(
+        &world,
+        "mountpoint -q /usr/bin/tar && umount /usr/bin/tar; mkdir plain; cp /bin/true plain/set; chmod 6755 plain/set",
+    );
+    copied(&world, "box:plain", "plain");
+    assert_eq!(mode(&world.path().join("plain/set")) & 0o6000, 0);
+}
+
+#[test]
+fn what_cannot_be_copied_is_told_and_leaves_nothing() {
+    let world = Simulated::with_box();
+    fs::write(world.path().join("file"), "x").unwrap();
+    fs::create_dir(world.path().join("folder")).unwrap();
+    in_guest(&world, "mkdir folder; mkfifo pipe; echo n >note");
+    let shown = session(
+        &world,
+        &[
+            &["vm", "cp", "file", "other"],
+            &["vm", "cp", "box:a", "box:b"],
+            &["vm", "cp", "gone", "box:"],
+            &["vm", "cp", "file", "box:gone/file"],
+            &["vm", "cp", "file", "box:new/"],
+            &["vm", "cp", "file", "box:pipe"],
+            &["vm", "cp", "-", "box:folder"],
+            &["vm", "cp", "folder", "box:pipe"],
+            &["vm", "cp", "folder", "box:gone/new"],
+            &["vm", "cp", "box:gone", "there"],
+            &["vm", "cp", "box:pipe", "there"],
+            &["vm", "cp", "box:folder", "-"],
+            &["vm", "cp", "box:note", "gone/there"],
+            &["vm", "cp", "box:folder", "file"],
+            &["vm", "cp", "file", "nobody:"],
+        ],
+    );
+    assert_snapshot!(shown, @r#"
+    $ banger vm cp file other
+      | error: one side of a copy is in a VM: NAME:PATH
+      | hint: a file here with such a name is ./NAME:PATH
+    => Some(1)
+    $ banger vm cp box:a box:b
+      | error: one side of a copy is on this host
+      | hint: by way of it: banger vm cp box:a - | banger vm cp - box:b
+    => Some(1)
+    $ banger vm cp gone box:
+      | error: cannot read gone
+      | caused by: No such file or directory (os error 2)
+    => Some(1)
+    $ banger vm cp file box:gone/file
+      | error: cannot copy to box:gone/file
+      | caused by: there is no folder gone/
+    => Some(1)
+    $ banger vm cp file box:new/
+      | error: cannot copy to box:new/
+      | caused by: there is no folder new/
+    => Some(1)
+    $ banger vm cp file box:pipe
+      | error: cannot copy to box:pipe
+      | caused by: pipe is no plain file
+    => Some(1)
+    $ banger vm cp - box:folder
+      | error: cannot copy to box:folder
+      | caused by: folder is a folder: name a file in it
+    => Some(1)
+    $ banger vm cp folder box:pipe
+      | error: cannot copy to box:pipe
+      | caused by: pipe is no folder
+    => Some(1)
+    $ banger vm cp folder box:gone/new
+      | error: cannot copy to box:gone/new
+      | caused by: cannot make the folder gone/new
+    => Some(1)
+    $ banger vm cp box:gone there
+      | error: cannot copy box:gone
+      | caused by: there is no file or folder gone
+    => Some(1)
+    $ banger vm cp box:pipe there
+      | error: cannot copy box:pipe
+      | caused by: pipe is neither a file nor a folder
+    => Some(1)
+    $ banger vm cp box:folder -
+      | error: cannot copy box:folder
+      | caused by: folder is a folder
+    => Some(1)
+    $ banger vm cp box:note gone/there
+      | error: there is no folder gone
+    => Some(1)
+    $ banger vm cp box:folder file
+      | error: cannot make the folder file
+      | caused by: File exists (os error 17)
+    => Some(1)
+    $ banger vm cp file nobody:
+      | error: there is no VM "nobody"
+      | hint: banger vm list shows the VMs there are
+    => Some(1)
+    "#);
+    assert_eq!(
+        in_guest(&world, "ls -A | grep -v '^\\.[bp]'"),
+        "folder\nnote\npipe\n"
+    );
+    let left = fs::read_dir(world.path()).unwrap();
+    let left = left.filter(|entry| {
+        let name = entry.as_ref().unwrap().file_name();
+        name.to_string_lossy().starts_with(".banger-cp")
+    });
+    assert_eq!(left.count(), 0);
+}
+
+#[test]
+fn a_copy_that_is_killed_leaves_the_old_file_in_its_place() {
+    let world = Simulated::with_box();
+    in_guest(&world, "echo old >file");
+    let child = world.spawn(&["vm", "cp", "-", "box:file"]);
+    let part = || in_guest(&world, "ls -A | grep -c '^.banger-cp' || :");
+    until("the copy begins", || part() == "1\n");
+    send("KILL", &child);
+    drop(child.wait_with_output());
+    until("the guest cleans up", || part() == "0\n");
+    assert_eq!(in_guest(&world, "cat file"), "old\n");
+}

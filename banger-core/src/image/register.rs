@@ -1,0 +1,227 @@
+//! Takes a root file system and a kernel that somebody else has made: checked as far as can be without
+//! booting them, copied aside, and published by one rename.
+//!
+//! The initramfs is ours in any case, or a guest would never get its identity: of one that is handed in
+//! the modules are used.
+
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+
+use super::build::BUILD_TIMEOUT;
+use super::contract::{HEAD, Superblock, check_contents};
+use super::error::ImageError;
+use super::initramfs::{BaseParts, base_archive};
+use super::kernel::{KernelError, extract_vmlinux, has_pvh_entry, payload, release};
+use super::manifest::{INITRD, ImageManifest, KERNEL, ROOTFS};
+use super::modules::{Files, Shelves, read_initramfs, unpack};
+use super::workshop::{Workshop, random_id};
+use crate::host::Program;
+use crate::names::ImageName;
+
+/// What an image is to be made from. The files are read, and never needed again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Registration {
+    /// Its name.
+    pub name: ImageName,
+    /// A file that holds an ext4 file system.
+    pub rootfs: PathBuf,
+    /// A kernel: an ELF vmlinux with a PVH entry, or a bzImage that holds one.
+    pub kernel: PathBuf,
+    /// An initramfs with the kernel's modules; without it they are looked for in the root file system.
+    pub initrd: Option<PathBuf>,
+}
+
+/// A kernel or an initramfs larger than this is none.
+const LARGEST: u64 = 1 << 30;
+
+/// Registers an image and returns its manifest. Until the last step nobody sees it; whatever fails, or
+/// is given up, leaves nothing. Takes as long as the file system takes to copy (no time where it can
+/// share its blocks).
+pub(crate) async fn register(
+    shop: Workshop<'_>,
+    asked: &Registration,
+    given_up: impl Future<Output = ()>,
+) -> Result<ImageManifest, ImageError> {
+    shop.refuse_taken(&asked.name).await?;
+    let id = random_id()?;
+    let registering = Registering {
+        shop,
+        asked,
+        new: shop.new_folder(&id),
+        id,
+    };
+    let made = tokio::select! {
+        biased;
+        made = registering.make() => made,
+        () = given_up => Err(ImageError::GivenUp { name: asked.name.clone() }),
+    };
+    if made.is_err() {
+        shop.clear_away(&registering.id).await;
+    }
+    made
+}
+
+struct Registering<'a> {
+    shop: Workshop<'a>,
+    asked: &'a Registration,
+    id: String,
+    new: PathBuf,
+}
+
+impl Registering<'_> {
+    async fn make(&self) -> Result<ImageManifest, ImageError> {
+        let (host, progress) = (self.shop.host, self.shop.progress);
+        progress.tell("image-check", "checking the file system and the kernel");
+        // What takes no time comes first: nothing has been copied when it is refused.
+        let superblock = self.check_superblock().await?;
+        let vmlinux = self.kernel().await?;
+        let release = release(&vmlinux);
+
+        progress.tell("image", "copying the root file system");
+        let rootfs = self.new.join(ROOTFS);
+        host.create_dir(&self.new).await?;
+        host.clone_file(&self.asked.rootfs, &rootfs).await?;
+        let chmod = Program::new("chmod").arg("0444").arg(&rootfs);
+        self.shop.run_checked(chmod).await?;
+        self.check_rootfs(&superblock, &rootfs).await?;
+
+        let initramfs = match &self.asked.initrd {
+            Some(path) => {
+                let bytes = self.read(path).await?;
+                Some(read_initramfs(&self.shop, path, &bytes).await?)
+            }
+            None => None,
+        };
+        let shelves = Shelves {
+            release: release.as_deref().unwrap_or_default(),
+            initramfs: initramfs.as_ref(),
+            rootfs: rootfs.clone(),
+        };
+        let parts = BaseParts {
+            busybox: self.busybox(initramfs.as_ref()).await?,
+            modules: shelves.gather(&self.shop).await?,
+        };
+        host.write_file(&self.new.join(KERNEL), &vmlinux, 0o444)
+            .await?;
+        host.write_file(&self.new.join(INITRD), &base_archive(&parts), 0o444)
+            .await?;
+        let name = self.asked.name.clone();
+        let mut manifest =
+            ImageManifest::new(name, self.id.clone(), Timestamp::now(), superblock.bytes);
+        manifest.kernel.release = release;
+        self.shop.publish(&self.id, &manifest).await?;
+        Ok(manifest)
+    }
+
+    async fn check_superblock(&self) -> Result<Superblock, ImageError> {
+        let path = &self.asked.rootfs;
+        let missing = || ImageError::NoFile { path: path.clone() };
+        let facts = self.shop.host.stat(path).await?.ok_or_else(missing)?;
+        let no_filesystem = |found: String| ImageError::NoFilesystem {
+            path: path.clone(),
+            found,
+        };
+        if facts.is_dir {
+            return Err(no_filesystem("it is a folder".to_owned()));
+        }
+        let head = self.shop.host.read_head(path, HEAD).await?;
+        let head = head.ok_or_else(missing)?;
+        Superblock::read(&head, facts.bytes).map_err(no_filesystem)
+    }
+
+    /// Checks the copy: the file that was handed in may still change.
+    async fn check_rootfs(&self, superblock: &Superblock, rootfs: &Path) -> Result<(), ImageError> {
+        // With its journal not yet replayed e2fsck would find faults that are none; the guest replays it.
+        if !superblock.needs_recovery {
+            let fsck = Program::new("e2fsck").arg("-fn").arg(rootfs);
+            self.shop.run_checked(fsck.timeout(BUILD_TIMEOUT)).await?;
+        }
+        // What is told is the file that was handed in, not its copy.
+        check_contents(&self.shop, rootfs)
+            .await
+            .map_err(|error| match error {
+                ImageError::Contract { missing, .. } => ImageError::Contract {
+                    path: self.asked.rootfs.clone(),
+                    missing,
+                },
+                error => error,
+            })
+    }
+
+    async fn kernel(&self) -> Result<Vec<u8>, ImageError> {
+        let path = &self.asked.kernel;
+        let refused = |source| ImageError::Kernel {
+            path: path.clone(),
+            source,
+        };
+        let image = self.read(path).await?;
+        let vmlinux = match extract_vmlinux(&image) {
+            Err(KernelError::Packing { packing }) if ["gzip", "xz", "zstd"].contains(&packing) => {
+                let packed = payload(&image).map_err(refused)?;
+                // All but gzip's are followed by the unpacked length (the kernel's scripts/Makefile.lib).
+                let end = match packing {
+                    "gzip" => packed.len(),
+                    _ => packed.len().saturating_sub(4),
+                };
+                let whole = unpack(&self.shop, packing, packed[..end].to_vec()).await?;
+                extract_vmlinux(&whole)
+            }
+            extracted => extracted,
+        };
+        let vmlinux = vmlinux.map_err(refused)?;
+        match has_pvh_entry(&vmlinux) {
+            true => Ok(vmlinux),
+            false => Err(refused(KernelError::NoPvhEntry)),
+        }
+    }
+
+    async fn read(&self, path: &Path) -> Result<Vec<u8>, ImageError> {
+        let host = self.shop.host;
+        let missing = || ImageError::NoFile {
+            path: path.to_owned(),
+        };
+        let facts = host.stat(path).await?.ok_or_else(missing)?;
+        if facts.bytes > LARGEST {
+            return Err(ImageError::TooLarge {
+                path: path.to_owned(),
+                largest: LARGEST,
+            });
+        }
+        host.read_file(path).await?.ok_or_else(missing)
+    }
+
+    /// Finds a busybox that runs without libraries: another image's, the initramfs's, the host's.
+    async fn busybox(&self, initramfs: Option<&Files>) -> Result<Vec<u8>, ImageError> {
+        let (host, images) = (self.shop.host, self.shop.images);
+        let of = |files: &Files| files.get("bin/busybox").cloned();
+        for name in host.list_dir(images).await? {
+            let path = images.join(&name).join(INITRD);
+            let published = name.parse::<ImageName>().is_ok();
+            if published && let Some(bytes) = host.read_file(&path).await? {
+                // One that is damaged is no reason not to look at the next.
+                let files = read_initramfs(&self.shop, &path, &bytes).await;
+                if let Some(busybox) = files.ok().as_ref().and_then(of) {
+                    return Ok(busybox);
+                }
+            }
+        }
+        if let Some(busybox) = initramfs.and_then(of).filter(|bytes| is_static(bytes)) {
+            return Ok(busybox);
+        }
+        if let Some(path) = host.find_program("busybox").await
+            && let Some(busybox) = host.read_file(&path).await?
+            && is_static(&busybox)
+        {
+            return Ok(busybox);
+        }
+        Err(ImageError::NoBusybox)
+    }
+}
+
+/// Says whether an x86-64 program asks for no loader (ELF: no PT_INTERP).
+fn is_static(program: &[u8]) -> bool {
+    const PT_INTERP: u32 = 3;
+    let headers = super::kernel::program_headers(program);
+    headers.is_some_and(|headers| headers.iter().all(|header| header.kind != PT_INTERP))
+}

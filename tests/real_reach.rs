@@ -1,0 +1,205 @@
+//! What stands on ssh, over the configuration that `banger ssh-config` makes, against a real VM: ssh
+//! itself, scp, rsync, git; and ports.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+
+use banger_tests::{Rig, alone, binary, why_not_real};
+
+/// A user with a home folder of its own, whose ssh includes ours.
+struct User {
+    rig: Rig,
+    home: PathBuf,
+}
+
+impl User {
+    fn new() -> Self {
+        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+        let rig = runtime.block_on(Rig::new());
+        let home = rig.folder().join("home");
+        fs::create_dir(&home).expect("a home folder");
+        let user = User { rig, home };
+        user.done(&["banger", "ssh-config", "--install"]);
+        user
+    }
+
+    fn command(&self, words: &[&str]) -> Command {
+        // ssh looks the home folder up by itself, whatever HOME says, so its file is named to it.
+        let config = self.home.join(".ssh/config").display().to_string();
+        let ssh = format!("ssh -F {config}");
+        let (program, first): (PathBuf, Vec<&str>) = match words[0] {
+            "banger" => (binary("banger"), vec![]),
+            "ssh" | "scp" => (words[0].into(), vec!["-F", &config]),
+            other => (other.into(), vec![]),
+        };
+        let mut command = Command::new(program);
+        command
+            .args(first)
+            .args(&words[1..])
+            .current_dir(&self.home)
+            .env("HOME", &self.home)
+            .env("BANGER_STATE_DIR", &self.rig.config.state_dir)
+            .env("BANGER_RUNTIME_DIR", &self.rig.config.runtime_dir)
+            .env("BANGER_CONFIG_DIR", self.rig.folder().join("config"))
+            .env("RSYNC_RSH", &ssh)
+            .env("GIT_SSH_COMMAND", &ssh)
+            .env("NO_COLOR", "1")
+            .stdin(Stdio::null());
+        command
+    }
+
+    fn run(&self, words: &[&str]) -> Output {
+        self.command(words).output().expect("it starts")
+    }
+
+    /// Runs it and returns its output, which it must succeed to make.
+    fn done(&self, words: &[&str]) -> String {
+        let output = self.run(words);
+        assert!(
+            output.status.success(),
+            "{words:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+}
+
+impl Drop for User {
+    fn drop(&mut self) {
+        let _ = self.run(&["banger", "daemon", "stop"]);
+    }
+}
+
+#[test]
+fn ssh_scp_rsync_and_git_reach_a_vm_by_its_name() {
+    if let Some(reason) = why_not_real() {
+        println!("SKIP: {reason}");
+        return;
+    }
+    let _turn = alone();
+    let user = User::new();
+    user.done(&["banger", "vm", "create", "box", "asleep"]);
+    user.done(&["banger", "vm", "start", "box"]);
+
+    let output = user.run(&[
+        "ssh",
+        "box.vm",
+        "echo to stdout; echo to stderr >&2; exit 7",
+    ]);
+    assert_eq!(output.status.code(), Some(7));
+    assert_eq!(output.stdout, b"to stdout\n");
+    assert_eq!(output.stderr, b"to stderr\n", "nothing else is said");
+    assert_eq!(user.done(&["ssh", "BOX.vm", "hostname"]), "box\n");
+
+    let bytes: Vec<u8> = (0..200_000_u32).map(|n| (n >> 3) as u8).collect();
+    fs::write(user.home.join("blob"), &bytes).expect("it is written");
+    user.done(&["scp", "-q", "blob", "box.vm:"]);
+    user.done(&["scp", "-q", "box.vm:blob", "back"]);
+    assert!(fs::read(user.home.join("back")).expect("it is there") == bytes);
+
+    let script = "git init -q repo && cd repo && echo hello >greeting && git add . && \
+                  git -c user.name=a -c user.email=a@b commit -qm first";
+    user.done(&["ssh", "box.vm", script]);
+    user.done(&["git", "clone", "-q", "box.vm:repo", "clone"]);
+    let greeting = fs::read_to_string(user.home.join("clone/greeting"));
+    assert_eq!(greeting.expect("it is there"), "hello\n");
+
+    if user.run(&["rsync", "--version"]).status.success() {
+        fs::create_dir(user.home.join("tree")).expect("a folder");
+        fs::write(user.home.join("tree/leaf"), "green").expect("it is written");
+        user.done(&["rsync", "-a", "tree", "box.vm:"]);
+        user.done(&["rsync", "-a", "box.vm:tree/leaf", "leaf"]);
+        let leaf = fs::read_to_string(user.home.join("leaf"));
+        assert_eq!(leaf.expect("it is there"), "green");
+    } else {
+        println!("SKIP: rsync is not installed (make setup installs it)");
+    }
+
+    // A daemon that is gone is started again, and one that ends cuts nothing that ssh has.
+    let mut held = user
+        .command(&["ssh", "box.vm", "echo up; cat"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    let mut lines = BufReader::new(held.stdout.take().expect("it has one"));
+    let mut line = String::new();
+    lines.read_line(&mut line).expect("it says something");
+    user.done(&["banger", "daemon", "stop"]);
+    let mut stdin = held.stdin.take().expect("it has one");
+    stdin.write_all(b"still here\n").expect("it is written");
+    drop(stdin);
+    lines.read_line(&mut line).expect("it says something");
+    assert_eq!(line, "up\nstill here\n");
+    held.wait().expect("it ends");
+    assert_eq!(user.done(&["ssh", "box.vm", "hostname"]), "box\n");
+
+    for (host, why) in [
+        (
+            "asleep.vm",
+            "error: VM asleep is not running (created)\nhint: start it: banger vm start asleep\n",
+        ),
+        ("nobody.vm", "error: there is no VM \"nobody\"\n"),
+    ] {
+        let output = user.run(&["ssh", host, "true"]);
+        assert_eq!(output.status.code(), Some(255));
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(said.starts_with(why), "{said}");
+    }
+
+    a_port_is_forwarded(&user);
+    user.done(&["banger", "vm", "delete", "box", "asleep"]);
+    user.rig.assert_nothing_left();
+}
+
+/// By the guest's own connection: `restrict=on` lets nothing else in.
+fn a_port_is_forwarded(user: &User) {
+    let server = "perl -MIO::Socket::INET -e '$l = IO::Socket::INET->new(LocalAddr => \"127.0.0.1:7000\", \
+                  Listen => 5); while ($c = $l->accept) { print $c \"served\\n\"; close $c }' \
+                  >/dev/null 2>&1 & echo $!";
+    user.done(&["ssh", "box.vm", server]);
+    let mut forward = user
+        .command(&[
+            "banger",
+            "vm",
+            "port-forward",
+            "box",
+            "0:7000",
+            "0:22",
+            "0:9",
+        ])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    let mut lines = BufReader::new(forward.stdout.take().expect("it has one")).lines();
+    let mut place = || {
+        let line = lines.next().expect("a line").expect("a line");
+        line.split(' ').next().expect("a place").to_owned()
+    };
+    let (web, ssh, nothing) = (place(), place(), place());
+    let mut served = String::new();
+    // The server may take a moment to listen.
+    while served.is_empty() {
+        let mut client = TcpStream::connect(&web).expect("it listens");
+        client.read_to_string(&mut served).expect("it is read");
+    }
+    assert_eq!(served, "served\n");
+    let mut banner = [0; 4];
+    let mut client = TcpStream::connect(&ssh).expect("it listens");
+    client.read_exact(&mut banner).expect("a banner");
+    assert_eq!(&banner, b"SSH-");
+    let mut refused = TcpStream::connect(&nothing).expect("it listens");
+    assert_eq!(refused.read(&mut banner).unwrap_or(0), 0);
+    let mut said = BufReader::new(forward.stderr.take().expect("it has one")).lines();
+    let complaint = "error: VM box takes no connection on port 9: nothing listens there, or its ssh forwards nothing";
+    assert!(
+        said.any(|line| line.expect("it is read") == complaint),
+        "it complains"
+    );
+    forward.kill().expect("it is killed");
+    forward.wait().expect("it is gone");
+}
