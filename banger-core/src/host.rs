@@ -4,6 +4,7 @@
 //! the same state in memory (its files are real, in a scratch folder), can be told to die after any
 //! call, and so lets the crash tests stop the engine at every instant.
 
+mod devices;
 mod error;
 mod fake;
 mod files;
@@ -13,6 +14,7 @@ mod ports;
 mod process;
 mod program;
 mod scratch;
+mod spaces;
 mod tsc;
 
 use std::fmt;
@@ -25,15 +27,20 @@ use tokio::net::UnixStream;
 
 use crate::names::Mebibytes;
 
+pub use devices::{
+    DeviceList, DeviceRemoval, Devices, LoopFacts, SnapshotDevice, SnapshotFacts, SnapshotSpec,
+    SnapshotState,
+};
 pub use error::{FileAct, HostError};
 pub use fake::{Crash, FakeHost, FakeProcess, Fault};
 pub use linux::{LinuxHost, LinuxHostConfig};
 pub use piped::PipedProgram;
 pub(crate) use scratch::{Scratch, ScratchEnd, ScratchError, ScratchPlan, ScratchProcess};
+pub use spaces::{Spaces, TapSpec};
 
 /// A grip on one host. Object safe; every method is one act, so that a test can count and fail it.
 #[async_trait]
-pub trait Host: fmt::Debug + Send + Sync {
+pub trait Host: Devices + Spaces + fmt::Debug + Send + Sync {
     /// Returns the id of the running boot. Another boot id means that no process of before is alive.
     async fn boot_id(&self) -> Result<BootId, HostError>;
 
@@ -351,6 +358,8 @@ pub struct Detached {
     pub arguments: Vec<std::ffi::OsString>,
     /// Where its standard output and error are appended.
     pub log: PathBuf,
+    /// The pinned network namespace that it runs in; none is the host's own.
+    pub namespace: Option<String>,
 }
 
 /// Names a call for whoever counts calls: by the file's last part alone, as those above it are random.

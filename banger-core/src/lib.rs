@@ -25,6 +25,7 @@
 //! handler and owns no global. Everything comes in through [`EngineConfig`].
 
 mod backends;
+mod boot;
 mod choice;
 mod clock;
 mod config;
@@ -44,6 +45,7 @@ mod inventory;
 mod lifecycle;
 mod liveness;
 mod lookup;
+mod marks;
 mod names;
 mod network;
 mod places;
@@ -71,7 +73,7 @@ pub use banger_session::{ProcessGroup, Signal};
 pub use choice::{Probe, Usable};
 pub use config::{BackendChoice, Defaults, EngineConfig, Limits};
 pub use dial::SshClient;
-pub use disk::{Access, BlockFormat, BlockSource, Disk, DiskError};
+pub use disk::{Access, BlockFormat, BlockSource, Disk, DiskError, LayerRun};
 pub use doctor::{Doctor, Fact};
 pub use engine::Engine;
 pub use error::{Error, ErrorKind};
@@ -82,9 +84,11 @@ pub use handles::{
     write_handles_file,
 };
 pub use host::{
-    BootId, CloneMethod, CpuFacts, Crash, Delivery, Detached, FakeHost, FakeProcess, Fault,
-    FileAct, FileFacts, FileLock, Host, HostError, LinuxHost, LinuxHostConfig, Moment,
-    PipedProgram, ProcessEnd, ProcessFacts, ProcessIdentity, ProcessSignal, Program, ProgramOutput,
+    BootId, CloneMethod, CpuFacts, Crash, Delivery, Detached, DeviceList, DeviceRemoval, Devices,
+    FakeHost, FakeProcess, Fault, FileAct, FileFacts, FileLock, Host, HostError, LinuxHost,
+    LinuxHostConfig, LoopFacts, Moment, PipedProgram, ProcessEnd, ProcessFacts, ProcessIdentity,
+    ProcessSignal, Program, ProgramOutput, SnapshotDevice, SnapshotFacts, SnapshotSpec,
+    SnapshotState, Spaces, TapSpec,
 };
 pub use image::{
     Capability, ImageError, ImageManifest, ImageSpec, Initrd, Kernel, KernelError, ManifestError,
@@ -103,6 +107,7 @@ pub use liveness::{
     Verdict,
 };
 pub use lookup::VmView;
+pub use marks::Marks;
 pub use names::{
     EngineId, ImageName, MAX_NAME, Mebibytes, NameError, RunId, SessionId, SessionName, VmId,
     VmName,
@@ -121,8 +126,10 @@ pub use transport::{
     DialHelper, GuestConnection, GuestEnd, GuestProcess, GuestStream, GuestTarget, GuestTransport,
     TransportError, hand_over_socket,
 };
-pub use vm::{DiskKind, Internet, Lifetime, NetworkKind, VMRecord, VMRuntime, VMSpec, VmmKind};
-pub use vmm::{EndReason, Launch, Vmm, VmmControl, VmmError};
+pub use vm::{
+    DiskKind, Internet, Lifetime, Nesting, NetworkKind, VMRecord, VMRuntime, VMSpec, VmmKind,
+};
+pub use vmm::{EndReason, Launch, SwitchOff, Vmm, VmmControl, VmmError};
 pub use workspace::{
     Applied, ApplyRequest, Effect, Freshness, Inspection, Overwrite, Ownership, PrepareRequest,
     Prepared, Source, TouchedFile, Untracked, Workspace, WorkspaceError, WorkspaceExport,

@@ -91,7 +91,7 @@ impl Engine {
     }
 
     /// How a VM is, without its workspace.
-    pub(crate) async fn view(&self, vm: VMRecord) -> VmView {
+    pub(crate) async fn view(&self, mut vm: VMRecord) -> VmView {
         let inner = &self.inner;
         let handles = inner.cache.get(&vm.id);
         let mut condition = inner
@@ -101,6 +101,14 @@ impl Engine {
         let answers = inner.live(&vm.id).is_none_or(|live| live.answers());
         if condition == Condition::Running && !answers {
             condition = Condition::Unresponsive;
+        }
+        if condition == Condition::Running
+            && let Some(handles) = &handles
+            && let Ok(disk) = inner.backends.disk(vm.spec.disk)
+            && let Some(trouble) = disk.trouble(inner.host(), handles).await
+        {
+            // Seen now, not stored: the guest has only begun to notice.
+            vm.runtime.last_error = Some(trouble);
         }
         VmView {
             vm,

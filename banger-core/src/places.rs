@@ -114,6 +114,16 @@ impl Places {
         self.run(id).join("rescue.sock")
     }
 
+    /// The host's end of the guest's vsock.
+    pub fn vsock(&self, id: &VmId) -> PathBuf {
+        self.run(id).join("vsock.sock")
+    }
+
+    /// The monitor's metrics of this run.
+    pub fn metrics(&self, id: &VmId) -> PathBuf {
+        self.run(id).join("metrics")
+    }
+
     /// The control socket of the ssh master.
     pub fn ssh_control(&self, id: &VmId) -> PathBuf {
         self.run(id).join("ssh")

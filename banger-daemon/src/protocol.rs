@@ -199,6 +199,9 @@ pub struct CreateParams {
     pub nat: Option<bool>,
     /// Whether it is deleted when this connection ends, whatever ends it.
     pub ephemeral: bool,
+    /// Whether its processors can run machines of its own.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub nested: bool,
     /// Words of its owner.
     pub labels: BTreeMap<String, String>,
 }

@@ -6,6 +6,8 @@ use std::net::Ipv4Addr;
 
 use cpio::newc::{self, Builder, ModeFileType};
 
+use crate::vmm::SwitchOff;
+
 /// What an image's own archive is made of.
 #[derive(Clone, Debug)]
 pub(super) struct BaseParts {
@@ -30,6 +32,8 @@ pub(crate) struct Identity {
     pub authorized_key: String,
     /// Stirred into the guest's random numbers.
     pub seed: [u8; 32],
+    /// How it ends its machine.
+    pub switch_off: SwitchOff,
     /// Its address; a guest without has no network device.
     pub network: Option<GuestNetwork>,
 }
@@ -128,6 +132,14 @@ fn assignments(identity: &Identity) -> String {
         ),
         ("gateway", network(|net| net.gateway.to_string())),
         ("dns", network(|net| net.dns.to_string())),
+        (
+            "switch_off",
+            match identity.switch_off {
+                SwitchOff::ByItself => "itself",
+                SwitchOff::ByRestart => "restart",
+            }
+            .to_owned(),
+        ),
     ]
     .into_iter()
     .map(|(name, value)| format!("banger_{name}='{}'\n", value.replace('\'', r"'\''")))
@@ -226,6 +238,7 @@ pub(super) mod tests {
             ssh_host_key_pub: "ssh-ed25519 AAAA".into(),
             authorized_key: "ssh-ed25519 BBBB it's mine\n".into(),
             seed: [0xa5; 32],
+            switch_off: SwitchOff::ByItself,
             network: Some(GuestNetwork {
                 address: [10, 0, 2, 15].into(),
                 prefix: 24,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use banger_core::{
     Condition, CreateRequest, Engine, Error, ErrorKind, ExecRequest, ExecStdin, Internet, Lifetime,
-    Mebibytes, NameError, Progress, PruneOutcome, StartOutcome, StopOutcome, VmView,
+    Mebibytes, NameError, Nesting, Progress, PruneOutcome, StartOutcome, StopOutcome, VmView,
 };
 use serde_json::Value;
 
@@ -381,6 +381,10 @@ fn create_request(params: CreateParams) -> Result<CreateRequest, Fault> {
             false => Internet::Closed,
         }),
         lifetime: Some(Lifetime::Kept),
+        nesting: match params.nested {
+            true => Nesting::Wanted,
+            false => Nesting::Unasked,
+        },
         labels: params.labels,
     })
 }
