@@ -142,36 +142,33 @@ fn the_help_of_vm_run() {
 #[test]
 fn the_help_of_vm_session() {
     assert_snapshot!(help(&["vm", "session"]), @r#"
-    Long-lived commands in a VM, which need nobody to run on
+    Run, start, stop and look at VMs
 
-    Usage: banger vm session [OPTIONS] <COMMAND>
+    Usage: banger vm [OPTIONS] <COMMAND>
 
     Commands:
-      start   Start a command in a running VM, and return once it runs
-      list    List a VM's sessions, oldest first [alias: ls]
-      show    Show all there is to know about a session
-      logs    Print what a session wrote, also after its VM has stopped
-      send    Write to a session's standard input
-      attach  Put a session's streams on ours, until it ends or is left
-      stop    End a session: TERM to all its processes, and after a while KILL
-      kill    Send a signal to all processes of a session
-      delete  Delete a session and its logs, ending it first [alias: rm]
+      run           Create and start a VM, and run a command or a shell in it
+      create        Create VMs without starting them
+      start         Start VMs, and wait until they can be used
+      stop          Stop VMs so that nothing is lost
+      kill          End VMs at once, as pulling the plug would
+      restart       Stop and start VMs
+      delete        Delete VMs and their disks, running or not [alias: rm]
+      list          List all VMs [alias: ls]
+      show          Show all there is to know about VMs
+      exec          Run a command in a running VM
+      ssh           Open a shell in a running VM
+      cp            Copy files and folders into a running VM or out of it
+      port-forward  Make ports of a running VM reachable on this host's loopback
+      logs          Print what a VM wrote to its serial console
+      prune         Delete VMs that are stopped
+      session       Long-lived commands in a VM, which need nobody to run on
+      workspace     A git repository of this host in a VM, and its changes back
 
     Options:
       -q, --quiet    Say nothing but errors
       -v, --verbose  Also say what happens behind the scenes
       -h, --help     Print help
-
-    A session is a command that runs on in the VM whatever becomes of the daemon, of banger and of
-    the terminal. What it writes is kept in the VM, where its disk is the only limit; deleting the
-    session frees it.
-
-    Examples:
-      banger vm session start box --name web --cwd /root/repo -- make serve
-      banger vm session logs box web -f
-      banger vm session start box --name agent --stdin pipe -- ./agent
-      banger vm session send box agent --message '{"id": 1}'
-      banger vm session attach box agent
     "#);
 }
 
@@ -670,8 +667,31 @@ fn a_label_without_a_key_is_refused() {
 #[test]
 fn a_command_without_dashes_is_told_where_they_go() {
     assert_snapshot!(refused(&["vm", "run", "uname"]), @r#"
-    error: a command is given after --, and "uname" is not
-    hint: banger vm run -- uname …
+    Run a command in a running VM
+
+    Usage: banger vm exec [OPTIONS] <NAME> <COMMAND>...
+
+    Arguments:
+      <NAME>        The VM's name, or at least four digits of its id
+      <COMMAND>...  The command and its arguments, passed on byte for byte
+
+    Options:
+          --auto-prepare  Bring the VM's workspace up to date first, if the repository here has moved on
+      -q, --quiet         Say nothing but errors
+      -v, --verbose       Also say what happens behind the scenes
+      -h, --help          Print help
+
+    The command:
+      -e, --env <KEY=VALUE>  Set a variable; KEY alone takes the value it has here; may be repeated
+      -w, --workdir <DIR>    The folder in the guest to run in [default: the workspace, or /root]
+      -t, --tty              Give it a terminal: ours
+      -i, --interactive      Pass on standard input even if it is a terminal; from a file or a pipe it
+                             always is
+      -n, --no-stdin         Pass on no input, as loops that read a list need it: the command reads
+                             /dev/null
+
+    Ctrl-C, SIGTERM, SIGHUP and SIGQUIT go to the command and all its children; a second Ctrl-C
+    within a second ends banger itself. For exit statuses see: banger --help
     "#);
 }
 
