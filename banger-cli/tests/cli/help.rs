@@ -58,90 +58,7 @@ fn the_help_of_banger() {
 
 #[test]
 fn the_help_of_vm() {
-    assert_snapshot!(help(&["vm"]), @"
-    Run, start, stop and look at VMs
-
-    Usage: banger vm [OPTIONS] <COMMAND>
-
-    Commands:
-      run           Create and start a VM, and run a command or a shell in it
-      create        Create VMs without starting them
-      start         Start VMs, and wait until they can be used
-      stop          Stop VMs so that nothing is lost
-      kill          End VMs at once, as pulling the plug would
-      restart       Stop and start VMs
-      delete        Delete VMs and their disks, running or not [alias: rm]
-      list          List all VMs [alias: ls]
-      show          Show all there is to know about VMs
-      exec          Run a command in a running VM
-      ssh           Open a shell in a running VM
-      cp            Copy files and folders into a running VM or out of it
-      port-forward  Make ports of a running VM reachable on this host's loopback
-      logs          Print what a VM wrote to its serial console
-      prune         Delete VMs that are stopped
-      session       Long-lived commands in a VM, which need nobody to run on
-
-    Options:
-      -q, --quiet    Say nothing but errors
-      -v, --verbose  Also say what happens behind the scenes
-      -h, --help     Print help
-    ");
-}
-
-#[test]
-fn the_help_of_vm_run() {
-    assert_snapshot!(help(&["vm", "run"]), @"
-    Create and start a VM, and run a command or a shell in it
-
-    Usage: banger vm run [OPTIONS] [-- <COMMAND>...]
-
-    Arguments:
-      [COMMAND]...  The command and its arguments, passed on byte for byte; a shell if left out
-
-    Options:
-          --name <NAME>  What to call it; made up if left out
-          --rm           Delete it afterwards
-          --explain      Say afterwards where the time went
-      -q, --quiet        Say nothing but errors
-      -v, --verbose      Also say what happens behind the scenes
-      -h, --help         Print help
-
-    The command:
-      -e, --env <KEY=VALUE>  Set a variable; KEY alone takes the value it has here; may be repeated
-      -w, --workdir <DIR>    The folder in the guest to run in [default: /root]
-      -t, --tty              Give it a terminal: ours
-      -i, --interactive      Pass on standard input even if it is a terminal; from a file or a pipe it
-                             always is
-      -n, --no-stdin         Pass on no input, as loops that read a list need it: the command reads
-                             /dev/null
-
-    The machine:
-          --image <IMAGE>      The image it boots from
-          --vcpu <N>           Virtual processors
-          --memory <SIZE>      Memory: 512M, 4G; a bare number is MiB
-          --disk-size <SIZE>   The size of its own disk, mounted at /root
-          --network <NETWORK>  The network: auto, user, tap or none
-          --nat                Let it reach the internet; on the network user that is more: this host's
-                               loopback and networks too
-          --no-nat             Let it reach nothing, whatever the configuration says
-          --vmm <VMM>          The monitor: auto, qemu or firecracker
-          --disk <DISK>        The root disk: auto, overlay, dm-snapshot or file
-          --nested             Let it run machines of its own (QEMU; emulated if need be)
-          --label <KEY=VALUE>  A word of yours to keep with it; may be repeated
-
-    Without --rm the VM runs on afterwards. With it the VM is deleted when this command ends,
-    whatever ends it. For exit statuses see: banger --help
-
-    Examples:
-      banger vm run --rm -- uname -a
-      banger vm run --name box
-      tar c src | banger vm run --rm -- tar xv
-    ");
-}
-
-#[test]
-fn the_help_of_vm_session() {
-    assert_snapshot!(help(&["vm", "session"]), @r#"
+    assert_snapshot!(help(&["vm"]), @r#"
     Run, start, stop and look at VMs
 
     Usage: banger vm [OPTIONS] <COMMAND>
@@ -169,6 +86,107 @@ fn the_help_of_vm_session() {
       -q, --quiet    Say nothing but errors
       -v, --verbose  Also say what happens behind the scenes
       -h, --help     Print help
+    "#);
+}
+
+#[test]
+fn the_help_of_vm_run() {
+    assert_snapshot!(help(&["vm", "run"]), @r#"
+    Create and start a VM, and run a command or a shell in it
+
+    Usage: banger vm run [OPTIONS] [PATH] [-- <COMMAND>...]
+
+    Arguments:
+      [PATH]        A git repository to carry in, and to run the command in
+      [COMMAND]...  The command and its arguments, passed on byte for byte; a shell if left out
+
+    Options:
+          --name <NAME>    What to call it; made up if left out
+          --rm             Delete it afterwards
+          --explain        Say afterwards where the time went
+          --export <FILE>  Write what the command changed in the repository to a file, whatever its exit
+                           status
+      -q, --quiet          Say nothing but errors
+      -v, --verbose        Also say what happens behind the scenes
+      -h, --help           Print help
+
+    The command:
+      -e, --env <KEY=VALUE>  Set a variable; KEY alone takes the value it has here; may be repeated
+      -w, --workdir <DIR>    The folder in the guest to run in [default: the workspace, or /root]
+      -t, --tty              Give it a terminal: ours
+      -i, --interactive      Pass on standard input even if it is a terminal; from a file or a pipe it
+                             always is
+      -n, --no-stdin         Pass on no input, as loops that read a list need it: the command reads
+                             /dev/null
+
+    The machine:
+          --image <IMAGE>      The image it boots from
+          --vcpu <N>           Virtual processors
+          --memory <SIZE>      Memory: 512M, 4G; a bare number is MiB
+          --disk-size <SIZE>   The size of its own disk, mounted at /root
+          --network <NETWORK>  The network: auto, user, tap or none
+          --nat                Let it reach the internet; on the network user that is more: this host's
+                               loopback and networks too
+          --no-nat             Let it reach nothing, whatever the configuration says
+          --vmm <VMM>          The monitor: auto, qemu or firecracker
+          --disk <DISK>        The root disk: auto, overlay, dm-snapshot or file
+          --nested             Let it run machines of its own (QEMU; emulated if need be)
+          --label <KEY=VALUE>  A word of yours to keep with it; may be repeated
+
+    The workspace:
+          --full-copy          Carry all branches, tags, history and submodules, not only the last ten
+                               commits
+          --branch <BRANCH>    The branch to be on in the guest; made there
+          --from <COMMIT>      The commit to check out in the guest [default: the one that is checked
+                               out here]
+          --include-untracked  Carry files that git does not track, too; ignored ones never are
+          --guest-path <DIR>   The folder in the guest [default: /root/repo]
+          --any-owner          Take a repository that belongs to another user
+
+    Without --rm the VM runs on afterwards. With it the VM is deleted when this command ends,
+    whatever ends it. For exit statuses see: banger --help
+
+    Examples:
+      banger vm run --rm -- uname -a
+      banger vm run --rm ./repo --export changes.patch -- make test
+      banger vm run --name box
+      tar c src | banger vm run --rm -- tar xv
+    "#);
+}
+
+#[test]
+fn the_help_of_vm_session() {
+    assert_snapshot!(help(&["vm", "session"]), @r#"
+    Long-lived commands in a VM, which need nobody to run on
+
+    Usage: banger vm session [OPTIONS] <COMMAND>
+
+    Commands:
+      start   Start a command in a running VM, and return once it runs
+      list    List a VM's sessions, oldest first [alias: ls]
+      show    Show all there is to know about a session
+      logs    Print what a session wrote, also after its VM has stopped
+      send    Write to a session's standard input
+      attach  Put a session's streams on ours, until it ends or is left
+      stop    End a session: TERM to all its processes, and after a while KILL
+      kill    Send a signal to all processes of a session
+      delete  Delete a session and its logs, ending it first [alias: rm]
+
+    Options:
+      -q, --quiet    Say nothing but errors
+      -v, --verbose  Also say what happens behind the scenes
+      -h, --help     Print help
+
+    A session is a command that runs on in the VM whatever becomes of the daemon, of banger and of
+    the terminal. What it writes is kept in the VM, where its disk is the only limit; deleting the
+    session frees it.
+
+    Examples:
+      banger vm session start box --name web --cwd /root/repo -- make serve
+      banger vm session logs box web -f
+      banger vm session start box --name agent --stdin pipe -- ./agent
+      banger vm session send box agent --message '{"id": 1}'
+      banger vm session attach box agent
     "#);
 }
 
@@ -445,7 +463,7 @@ fn the_help_of_vm_show() {
 
 #[test]
 fn the_help_of_vm_exec() {
-    assert_snapshot!(help(&["vm", "exec"]), @"
+    assert_snapshot!(help(&["vm", "exec"]), @r#"
     Run a command in a running VM
 
     Usage: banger vm exec [OPTIONS] <NAME> <COMMAND>...
@@ -455,13 +473,14 @@ fn the_help_of_vm_exec() {
       <COMMAND>...  The command and its arguments, passed on byte for byte
 
     Options:
-      -q, --quiet    Say nothing but errors
-      -v, --verbose  Also say what happens behind the scenes
-      -h, --help     Print help
+          --auto-prepare  Bring the VM's workspace up to date first, if the repository here has moved on
+      -q, --quiet         Say nothing but errors
+      -v, --verbose       Also say what happens behind the scenes
+      -h, --help          Print help
 
     The command:
       -e, --env <KEY=VALUE>  Set a variable; KEY alone takes the value it has here; may be repeated
-      -w, --workdir <DIR>    The folder in the guest to run in [default: /root]
+      -w, --workdir <DIR>    The folder in the guest to run in [default: the workspace, or /root]
       -t, --tty              Give it a terminal: ours
       -i, --interactive      Pass on standard input even if it is a terminal; from a file or a pipe it
                              always is
@@ -470,7 +489,7 @@ fn the_help_of_vm_exec() {
 
     Ctrl-C, SIGTERM, SIGHUP and SIGQUIT go to the command and all its children; a second Ctrl-C
     within a second ends banger itself. For exit statuses see: banger --help
-    ");
+    "#);
 }
 
 #[test]
@@ -667,31 +686,8 @@ fn a_label_without_a_key_is_refused() {
 #[test]
 fn a_command_without_dashes_is_told_where_they_go() {
     assert_snapshot!(refused(&["vm", "run", "uname"]), @r#"
-    Run a command in a running VM
-
-    Usage: banger vm exec [OPTIONS] <NAME> <COMMAND>...
-
-    Arguments:
-      <NAME>        The VM's name, or at least four digits of its id
-      <COMMAND>...  The command and its arguments, passed on byte for byte
-
-    Options:
-          --auto-prepare  Bring the VM's workspace up to date first, if the repository here has moved on
-      -q, --quiet         Say nothing but errors
-      -v, --verbose       Also say what happens behind the scenes
-      -h, --help          Print help
-
-    The command:
-      -e, --env <KEY=VALUE>  Set a variable; KEY alone takes the value it has here; may be repeated
-      -w, --workdir <DIR>    The folder in the guest to run in [default: the workspace, or /root]
-      -t, --tty              Give it a terminal: ours
-      -i, --interactive      Pass on standard input even if it is a terminal; from a file or a pipe it
-                             always is
-      -n, --no-stdin         Pass on no input, as loops that read a list need it: the command reads
-                             /dev/null
-
-    Ctrl-C, SIGTERM, SIGHUP and SIGQUIT go to the command and all its children; a second Ctrl-C
-    within a second ends banger itself. For exit statuses see: banger --help
+    error: a command is given after --, and "uname" is not
+    hint: banger vm run -- uname …
     "#);
 }
 
