@@ -119,6 +119,9 @@ impl<'a> Daemon<'a> {
         &self,
         ticket: &TicketAnswer,
     ) -> Result<StreamConnection, CommandError> {
+        if let Some(note) = &ticket.note {
+            self.screen.say(note);
+        }
         Client::open_stream(&self.socket, &ticket.ticket)
             .await
             .map_err(told)
