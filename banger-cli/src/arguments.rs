@@ -92,10 +92,16 @@ pub(crate) enum VmCommand {
     Exec(verb::exec::ExecArguments),
     /// Open a shell in a running VM
     Ssh(verb::ssh::SshArguments),
+    /// Sit at the serial console of a running VM, also if its ssh is dead
+    Console(verb::console::ConsoleArguments),
     /// Copy files and folders into a running VM or out of it
     Cp(verb::cp::CpArguments),
     /// Make ports of a running VM reachable on this host's loopback
     PortForward(verb::port_forward::PortForwardArguments),
+    /// Say what running VMs use of this host
+    Stats(verb::stats::StatsArguments),
+    /// Change the processors, memory, disk or labels of VMs
+    Set(verb::set::SetArguments),
     /// Print what a VM wrote to its serial console
     Logs(verb::logs::LogsArguments),
     /// Delete VMs that are stopped
@@ -107,6 +113,26 @@ pub(crate) enum VmCommand {
         after_help = verb::session::HELP
     )]
     Session(SessionCommand),
+    /// A git repository of this host in a VM, and its changes back
+    #[command(
+        subcommand,
+        disable_help_subcommand = true,
+        after_help = verb::workspace::HELP
+    )]
+    Workspace(WorkspaceCommand),
+}
+
+/// `banger vm workspace …`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum WorkspaceCommand {
+    /// Carry a repository into a running VM
+    Prepare(Box<verb::workspace::prepare::PrepareArguments>),
+    /// Write what changed in it as a patch
+    Export(verb::workspace::export::ExportArguments),
+    /// Merge what changed in it into the repository here
+    Apply(verb::workspace::apply::ApplyArguments),
+    /// Show what was carried in, and whether the repository here has moved on
+    Show(verb::workspace::show::ShowArguments),
 }
 
 /// `banger vm session …`.

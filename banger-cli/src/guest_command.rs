@@ -9,6 +9,7 @@
 //! Nothing here waits for one direction in order to go on with the other: a guest that does not read
 //! its input is still heard, and a pager that does not read our output can still be left by Ctrl-C.
 
+mod console;
 mod input;
 mod options;
 mod output;
@@ -17,6 +18,7 @@ mod sender;
 mod session;
 mod signals;
 
+pub(crate) use console::{Risen, Seat, sit};
 pub(crate) use input::read_stdin;
 pub(crate) use options::{CommandOptions, Way, words};
 pub(crate) use pipe::{Feed, Pipe, Piped};

@@ -17,6 +17,7 @@ use crate::places::PlaceError;
 use crate::store::StoreError;
 use crate::transport::TransportError;
 use crate::vmm::VmmError;
+use crate::workspace::WorkspaceError;
 
 /// An error of the engine. `Display` never repeats its source's text: print the chain.
 #[derive(Debug, thiserror::Error)]
@@ -92,6 +93,20 @@ pub enum Error {
         vm: VmName,
         /// What it is instead.
         condition: String,
+    },
+    /// The VM runs, and what was asked can only be done to one that does not.
+    #[error("VM {vm} is running: {what} cannot be changed meanwhile")]
+    StillRunning {
+        /// The VM.
+        vm: VmName,
+        /// What was to be changed.
+        what: &'static str,
+    },
+    /// Somebody is attached to the VM's serial console.
+    #[error("somebody is attached to the console of VM {vm} already")]
+    ConsoleHeld {
+        /// The VM.
+        vm: VmName,
     },
     /// Whether the VM runs could not be found out, and so nothing was touched.
     #[error("cannot tell whether VM {vm} runs: {reason}")]
@@ -278,6 +293,9 @@ pub enum Error {
     /// The way into a guest.
     #[error(transparent)]
     Transport(#[from] TransportError),
+    /// A workspace.
+    #[error(transparent)]
+    Workspace(#[from] WorkspaceError),
     /// The host.
     #[error(transparent)]
     Host(#[from] HostError),
@@ -331,7 +349,9 @@ impl Error {
             }
             Error::AmbiguousId { .. } | Error::AmbiguousSession { .. } => ErrorKind::Invalid,
             Error::SessionNameTaken { .. } => ErrorKind::NameTaken,
-            Error::SessionHeld { .. } => ErrorKind::InUse,
+            Error::SessionHeld { .. } | Error::StillRunning { .. } | Error::ConsoleHeld { .. } => {
+                ErrorKind::InUse
+            }
             Error::SessionAnswer { .. } => ErrorKind::NotReady,
             Error::SessionRefused { source, .. } => match source {
                 Refusal::NoSession | Refusal::CwdMissing => ErrorKind::NotFound,
@@ -356,6 +376,7 @@ impl Error {
                 ErrorKind::NotReady
             }
             Error::Start { source, .. } => source.kind(),
+            Error::Workspace(workspace) => workspace.kind(),
             Error::Store(StoreError::Newer { .. }) | Error::Handles(HandlesError::Newer { .. }) => {
                 ErrorKind::Newer
             }
@@ -405,6 +426,10 @@ impl Error {
             )),
             Error::Unusable { hint, .. } => hint.clone(),
             Error::NotRunning { vm, .. } => Some(format!("start it: banger vm start {vm}")),
+            Error::StillRunning { vm, .. } => Some(format!("stop it first: banger vm stop {vm}")),
+            Error::ConsoleHeld { vm } => {
+                Some(format!("what it writes can be followed all the same: banger vm logs -f {vm}"))
+            }
             Error::Start { source, .. } => source.hint(),
             Error::NotReady {
                 vm, console_log, ..
@@ -422,6 +447,7 @@ impl Error {
                 Some("a program in the guest has to listen on it, on localhost or on all its addresses".to_owned())
             }
             Error::Image(image) => image.hint(),
+            Error::Workspace(workspace) => workspace.hint(),
             Error::Store(store) => store.hint(),
             Error::Disk(disk) => disk.hint(),
             Error::Vmm(vmm) => vmm.hint(),

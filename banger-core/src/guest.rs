@@ -47,10 +47,17 @@ impl Engine {
             // It does not run, most likely, and nothing boots.
             None => true,
         };
-        if !connected {
-            progress.tell("boot", "booting; waiting for ssh");
-        }
-        match self.connection(&vm, limit).await {
+        let connection = self.connection(&vm, limit);
+        let connection = match connected {
+            true => connection.await,
+            false => tokio::select! {
+                biased;
+                // Cancel-safe: it only looks and tells.
+                never = self.inner.tell_boot(&vm, progress) => match never {},
+                connection = connection => connection,
+            },
+        };
+        match connection {
             Ok(_) => Ok(()),
             Err(Error::Transport(TransportError::NotReady { limit })) => {
                 let error = Error::NotReady {
@@ -160,7 +167,7 @@ impl Engine {
     }
 
     /// Returns what this process keeps of a VM, if it truly runs.
-    async fn running(&self, vm: &VMRecord, asker: Asker) -> Result<Arc<Live>, Error> {
+    pub(crate) async fn running(&self, vm: &VMRecord, asker: Asker) -> Result<Arc<Live>, Error> {
         let inner = &self.inner;
         if let Some(live) = inner.live(&vm.id) {
             return Ok(live);

@@ -9,6 +9,7 @@ mod error;
 mod fake;
 mod files;
 mod linux;
+mod piped;
 mod ports;
 mod process;
 mod program;
@@ -33,6 +34,7 @@ pub use devices::{
 pub use error::{FileAct, HostError};
 pub use fake::{Crash, FakeHost, FakeProcess, Fault};
 pub use linux::{LinuxHost, LinuxHostConfig};
+pub use piped::PipedProgram;
 pub(crate) use scratch::{Scratch, ScratchEnd, ScratchError, ScratchPlan, ScratchProcess};
 pub use spaces::{Spaces, TapSpec};
 
@@ -59,6 +61,9 @@ pub trait Host: Devices + Spaces + fmt::Debug + Send + Sync {
 
     /// Reads at most the last `limit` bytes of a file; a missing one is empty.
     async fn read_tail(&self, path: &Path, limit: u64) -> Result<Vec<u8>, HostError>;
+
+    /// Reads at most `limit` bytes of a file from an offset on; a missing one is empty there.
+    async fn read_at(&self, path: &Path, offset: u64, limit: u64) -> Result<Vec<u8>, HostError>;
 
     /// Replaces a file in one step (temporary file, then rename), with the given access mode.
     async fn write_file(&self, path: &Path, contents: &[u8], mode: u32) -> Result<(), HostError>;
@@ -105,11 +110,21 @@ pub trait Host: Devices + Spaces + fmt::Debug + Send + Sync {
     /// Runs a program to its end, in a clean environment. A status other than 0 is no error here.
     async fn run(&self, program: &Program) -> Result<ProgramOutput, HostError>;
 
+    /// Starts a program whose streams the caller reads and writes while it runs, in the same clean
+    /// environment; its `input` and `timeout` are left aside. Dropping it kills it. The fake runs it for real.
+    async fn pipe(&self, program: &Program) -> Result<PipedProgram, HostError>;
+
     /// Starts a program that outlives us: own session, output appended to a log file, nothing inherited.
     async fn spawn(&self, detached: &Detached) -> Result<ProcessIdentity, HostError>;
 
     /// Looks at one process; `None` if there is none with that number, or only a zombie.
     async fn process(&self, pid: u32) -> Result<Option<ProcessFacts>, HostError>;
+
+    /// Says what one process has used of the machine; none if it is gone.
+    async fn process_usage(
+        &self,
+        process: &ProcessIdentity,
+    ) -> Result<Option<ProcessUsage>, HostError>;
 
     /// Finds every process that has `token` in its command line. Zombies have none.
     async fn find_processes(&self, token: &str) -> Result<Vec<ProcessFacts>, HostError>;
@@ -158,6 +173,17 @@ pub struct ProcessFacts {
     pub command_line: String,
     /// Whether it is stopped, by SIGSTOP or a debugger: it answers nothing until it is let go on.
     pub stopped: bool,
+}
+
+/// What a process has used of the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProcessUsage {
+    /// The processor time that all its threads have taken.
+    pub cpu: Duration,
+    /// The memory that it holds, in bytes: its own and what it shares.
+    pub resident_bytes: u64,
+    /// The time since it started.
+    pub age: Duration,
 }
 
 /// How a process ended.

@@ -25,9 +25,11 @@
 //! handler and owns no global. Everything comes in through [`EngineConfig`].
 
 mod backends;
+mod boot;
 mod choice;
 mod clock;
 mod config;
+mod console;
 mod dial;
 mod disk;
 mod doctor;
@@ -51,12 +53,14 @@ mod places;
 mod progress;
 mod reconcile;
 mod session;
+mod stats;
 mod steps;
 mod store;
 mod transport;
 mod vm;
 mod vmm;
 mod watch;
+mod workspace;
 
 pub use backends::Candidate;
 pub use banger_session::exec::{ExecError, ExecRequest, ExecStdin};
@@ -65,9 +69,12 @@ pub use banger_session::session::{
     DEFAULT_LOG_TAIL_LINES, Failure, InvalidCommandName, Refusal, SessionState, SessionStatus,
     Stage as SessionStage, StdinMode,
 };
+pub use banger_session::workspace::patch::{Change, ChangeKind};
+pub use banger_session::workspace::{GuestPath, InvalidGuestPath, Mode as WorkspaceMode};
 pub use banger_session::{ProcessGroup, Signal};
 pub use choice::{Probe, Usable};
 pub use config::{BackendChoice, Defaults, EngineConfig, Limits};
+pub use console::{Console, ConsoleLog};
 pub use dial::SshClient;
 pub use disk::{Access, BlockFormat, BlockSource, Disk, DiskError, LayerRun};
 pub use doctor::{Doctor, Fact};
@@ -82,9 +89,9 @@ pub use handles::{
 pub use host::{
     BootId, CloneMethod, CpuFacts, Crash, Delivery, Detached, DeviceList, DeviceRemoval, Devices,
     FakeHost, FakeProcess, Fault, FileAct, FileFacts, FileLock, Host, HostError, LinuxHost,
-    LinuxHostConfig, LoopFacts, Moment, ProcessEnd, ProcessFacts, ProcessIdentity, ProcessSignal,
-    Program, ProgramOutput, SnapshotDevice, SnapshotFacts, SnapshotSpec, SnapshotState, Spaces,
-    TapSpec,
+    LinuxHostConfig, LoopFacts, Moment, PipedProgram, ProcessEnd, ProcessFacts, ProcessIdentity,
+    ProcessSignal, ProcessUsage, Program, ProgramOutput, SnapshotDevice, SnapshotFacts,
+    SnapshotSpec, SnapshotState, Spaces, TapSpec,
 };
 pub use image::{
     Capability, ImageError, ImageManifest, ImageSpec, Initrd, Kernel, KernelError, ManifestError,
@@ -96,7 +103,8 @@ pub use inventory::{
     RemovalLine, RemovalOutcome,
 };
 pub use lifecycle::{
-    CreateRequest, DeleteOutcome, PruneOutcome, StartOutcome, StopOutcome, StopRung,
+    CreateRequest, DeleteOutcome, PruneOutcome, SetOutcome, SetRequest, StartOutcome, StopOutcome,
+    StopRung,
 };
 pub use liveness::{
     Census, Condition, HostLiveness, Liveness, Monitor, ProcessHandle, Promise, Sighting, VMState,
@@ -117,6 +125,7 @@ pub use session::{
     LogEvent, LogRequest, LogStart, SessionAttach, SessionDeleteOutcome, SessionFolder,
     SessionLogs, SessionRequest, SessionSpec, SessionStopOutcome, SessionView,
 };
+pub use stats::{MonitorStats, VmStats};
 pub use store::StoreError;
 pub use transport::{
     DialHelper, GuestConnection, GuestEnd, GuestProcess, GuestStream, GuestTarget, GuestTransport,
@@ -126,3 +135,7 @@ pub use vm::{
     DiskKind, Internet, Lifetime, Nesting, NetworkKind, VMRecord, VMRuntime, VMSpec, VmmKind,
 };
 pub use vmm::{EndReason, Launch, SwitchOff, Vmm, VmmControl, VmmError};
+pub use workspace::{
+    Applied, ApplyRequest, Effect, Freshness, Inspection, Overwrite, Ownership, PrepareRequest,
+    Prepared, Source, TouchedFile, Untracked, Workspace, WorkspaceError, WorkspaceExport,
+};

@@ -26,6 +26,8 @@ pub(crate) struct Live {
     control: Mutex<Option<Arc<dyn VmmControl>>>,
     /// Held while a connection is being made, so that it is made once.
     pub(crate) connection: AsyncMutex<Option<Arc<dyn GuestConnection>>>,
+    /// Held by who is attached to the serial console: a monitor serves one.
+    pub(crate) console: Arc<AsyncMutex<()>>,
     /// What our clocks said when its guest's was last known to agree; none before the first connection.
     pub(crate) agreed: Mutex<Option<HostClock>>,
     watcher: Mutex<Option<AbortHandle>>,
@@ -81,6 +83,7 @@ impl Inner {
             monitor,
             control: Mutex::new(control),
             connection: AsyncMutex::new(None),
+            console: Arc::default(),
             agreed: Mutex::new(None),
             watcher: Mutex::new(None),
             end: watch::Sender::new(None),

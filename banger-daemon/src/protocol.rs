@@ -9,8 +9,10 @@
 //! The version of the protocol is the version of the crate: [`VERSION`].
 
 mod image;
+mod machine;
 mod reach;
 mod session;
+mod workspace;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -20,8 +22,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub use image::*;
+pub use machine::*;
 pub use reach::*;
 pub use session::*;
+pub use workspace::*;
 
 /// The version that both sides must share.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -106,6 +110,14 @@ methods! {
     VmShow = "vm.show": VmParams => VmInfo;
     /// Returns the end of a VM's serial console.
     VmLogs = "vm.logs": LogsParams => LogsAnswer;
+    /// Follows a VM's serial console until it ends; answers with the ticket of its stream.
+    VmFollowLogs = "vm.follow_logs": LogsParams => TicketAnswer;
+    /// Attaches to a running VM's serial console; answers with the ticket of its stream.
+    VmConsole = "vm.console": VmParams => TicketAnswer;
+    /// Says what VMs use of the host.
+    VmStats = "vm.stats": StatsParams => StatsAnswer;
+    /// Changes what was asked for when a VM was created.
+    VmSet = "vm.set": SetParams => ChangeAnswer;
     /// Waits for a running VM's ssh, and says how to call it.
     VmSsh = "vm.ssh": VmParams => SshAnswer;
     /// Runs a command in a running VM; answers with the ticket of its stream.
@@ -126,6 +138,20 @@ methods! {
     VmHostKey = "vm.host_key": VmParams => HostKeyAnswer;
     /// Returns what an ssh client is to be told of every guest alike.
     DaemonSsh = "daemon.ssh": Nothing => SshClientAnswer;
+    /// Looks at a repository of the host's and decides whether it can be carried.
+    WorkspaceInspect = "workspace.inspect": InspectParams => RepositoryInfo;
+    /// Carries a repository of the host's into a running VM.
+    WorkspacePrepare = "vm.workspace.prepare": PrepareParams => PrepareAnswer;
+    /// Shows a VM's workspace.
+    WorkspaceShow = "vm.workspace.show": VmParams => WorkspaceShowAnswer;
+    /// Exports what changed in a workspace as a patch; answers with the ticket of its stream.
+    WorkspaceExport = "vm.workspace.export": ExportParams => TicketAnswer;
+    /// Lists what changed in a workspace.
+    WorkspaceChanges = "vm.workspace.changes": ExportParams => ChangesAnswer;
+    /// Applies what changed in a workspace to the repository on the host.
+    WorkspaceApply = "vm.workspace.apply": ApplyParams => ApplyAnswer;
+    /// Takes back what was applied last.
+    WorkspaceUndo = "vm.workspace.undo": UndoParams => ApplyAnswer;
     /// Starts a session in a running VM; answers once its command runs, or has already ended.
     SessionStart = "guest.session.start": SessionStartParams => SessionInfo;
     /// Lists a VM's sessions, oldest first.
@@ -204,7 +230,7 @@ pub struct StartParams {
 /// What a verb changed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChangeAnswer {
-    /// `started`, `already_running`, `stopped`, `already_stopped`, `deleted`.
+    /// `started`, `already_running`, `stopped`, `already_stopped`, `deleted`, `changed`, `already_so`.
     pub outcome: String,
     /// What a person may want to know of it: how a stop worked.
     pub detail: Option<String>,
@@ -289,6 +315,9 @@ pub struct VmInfo {
     pub last_error: Option<String>,
     /// How its last run ended.
     pub stop_reason: Option<String>,
+    /// What was last carried into it.
+    #[serde(default)]
+    pub workspace: Option<WorkspaceInfo>,
     /// When it was created (RFC 3339).
     pub created_at: String,
     /// When its record last changed (RFC 3339).

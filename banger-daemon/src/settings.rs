@@ -216,6 +216,20 @@ mod tests {
     }
 
     #[test]
+    fn the_documented_configuration_is_the_default_one() {
+        let page = include_str!("../../docs/defaults.md");
+        let (_, example) = page.split_once("```toml\n").unwrap();
+        let (example, _) = example.split_once("```").unwrap();
+        let config = parsed(example).unwrap();
+        let usual = EngineConfig::new("/s", "/r");
+        assert_eq!(config.choice, usual.choice);
+        assert_eq!(config.defaults, usual.defaults);
+        for key in ["vcpus", "memory", "disk-size", "image", "nat"] {
+            assert!(example.contains(&format!("\n{key} = ")), "{key}");
+        }
+    }
+
+    #[test]
     fn mistakes_are_told_with_file_line_and_key() {
         let table = [
             ("\nvmn = \"qemu\"\n", "line 2", "vmn"),

@@ -75,8 +75,11 @@ fn the_help_of_vm() {
       show          Show all there is to know about VMs
       exec          Run a command in a running VM
       ssh           Open a shell in a running VM
+      console       Sit at the serial console of a running VM, also if its ssh is dead
       cp            Copy files and folders into a running VM or out of it
       port-forward  Make ports of a running VM reachable on this host's loopback
+      stats         Say what running VMs use of this host
+      set           Change the processors, memory, disk or labels of VMs
       logs          Print what a VM wrote to its serial console
       prune         Delete VMs that are stopped
       session       Long-lived commands in a VM, which need nobody to run on
@@ -101,6 +104,7 @@ fn the_help_of_vm_run() {
     Options:
           --name <NAME>  What to call it; made up if left out
           --rm           Delete it afterwards
+      -d, --detach       Only start it, and print its name; it runs on
           --explain      Say afterwards where the time went
       -q, --quiet        Say nothing but errors
       -v, --verbose      Also say what happens behind the scenes
@@ -135,6 +139,7 @@ fn the_help_of_vm_run() {
     Examples:
       banger vm run --rm -- uname -a
       banger vm run --name box
+      banger vm run -d --name box && banger vm exec box -- make test
       tar c src | banger vm run --rm -- tar xv
     ");
 }
@@ -507,6 +512,7 @@ fn the_help_of_vm_logs() {
 
     Options:
       -n, --lines <N>  At most this many last lines; all that is kept if left out
+      -f, --follow     Go on with what comes, until the VM ends
           --json       Print the text and the file's path as an object
       -q, --quiet      Say nothing but errors
       -v, --verbose    Also say what happens behind the scenes
@@ -692,7 +698,7 @@ fn a_mistyped_verb_is_guessed() {
     assert_snapshot!(refused(&["vm", "strat", "box"]), @"
     error: unrecognized subcommand 'strat'
 
-      tip: some similar subcommands exist: 'create', 'restart', 'start'
+      tip: some similar subcommands exist: 'create', 'restart', 'stats', 'start'
 
     Usage: banger vm [OPTIONS] <COMMAND>
 

@@ -19,6 +19,7 @@ use crate::choice::{Probe, Usable};
 use crate::disk::BlockFormat;
 use crate::host::{Detached, Host, ProcessIdentity, Program};
 use crate::inventory::ObjectKind;
+use crate::transport::GuestStream;
 use crate::vm::{NetworkKind, VmmKind};
 
 pub(crate) use control::GUEST_CID;
@@ -40,6 +41,16 @@ impl Vmm for FirecrackerVmm {
 
     fn kind(&self) -> VmmKind {
         VmmKind::Firecracker
+    }
+
+    async fn open_console(
+        &self,
+        _host: &dyn Host,
+        _console_socket: &Path,
+        _limit: Duration,
+    ) -> Result<GuestStream, VmmError> {
+        let vmm = VmmKind::Firecracker;
+        Err(VmmError::NoConsole { vmm })
     }
 
     async fn probe(&self, host: &dyn Host) -> Probe {

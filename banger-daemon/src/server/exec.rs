@@ -22,10 +22,12 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::Shared;
+use super::console::{serve_console, serve_log};
 use super::hangup::Hangup;
 use super::session_stream::{serve_attach, serve_logs};
 use super::stop::Stop;
 use super::tickets::{Held, Started, hang_up};
+use super::workspace::serve_export;
 use crate::stream::{StreamError, StreamReader, StreamWriter};
 
 /// How much is collected of what is ready before it is written, in bytes.
@@ -52,6 +54,10 @@ pub(super) async fn serve_stream(
 ) {
     match shared.tickets.redeem(ticket) {
         Some(Held::Exec(started)) => pump(started, read, write, &hangup, &shared.stop).await,
+        Some(Held::Console(console)) => {
+            serve_console(*console, read, write, &hangup, &shared.stop).await;
+        }
+        Some(Held::ConsoleLog(log)) => serve_log(log, write, &hangup, &shared.stop).await,
         Some(Held::Socket(socket)) => {
             if let Err(error) = write.send_descriptor(socket.as_fd()).await {
                 tracing::info!(%error, "nobody took a connection to a guest");
@@ -59,6 +65,9 @@ pub(super) async fn serve_stream(
         }
         Some(Held::Logs { stream, logs }) => {
             serve_logs(stream, logs, write, &hangup, &shared.stop).await;
+        }
+        Some(Held::Export(export)) => {
+            serve_export(*export, write, &hangup, &shared.stop).await;
         }
         Some(Held::Attach { attach, engine }) => {
             serve_attach(*attach, engine, read, write, &hangup, &shared.stop).await;

@@ -52,6 +52,12 @@ impl Operation {
             VmList::NAME => with::<VmList, _>(params, |_| self.list()).await,
             VmShow::NAME => with::<VmShow, _>(params, |params| self.show(params)).await,
             VmLogs::NAME => with::<VmLogs, _>(params, |params| self.logs(params)).await,
+            VmFollowLogs::NAME => {
+                with::<VmFollowLogs, _>(params, |params| self.follow_logs(params)).await
+            }
+            VmConsole::NAME => with::<VmConsole, _>(params, |params| self.console(params)).await,
+            VmStats::NAME => with::<VmStats, _>(params, |params| self.stats(params)).await,
+            VmSet::NAME => with::<VmSet, _>(params, |params| self.set(params)).await,
             VmSsh::NAME => with::<VmSsh, _>(params, |params| self.ssh(params)).await,
             VmExec::NAME => with::<VmExec, _>(params, |params| self.exec(params)).await,
             ImageBuild::NAME => {
@@ -94,6 +100,34 @@ impl Operation {
             }
             SessionDelete::NAME => {
                 with::<SessionDelete, _>(params, |params| self.session_delete(params)).await
+            }
+            other => self.carry_out_for_workspace(other, params).await,
+        }
+    }
+
+    /// The methods of workspaces.
+    async fn carry_out_for_workspace(&self, method: &str, params: Value) -> Result<Value, Fault> {
+        match method {
+            WorkspaceInspect::NAME => {
+                with::<WorkspaceInspect, _>(params, |params| self.workspace_inspect(params)).await
+            }
+            WorkspacePrepare::NAME => {
+                with::<WorkspacePrepare, _>(params, |params| self.workspace_prepare(params)).await
+            }
+            WorkspaceShow::NAME => {
+                with::<WorkspaceShow, _>(params, |params| self.workspace_show(params)).await
+            }
+            WorkspaceExport::NAME => {
+                with::<WorkspaceExport, _>(params, |params| self.workspace_export(params)).await
+            }
+            WorkspaceChanges::NAME => {
+                with::<WorkspaceChanges, _>(params, |params| self.workspace_changes(params)).await
+            }
+            WorkspaceApply::NAME => {
+                with::<WorkspaceApply, _>(params, |params| self.workspace_apply(params)).await
+            }
+            WorkspaceUndo::NAME => {
+                with::<WorkspaceUndo, _>(params, |params| self.workspace_undo(params)).await
             }
             _ => Err(Fault::NoMethod {
                 method: method.to_owned(),

@@ -153,9 +153,9 @@ async fn run_all(engine: &Engine, carried: &[(String, String)]) -> Result<Tally,
 
 /// Runs one test program in the lab and prints a line a test, as it prints them.
 async fn run(engine: &Engine, suite: &str, program: &str, tally: &mut Tally) -> Result<(), Error> {
-    let mut script = format!(
+    let mut script = String::from(
         "cd /root; export BANGER_TESTS_ARE_BUILT=1 RUST_BACKTRACE=0; \
-         [ ! -e target/firecracker ] || ln -sf /root/target/firecracker /usr/local/bin/firecracker; "
+         [ ! -e target/firecracker ] || ln -sf /root/target/firecracker /usr/local/bin/firecracker; ",
     );
     if std::env::var_os("BANGER_TEST_ALL").is_some() {
         script.push_str("export BANGER_TEST_ALL=1; ");
