@@ -3,7 +3,7 @@
 CARGO ?= cargo
 export CARGO_TERM_COLOR ?= auto
 
-.PHONY: help setup build run test check bench chaos
+.PHONY: help setup build run test check bench chaos lab lab-full
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -28,6 +28,13 @@ test: setup check ## all tests, those that boot real VMs included
 
 chaos: setup ## two hundred kills at random moments on real VMs (BANGER_CHAOS_SEED replays)
 	env --default-signal=INT,QUIT $(CARGO) run -p banger-tests --bin chaos
+
+lab: setup ## the tests that need root, KVM and device-mapper, in a VM of their own
+	$(CARGO) build --bins -p banger-cli -p banger-daemon -p banger-tests
+	env --default-signal=INT,QUIT $(CARGO) run -p banger-tests --bin lab
+
+lab-full: ## the same, over every combination of monitor, disk and network
+	BANGER_TEST_ALL=1 $(MAKE) lab
 
 bench: build ## cold boot, exec and ps against bare equivalents; a thousand VMs reconciled
 	$(CARGO) run --release -p banger-tests --bin bench

@@ -113,6 +113,26 @@ pub(crate) enum VmCommand {
         after_help = verb::session::HELP
     )]
     Session(SessionCommand),
+    /// A git repository of this host in a VM, and its changes back
+    #[command(
+        subcommand,
+        disable_help_subcommand = true,
+        after_help = verb::workspace::HELP
+    )]
+    Workspace(WorkspaceCommand),
+}
+
+/// `banger vm workspace …`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum WorkspaceCommand {
+    /// Carry a repository into a running VM
+    Prepare(Box<verb::workspace::prepare::PrepareArguments>),
+    /// Write what changed in it as a patch
+    Export(verb::workspace::export::ExportArguments),
+    /// Merge what changed in it into the repository here
+    Apply(verb::workspace::apply::ApplyArguments),
+    /// Show what was carried in, and whether the repository here has moved on
+    Show(verb::workspace::show::ShowArguments),
 }
 
 /// `banger vm session …`.

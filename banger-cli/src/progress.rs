@@ -71,6 +71,13 @@ impl Progress {
 
     /// A stage begins; the one before it is over.
     pub(crate) fn begin(&mut self, stage: &str, text: &str) {
+        if let Some(current) = &mut self.current
+            && current.stage == stage
+        {
+            // It goes on, and says how far it is.
+            text.clone_into(&mut current.text);
+            return;
+        }
         self.end_stage();
         if self.manner == Manner::Lines {
             write(&format!("banger: {}…\n", text.trim_end_matches('…')));

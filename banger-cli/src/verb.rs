@@ -21,6 +21,7 @@ pub(crate) mod show;
 pub(crate) mod ssh;
 pub(crate) mod ssh_config;
 pub(crate) mod stats;
+pub(crate) mod workspace;
 
 use crate::arguments::{Command, DaemonCommand, VmCommand};
 use crate::command_error::CommandError;
@@ -70,5 +71,6 @@ async fn vm(command: &VmCommand, screen: &Screen) -> Result<ExitStatus, CommandE
         VmCommand::Logs(arguments) => logs::logs(arguments, screen).await,
         VmCommand::Prune(arguments) => prune::prune(arguments, screen).await,
         VmCommand::Session(command) => session::run(command, screen).await,
+        VmCommand::Workspace(command) => workspace::run(command, screen).await,
     }
 }

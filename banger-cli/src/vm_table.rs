@@ -6,14 +6,29 @@ use jiff::Timestamp;
 use crate::age;
 use crate::size;
 use crate::table::table;
+use crate::verb::workspace::carry::short;
 
-/// One row a VM, in the order given.
+/// One row a VM, in the order given. What was carried into them is a column only if there is any.
 pub(crate) fn vm_table(vms: &[VmInfo], now: Timestamp) -> String {
     let rows: Vec<_> = vms.iter().map(|vm| row(vm, now)).collect();
-    table(
-        ["NAME", "STATE", "IMAGE", "CPUS", "MEMORY", "SSH", "AGE"],
-        &rows,
-    )
+    let head = ["NAME", "STATE", "IMAGE", "CPUS", "MEMORY", "SSH", "AGE"];
+    if vms.iter().all(|vm| vm.workspace.is_none()) {
+        return table(head, &rows);
+    }
+    let [a, b, c, d, e, f, g] = head;
+    let rows: Vec<_> = rows
+        .into_iter()
+        .zip(vms)
+        .map(|([a, b, c, d, e, f, g], vm)| [a, b, c, d, e, f, g, workspace(vm)])
+        .collect();
+    table([a, b, c, d, e, f, g, "WORKSPACE"], &rows)
+}
+
+fn workspace(vm: &VmInfo) -> String {
+    match &vm.workspace {
+        None => "-".to_owned(),
+        Some(workspace) => format!("{}@{}", workspace.name, short(&workspace.head)),
+    }
 }
 
 fn row(vm: &VmInfo, now: Timestamp) -> [String; 7] {

@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use crate::choice::{Probe, Usable};
 use crate::config::EngineConfig;
-use crate::disk::{Disk, FileDisk, OverlayDisk, SimDisk};
+use crate::disk::{Disk, DmSnapshotDisk, FileDisk, OverlayDisk, SimDisk};
 use crate::error::Error;
 use crate::host::{FakeHost, Host};
 use crate::inventory::ObjectKind;
-use crate::network::{Network, NoNetwork, SimNetwork, UserNetwork};
+use crate::network::{Network, NoNetwork, SimNetwork, TapNetwork, UserNetwork};
 use crate::transport::{GuestTransport, OnPower, PowerWord, SimTransport, SshTransport};
-use crate::vm::{DiskKind, NetworkKind, VmmKind};
-use crate::vmm::{EndReason, QemuVmm, SimVmm, Vmm};
+use crate::vm::{DiskKind, Internet, NetworkKind, VmmKind};
+use crate::vmm::{EndReason, FirecrackerVmm, QemuVmm, SimVmm, Vmm};
 
 /// Each list is in the order in which `auto` prefers them.
 #[derive(Debug)]
@@ -38,9 +38,17 @@ pub struct Candidate {
 impl Backends {
     pub(crate) fn real(config: &EngineConfig) -> Self {
         Backends {
-            vmms: vec![Arc::new(QemuVmm)],
-            disks: vec![Arc::new(OverlayDisk), Arc::new(FileDisk)],
-            networks: vec![Arc::new(UserNetwork), Arc::new(NoNetwork)],
+            vmms: vec![Arc::new(FirecrackerVmm), Arc::new(QemuVmm)],
+            disks: vec![
+                Arc::new(OverlayDisk),
+                Arc::new(DmSnapshotDisk),
+                Arc::new(FileDisk),
+            ],
+            networks: vec![
+                Arc::new(UserNetwork),
+                Arc::new(TapNetwork),
+                Arc::new(NoNetwork),
+            ],
             transport: Arc::new(SshTransport::new(config.dial_helper.clone())),
         }
     }
@@ -61,8 +69,9 @@ impl Backends {
         });
         Backends {
             vmms: vec![Arc::new(vmm)],
-            disks: vec![Arc::new(SimDisk)],
-            networks: vec![Arc::new(SimNetwork)],
+            // The real ones too: what they hold in the kernel the fake host holds in memory.
+            disks: vec![Arc::new(SimDisk), Arc::new(DmSnapshotDisk)],
+            networks: vec![Arc::new(SimNetwork), Arc::new(TapNetwork)],
             transport: Arc::new(SimTransport::over(guests, on_power)),
         }
     }
@@ -103,97 +112,155 @@ impl Backends {
 
     /// Says of every backend whether it works here, and which of them `auto` picks.
     pub(crate) async fn candidates(&self, host: &dyn Host) -> Vec<Candidate> {
+        let picked = self.choose(host, &Wanted::default()).await.ok();
         let mut all = Vec::new();
-        let mut add = |seam: &str, probes: Vec<(&'static str, Probe)>| {
-            let mut free = true;
-            for (name, probe) in probes {
-                let picked = free && probe.usable == Usable::Yes;
-                free &= !picked;
-                all.push(Candidate {
-                    seam: seam.to_owned(),
-                    name: name.to_owned(),
-                    probe,
-                    picked,
-                });
-            }
+        let mut add = |seam: &str, name: &str, probe: Probe, picked: bool| {
+            all.push(Candidate {
+                seam: seam.to_owned(),
+                name: name.to_owned(),
+                probe,
+                picked,
+            });
         };
-        let mut probes = Vec::new();
         for vmm in &self.vmms {
-            probes.push((vmm.kind().as_str(), vmm.probe(host).await));
+            let is_picked = picked.is_some_and(|it| it.vmm == vmm.kind());
+            add("vmm", vmm.kind().as_str(), vmm.probe(host).await, is_picked);
         }
-        add("vmm", std::mem::take(&mut probes));
         for disk in &self.disks {
-            probes.push((disk.kind().as_str(), disk.probe(host).await));
+            let is_picked = picked.is_some_and(|it| it.disk == disk.kind());
+            add(
+                "disk",
+                disk.kind().as_str(),
+                disk.probe(host).await,
+                is_picked,
+            );
         }
-        add("disk", std::mem::take(&mut probes));
         for network in &self.networks {
-            probes.push((network.kind().as_str(), network.probe(host).await));
+            let (kind, probe) = (network.kind(), network.probe(host).await);
+            let is_picked = picked.is_some_and(|it| it.network == kind);
+            add("network", kind.as_str(), probe, is_picked);
         }
-        add("network", probes);
         all
     }
 
-    /// Picks the monitor: the one asked for, which must work, or the first that does.
-    pub(crate) async fn choose_vmm(
-        &self,
-        host: &dyn Host,
-        asked: Option<VmmKind>,
-    ) -> Result<VmmKind, Error> {
-        let candidates = match asked {
-            Some(kind) => std::slice::from_ref(self.vmm(kind)?),
-            None => &self.vmms[..],
+    /// Picks a monitor, and a disk and a network that it takes: what was asked for, which must work and
+    /// fit, and for the rest the first that does.
+    pub(crate) async fn choose(&self, host: &dyn Host, wanted: &Wanted) -> Result<Chosen, Error> {
+        // What is told in the end is what went wrong latest on the way.
+        let mut refused = (0, unknown("monitor", "auto"));
+        let mut refuse = |stage: u8, error: Error| {
+            if stage >= refused.0 {
+                refused = (stage, error);
+            }
         };
-        let mut refused = None;
-        for vmm in candidates {
+        for vmm in one_or_all(&self.vmms, wanted.vmm, |vmm| vmm.kind(), "monitor")? {
             let probe = vmm.probe(host).await;
-            if probe.usable == Usable::Yes {
-                return Ok(vmm.kind());
+            if probe.usable == Usable::No {
+                refuse(1, unusable("monitor", vmm.kind().as_str(), probe));
+                continue;
             }
-            refused.get_or_insert_with(|| unusable("monitor", vmm.kind().as_str(), probe));
+            let mut disk = None;
+            for candidate in one_or_all(&self.disks, wanted.disk, |disk| disk.kind(), "root disk")?
+            {
+                let name = candidate.kind().as_str();
+                if !vmm.takes(candidate.format()) {
+                    refuse(2, unfit("root disk", name, vmm.kind()));
+                    continue;
+                }
+                let probe = candidate.probe(host).await;
+                if probe.usable == Usable::Yes {
+                    disk = Some(candidate.kind());
+                    break;
+                }
+                refuse(2, unusable("root disk", name, probe));
+            }
+            let Some(disk) = disk else { continue };
+            for network in one_or_all(&self.networks, wanted.network, |net| net.kind(), "network")?
+            {
+                let kind = network.kind();
+                // A VM that cannot be reached is nobody's default.
+                if kind == NetworkKind::None && wanted.network.is_none() {
+                    continue;
+                }
+                if !vmm.carries(kind) {
+                    refuse(3, unfit("network", kind.as_str(), vmm.kind()));
+                    continue;
+                }
+                if !network.offers(wanted.internet) {
+                    refuse(3, no_way_out(kind));
+                    continue;
+                }
+                let probe = network.probe(host).await;
+                if probe.usable == Usable::Yes {
+                    return Ok(Chosen {
+                        vmm: vmm.kind(),
+                        disk,
+                        network: kind,
+                    });
+                }
+                refuse(3, unusable("network", kind.as_str(), probe));
+            }
         }
-        Err(refused.unwrap_or_else(|| unknown("monitor", "auto")))
+        Err(refused.1)
     }
+}
 
-    /// Picks the root disk, likewise.
-    pub(crate) async fn choose_disk(
-        &self,
-        host: &dyn Host,
-        asked: Option<DiskKind>,
-    ) -> Result<DiskKind, Error> {
-        let candidates = match asked {
-            Some(kind) => std::slice::from_ref(self.disk(kind)?),
-            None => &self.disks[..],
-        };
-        let mut refused = None;
-        for disk in candidates {
-            let probe = disk.probe(host).await;
-            if probe.usable == Usable::Yes {
-                return Ok(disk.kind());
-            }
-            refused.get_or_insert_with(|| unusable("disk", disk.kind().as_str(), probe));
+/// What is wanted of each seam; none means `auto`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wanted {
+    pub(crate) vmm: Option<VmmKind>,
+    pub(crate) disk: Option<DiskKind>,
+    pub(crate) network: Option<NetworkKind>,
+    pub(crate) internet: Internet,
+}
+
+impl Default for Wanted {
+    fn default() -> Self {
+        Wanted {
+            vmm: None,
+            disk: None,
+            network: None,
+            internet: Internet::Closed,
         }
-        Err(refused.unwrap_or_else(|| unknown("disk", "auto")))
     }
+}
 
-    /// Picks the network, likewise.
-    pub(crate) async fn choose_network(
-        &self,
-        host: &dyn Host,
-        asked: Option<NetworkKind>,
-    ) -> Result<NetworkKind, Error> {
-        let candidates = match asked {
-            Some(kind) => std::slice::from_ref(self.network(kind)?),
-            None => &self.networks[..],
-        };
-        let mut refused = None;
-        for network in candidates {
-            let probe = network.probe(host).await;
-            if probe.usable == Usable::Yes {
-                return Ok(network.kind());
-            }
-            refused.get_or_insert_with(|| unusable("network", network.kind().as_str(), probe));
-        }
-        Err(refused.unwrap_or_else(|| unknown("network", "auto")))
+/// A monitor, a disk and a network that work here and fit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Chosen {
+    pub(crate) vmm: VmmKind,
+    pub(crate) disk: DiskKind,
+    pub(crate) network: NetworkKind,
+}
+
+fn one_or_all<'a, T: ?Sized, K: PartialEq + std::fmt::Display>(
+    all: &'a [Arc<T>],
+    wanted: Option<K>,
+    kind: impl Fn(&T) -> K,
+    seam: &str,
+) -> Result<Vec<&'a Arc<T>>, Error> {
+    let Some(wanted) = wanted else {
+        return Ok(all.iter().collect());
+    };
+    match all.iter().find(|backend| kind(backend) == wanted) {
+        Some(found) => Ok(vec![found]),
+        None => Err(unknown(seam, &wanted.to_string())),
+    }
+}
+
+fn unfit(seam: &str, name: &str, vmm: VmmKind) -> Error {
+    Error::Unusable {
+        what: format!("the {seam} {name}"),
+        reason: format!("the monitor {vmm} does not take it"),
+        hint: Some(format!("choose another {seam}, another monitor, or auto")),
+    }
+}
+
+fn no_way_out(network: NetworkKind) -> Error {
+    Error::Unusable {
+        what: format!("the network {network}"),
+        reason: "it has no way out to the internet".to_owned(),
+        hint: Some("leave --nat out, or choose the network user".to_owned()),
     }
 }
 

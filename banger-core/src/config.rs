@@ -33,6 +33,9 @@ pub struct EngineConfig {
     /// Where an image's tree grows while it is made: `/var/tmp`. An ordinary user's subordinate ids must
     /// reach it.
     pub image_scratch: PathBuf,
+    /// The home folder of whoever uses the engine. Of git's own files in it their name for commits and
+    /// the list of ignored files are read, for workspaces; none means that neither is known.
+    pub user_home: Option<PathBuf>,
 }
 
 impl EngineConfig {
@@ -48,6 +51,7 @@ impl EngineConfig {
             limits: Limits::default(),
             mirror: None,
             image_scratch: PathBuf::from(SCRATCH),
+            user_home: None,
         }
     }
 }

@@ -52,6 +52,10 @@ impl Engine {
         let dialled = async {
             match route {
                 Some(Route::Loopback(there)) => loopback(there).await,
+                Some(Route::Namespace { namespace, address }) => {
+                    let host = self.inner.host();
+                    handed_out(host.connect_in(&namespace, address, LIMIT).await?)
+                }
                 Some(Route::ThroughGuest) => self.through_guest(&vm, port).await,
                 None => Err(TransportError::NoWayIn {
                     vm: vm.name.clone(),
@@ -106,6 +110,10 @@ async fn loopback(port: u16) -> Result<OwnedFd, Error> {
     let stream = TcpStream::connect(("127.0.0.1", port))
         .await
         .map_err(no_socket)?;
+    handed_out(stream)
+}
+
+fn handed_out(stream: TcpStream) -> Result<OwnedFd, Error> {
     let _ = stream.set_nodelay(true);
     let stream = stream.into_std().map_err(no_socket)?;
     stream.set_nonblocking(false).map_err(no_socket)?;

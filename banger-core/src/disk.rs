@@ -1,5 +1,6 @@
 //! The seam for root disks: how a VM's writes lie over its image, which stays as it is.
 
+mod dm_snapshot;
 mod file;
 mod overlay;
 mod sim;
@@ -14,9 +15,11 @@ use crate::choice::Probe;
 use crate::handles::VMHandles;
 use crate::host::{Host, HostError, Program};
 use crate::inventory::ObjectKind;
+use crate::marks::Marks;
 use crate::names::Mebibytes;
 use crate::vm::DiskKind;
 
+pub(crate) use dm_snapshot::{DmSnapshotDisk, remove_snapshot};
 pub(crate) use file::FileDisk;
 pub(crate) use overlay::OverlayDisk;
 pub(crate) use sim::SimDisk;
@@ -40,6 +43,22 @@ pub enum DiskError {
         /// Its last lines.
         message: String,
     },
+    /// Somebody has the device open and does not let go.
+    #[error("the device-mapper target {name} was still in use after {} s", limit.as_secs())]
+    Busy {
+        /// The target.
+        name: String,
+        /// How long it was tried.
+        limit: Duration,
+    },
+    /// The layer lost a write once, and with it everything.
+    #[error(
+        "the layer {} is lost: its disk was full, or failed, while the guest wrote", layer.display()
+    )]
+    LayerLost {
+        /// The layer.
+        layer: PathBuf,
+    },
     /// The host refused.
     #[error(transparent)]
     Host(#[from] HostError),
@@ -50,6 +69,13 @@ impl DiskError {
     pub fn hint(&self) -> Option<String> {
         match self {
             DiskError::Host(host) => host.hint(),
+            DiskError::LayerLost { .. } => Some(
+                "what the VM has under /root is on another disk; free some space and make the VM anew"
+                    .to_owned(),
+            ),
+            DiskError::Busy { name, .. } => Some(format!(
+                "dmsetup info {name} says how often it is open; delete the VM again once it is not"
+            )),
             DiskError::Program { message, .. } if message.contains("No space left") => {
                 Some("the disk is full: free some space and try again".to_owned())
             }
@@ -87,6 +113,17 @@ pub enum Access {
     ReadWrite,
 }
 
+/// What a root disk is attached by in one run.
+#[derive(Clone, Copy, Debug)]
+pub struct LayerRun<'a> {
+    /// The image's root file system.
+    pub image_rootfs: &'a Path,
+    /// The layer that takes the VM's writes.
+    pub layer: &'a Path,
+    /// The names of what it holds in the kernel.
+    pub marks: &'a Marks,
+}
+
 /// How a root disk lies over an image.
 #[async_trait]
 pub trait Disk: fmt::Debug + Send + Sync {
@@ -100,6 +137,9 @@ pub trait Disk: fmt::Debug + Send + Sync {
     /// Says whether it works on this host.
     async fn probe(&self, host: &dyn Host) -> Probe;
 
+    /// Returns the format in which a monitor is given it.
+    fn format(&self) -> BlockFormat;
+
     /// Returns the name, in a VM's folder, of the layer that takes its writes.
     fn layer(&self) -> &'static str;
 
@@ -111,16 +151,30 @@ pub trait Disk: fmt::Debug + Send + Sync {
         vm_dir: &Path,
     ) -> Result<(), DiskError>;
 
-    /// Makes the layer usable for a run; what the kernel then holds is named in `handles`.
+    /// Names, in a run's handles, what it will hold: they are written down before anything is acquired.
+    fn plan(&self, marks: &Marks, handles: &mut VMHandles);
+
+    /// Makes the layer usable for a run, and adds to `handles` what the kernel has chosen.
     async fn attach(
         &self,
         host: &dyn Host,
-        layer: &Path,
-        handles: &VMHandles,
+        run: &LayerRun<'_>,
+        handles: &mut VMHandles,
     ) -> Result<BlockSource, DiskError>;
+
+    /// Finds again, by their names, the devices of a run whose handles were lost.
+    async fn find(
+        &self,
+        host: &dyn Host,
+        marks: &Marks,
+        handles: &mut VMHandles,
+    ) -> Result<(), DiskError>;
 
     /// Lets go of what a run held. By name, so that it can be repeated; "already gone" is success.
     async fn detach(&self, host: &dyn Host, handles: &VMHandles) -> Result<(), DiskError>;
+
+    /// Says what is wrong with the disk of a run, if anything is.
+    async fn trouble(&self, host: &dyn Host, handles: &VMHandles) -> Option<String>;
 }
 
 /// The name of a VM's own disk in its folder.
@@ -164,9 +218,10 @@ fn refuse_failure(
     })
 }
 
-async fn refuse_missing(host: &dyn Host, rootfs: &Path) -> Result<(), DiskError> {
+/// Returns the size of an image's root file system, in bytes.
+async fn refuse_missing(host: &dyn Host, rootfs: &Path) -> Result<u64, DiskError> {
     match host.stat(rootfs).await? {
-        Some(facts) if !facts.is_dir => Ok(()),
+        Some(facts) if !facts.is_dir => Ok(facts.bytes),
         _ => Err(DiskError::ImageMissing {
             path: rootfs.to_owned(),
         }),

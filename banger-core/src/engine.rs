@@ -127,6 +127,8 @@ impl Engine {
         let id = engine_id(&*host, &state).await?;
         let places = Places::new(state, config.runtime_dir.clone(), id.clone());
         let store = Store::open(&places.database(), host.clone()).await?;
+        // Whoever was carrying a repository is dead.
+        host.remove_tree(&places.staging()).await?;
         for folder in [places.vms(), places.images(), places.runs()] {
             host.create_dir(&folder).await?;
         }

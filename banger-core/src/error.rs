@@ -17,6 +17,7 @@ use crate::places::PlaceError;
 use crate::store::StoreError;
 use crate::transport::TransportError;
 use crate::vmm::VmmError;
+use crate::workspace::WorkspaceError;
 
 /// An error of the engine. `Display` never repeats its source's text: print the chain.
 #[derive(Debug, thiserror::Error)]
@@ -292,6 +293,9 @@ pub enum Error {
     /// The way into a guest.
     #[error(transparent)]
     Transport(#[from] TransportError),
+    /// A workspace.
+    #[error(transparent)]
+    Workspace(#[from] WorkspaceError),
     /// The host.
     #[error(transparent)]
     Host(#[from] HostError),
@@ -372,6 +376,7 @@ impl Error {
                 ErrorKind::NotReady
             }
             Error::Start { source, .. } => source.kind(),
+            Error::Workspace(workspace) => workspace.kind(),
             Error::Store(StoreError::Newer { .. }) | Error::Handles(HandlesError::Newer { .. }) => {
                 ErrorKind::Newer
             }
@@ -442,6 +447,7 @@ impl Error {
                 Some("a program in the guest has to listen on it, on localhost or on all its addresses".to_owned())
             }
             Error::Image(image) => image.hint(),
+            Error::Workspace(workspace) => workspace.hint(),
             Error::Store(store) => store.hint(),
             Error::Disk(disk) => disk.hint(),
             Error::Vmm(vmm) => vmm.hint(),

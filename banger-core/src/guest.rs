@@ -12,7 +12,6 @@ use crate::host::HostError;
 use crate::identity::{HOST_KEY, read_identity};
 use crate::liveness::{Condition, Verdict};
 use crate::names::VmName;
-use crate::network::Endpoint;
 use crate::progress::Progress;
 use crate::transport::{
     Ciphers, GuestConnection, GuestTarget, SshFiles, TransportError, write_files,
@@ -48,10 +47,17 @@ impl Engine {
             // It does not run, most likely, and nothing boots.
             None => true,
         };
-        if !connected {
-            progress.tell("boot", "booting; waiting for ssh");
-        }
-        match self.connection(&vm, limit).await {
+        let connection = self.connection(&vm, limit);
+        let connection = match connected {
+            true => connection.await,
+            false => tokio::select! {
+                biased;
+                // Cancel-safe: it only looks and tells.
+                never = self.inner.tell_boot(&vm, progress) => match never {},
+                connection = connection => connection,
+            },
+        };
+        match connection {
             Ok(_) => Ok(()),
             Err(Error::Transport(TransportError::NotReady { limit })) => {
                 let error = Error::NotReady {
@@ -225,11 +231,10 @@ impl Inner {
     ) -> Result<VMHandles, Error> {
         let mut handles = match self.handles(vm).await? {
             Some(handles) => handles,
-            None => VMHandles::planned(
-                live.monitor.run().clone(),
-                self.host().boot_id().await?,
-                vm.runtime.api_sock_path.clone(),
-            ),
+            None => {
+                let boot = self.host().boot_id().await?;
+                self.planned(vm, live.monitor.run().clone(), boot)
+            }
         };
         let config = self.places.ssh_config(&vm.id);
         let has_files = self.host().stat(&config).await?.is_some();
@@ -240,7 +245,8 @@ impl Inner {
             found_port = control.ssh_port().await?;
         }
         let endpoint = self.target(vm, Some(&handles)).endpoint;
-        let needs_files = matches!(endpoint, Some(Endpoint::Loopback(_))) && !has_files;
+        let by_ssh = endpoint.as_ref().is_some_and(|it| it.address().is_some());
+        let needs_files = by_ssh && !has_files;
         if found_port.is_none() && !needs_files {
             return Ok(handles);
         }
@@ -272,7 +278,8 @@ impl Inner {
         vm: &VMRecord,
         handles: &VMHandles,
     ) -> Result<(), Error> {
-        let Some(Endpoint::Loopback(port)) = self.target(vm, Some(handles)).endpoint else {
+        let endpoint = self.target(vm, Some(handles)).endpoint;
+        let Some(address) = endpoint.and_then(|endpoint| endpoint.address()) else {
             return Ok(());
         };
         let identity = read_identity(self.host(), &vm.runtime.vm_dir).await?;
@@ -284,7 +291,7 @@ impl Inner {
         let files = SshFiles {
             id: vm.id.clone(),
             name: vm.name.clone(),
-            port,
+            address,
             client_key: self.places.client_key(),
             host_key: identity.host_key_pub,
             config: self.places.ssh_config(&vm.id),
@@ -292,7 +299,7 @@ impl Inner {
             control: self.places.ssh_control(&vm.id),
             ciphers,
         };
-        tracing::debug!(vm = %vm.name, port, key = HOST_KEY, "wrote ssh's files");
+        tracing::debug!(vm = %vm.name, %address, key = HOST_KEY, "wrote ssh's files");
         Ok(write_files(self.host(), &files).await?)
     }
 

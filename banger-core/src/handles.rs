@@ -38,13 +38,16 @@ pub struct VMHandles {
     pub ssh_port: Option<u16>,
     /// The control socket of the ssh master, planned.
     pub ssh_control: Option<PathBuf>,
-    /// The tap device.
+    /// The network namespace, planned.
+    #[serde(default)]
+    pub namespace: Option<String>,
+    /// The tap device in it, planned.
     pub tap_device: Option<String>,
     /// The loop device on the image.
     pub base_loop: Option<String>,
     /// The loop device on the copy-on-write file.
     pub cow_loop: Option<String>,
-    /// The name of the device-mapper target.
+    /// The name of the device-mapper target, planned.
     pub dm_name: Option<String>,
     /// The device of the device-mapper target.
     pub dm_dev: Option<String>,
@@ -60,6 +63,7 @@ impl VMHandles {
             api_socket,
             ssh_port: None,
             ssh_control: None,
+            namespace: None,
             tap_device: None,
             base_loop: None,
             cow_loop: None,

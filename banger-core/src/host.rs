@@ -4,14 +4,17 @@
 //! the same state in memory (its files are real, in a scratch folder), can be told to die after any
 //! call, and so lets the crash tests stop the engine at every instant.
 
+mod devices;
 mod error;
 mod fake;
 mod files;
 mod linux;
+mod piped;
 mod ports;
 mod process;
 mod program;
 mod scratch;
+mod spaces;
 mod tsc;
 
 use std::fmt;
@@ -24,14 +27,20 @@ use tokio::net::UnixStream;
 
 use crate::names::Mebibytes;
 
+pub use devices::{
+    DeviceList, DeviceRemoval, Devices, LoopFacts, SnapshotDevice, SnapshotFacts, SnapshotSpec,
+    SnapshotState,
+};
 pub use error::{FileAct, HostError};
 pub use fake::{Crash, FakeHost, FakeProcess, Fault};
 pub use linux::{LinuxHost, LinuxHostConfig};
+pub use piped::PipedProgram;
 pub(crate) use scratch::{Scratch, ScratchEnd, ScratchError, ScratchPlan, ScratchProcess};
+pub use spaces::{Spaces, TapSpec};
 
 /// A grip on one host. Object safe; every method is one act, so that a test can count and fail it.
 #[async_trait]
-pub trait Host: fmt::Debug + Send + Sync {
+pub trait Host: Devices + Spaces + fmt::Debug + Send + Sync {
     /// Returns the id of the running boot. Another boot id means that no process of before is alive.
     async fn boot_id(&self) -> Result<BootId, HostError>;
 
@@ -100,6 +109,10 @@ pub trait Host: fmt::Debug + Send + Sync {
 
     /// Runs a program to its end, in a clean environment. A status other than 0 is no error here.
     async fn run(&self, program: &Program) -> Result<ProgramOutput, HostError>;
+
+    /// Starts a program whose streams the caller reads and writes while it runs, in the same clean
+    /// environment; its `input` and `timeout` are left aside. Dropping it kills it. The fake runs it for real.
+    async fn pipe(&self, program: &Program) -> Result<PipedProgram, HostError>;
 
     /// Starts a program that outlives us: own session, output appended to a log file, nothing inherited.
     async fn spawn(&self, detached: &Detached) -> Result<ProcessIdentity, HostError>;
@@ -365,6 +378,8 @@ pub struct Detached {
     pub arguments: Vec<std::ffi::OsString>,
     /// Where its standard output and error are appended.
     pub log: PathBuf,
+    /// The pinned network namespace that it runs in; none is the host's own.
+    pub namespace: Option<String>,
 }
 
 /// Names a call for whoever counts calls: by the file's last part alone, as those above it are random.

@@ -15,12 +15,16 @@ mod recipe;
 mod register;
 mod workshop;
 
+#[cfg(test)]
+pub(crate) use build::BUILD_TIMEOUT;
 pub(crate) use build::build;
 pub use error::ImageError;
 pub(crate) use initramfs::{GuestNetwork, Identity, identity_archive};
 pub use kernel::KernelError;
 pub(crate) use manifest::MANIFEST;
 pub use manifest::{Capability, ImageManifest, Initrd, Kernel, ManifestError, Rootfs};
+#[cfg(test)]
+pub(crate) use recipe::SMALLEST_SIZE;
 pub use recipe::{ImageSpec, Mirror, PackageName, SpecError, Suite};
 pub use register::Registration;
 pub(crate) use register::register;

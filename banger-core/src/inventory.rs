@@ -5,6 +5,7 @@
 //! (or lies in its folders) and has no owner at a moment at which no verb works on the VM that it is
 //! named after. Objects of other engines are counted, never touched.
 
+mod held;
 mod look;
 mod prove;
 mod remove;
@@ -173,6 +174,8 @@ pub enum Grip {
     Path(PathBuf),
     /// A port on this host.
     Port(u16),
+    /// A device or a namespace.
+    Name(String),
 }
 
 impl fmt::Display for Grip {
@@ -181,6 +184,7 @@ impl fmt::Display for Grip {
             Grip::Process(process) => write!(f, "process {process}"),
             Grip::Path(path) => write!(f, "{}", path.display()),
             Grip::Port(port) => write!(f, "{port}"),
+            Grip::Name(name) => f.write_str(name),
         }
     }
 }

@@ -25,6 +25,7 @@
 //! handler and owns no global. Everything comes in through [`EngineConfig`].
 
 mod backends;
+mod boot;
 mod choice;
 mod clock;
 mod config;
@@ -45,6 +46,7 @@ mod inventory;
 mod lifecycle;
 mod liveness;
 mod lookup;
+mod marks;
 mod names;
 mod network;
 mod places;
@@ -58,6 +60,7 @@ mod transport;
 mod vm;
 mod vmm;
 mod watch;
+mod workspace;
 
 pub use backends::Candidate;
 pub use banger_session::exec::{ExecError, ExecRequest, ExecStdin};
@@ -66,12 +69,14 @@ pub use banger_session::session::{
     DEFAULT_LOG_TAIL_LINES, Failure, InvalidCommandName, Refusal, SessionState, SessionStatus,
     Stage as SessionStage, StdinMode,
 };
+pub use banger_session::workspace::patch::{Change, ChangeKind};
+pub use banger_session::workspace::{GuestPath, InvalidGuestPath, Mode as WorkspaceMode};
 pub use banger_session::{ProcessGroup, Signal};
 pub use choice::{Probe, Usable};
 pub use config::{BackendChoice, Defaults, EngineConfig, Limits};
 pub use console::{Console, ConsoleLog};
 pub use dial::SshClient;
-pub use disk::{Access, BlockFormat, BlockSource, Disk, DiskError};
+pub use disk::{Access, BlockFormat, BlockSource, Disk, DiskError, LayerRun};
 pub use doctor::{Doctor, Fact};
 pub use engine::Engine;
 pub use error::{Error, ErrorKind};
@@ -82,9 +87,11 @@ pub use handles::{
     write_handles_file,
 };
 pub use host::{
-    BootId, CloneMethod, CpuFacts, Crash, Delivery, Detached, FakeHost, FakeProcess, Fault,
-    FileAct, FileFacts, FileLock, Host, HostError, LinuxHost, LinuxHostConfig, Moment, ProcessEnd,
-    ProcessFacts, ProcessIdentity, ProcessSignal, ProcessUsage, Program, ProgramOutput,
+    BootId, CloneMethod, CpuFacts, Crash, Delivery, Detached, DeviceList, DeviceRemoval, Devices,
+    FakeHost, FakeProcess, Fault, FileAct, FileFacts, FileLock, Host, HostError, LinuxHost,
+    LinuxHostConfig, LoopFacts, Moment, PipedProgram, ProcessEnd, ProcessFacts, ProcessIdentity,
+    ProcessSignal, ProcessUsage, Program, ProgramOutput, SnapshotDevice, SnapshotFacts,
+    SnapshotSpec, SnapshotState, Spaces, TapSpec,
 };
 pub use image::{
     Capability, ImageError, ImageManifest, ImageSpec, Initrd, Kernel, KernelError, ManifestError,
@@ -104,6 +111,7 @@ pub use liveness::{
     Verdict,
 };
 pub use lookup::VmView;
+pub use marks::Marks;
 pub use names::{
     EngineId, ImageName, MAX_NAME, Mebibytes, NameError, RunId, SessionId, SessionName, VmId,
     VmName,
@@ -123,5 +131,11 @@ pub use transport::{
     DialHelper, GuestConnection, GuestEnd, GuestProcess, GuestStream, GuestTarget, GuestTransport,
     TransportError, hand_over_socket,
 };
-pub use vm::{DiskKind, Internet, Lifetime, NetworkKind, VMRecord, VMRuntime, VMSpec, VmmKind};
-pub use vmm::{EndReason, Launch, Vmm, VmmControl, VmmError};
+pub use vm::{
+    DiskKind, Internet, Lifetime, Nesting, NetworkKind, VMRecord, VMRuntime, VMSpec, VmmKind,
+};
+pub use vmm::{EndReason, Launch, SwitchOff, Vmm, VmmControl, VmmError};
+pub use workspace::{
+    Applied, ApplyRequest, Effect, Freshness, Inspection, Overwrite, Ownership, PrepareRequest,
+    Prepared, Source, TouchedFile, Untracked, Workspace, WorkspaceError, WorkspaceExport,
+};

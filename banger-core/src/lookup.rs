@@ -8,6 +8,7 @@ use crate::error::Error;
 use crate::handles::VMHandles;
 use crate::liveness::Condition;
 use crate::vm::VMRecord;
+use crate::workspace::Workspace;
 
 /// A VM as it is shown.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -19,6 +20,8 @@ pub struct VmView {
     pub condition: Condition,
     /// What is held for it now.
     pub handles: Option<VMHandles>,
+    /// What was last carried into it.
+    pub workspace: Option<Workspace>,
 }
 
 impl Engine {
@@ -60,8 +63,11 @@ impl Engine {
     /// Lists every VM by name. Liveness is asked only of those that were promised to run.
     pub async fn list(&self) -> Result<Vec<VmView>, Error> {
         let mut views = Vec::new();
+        let mut workspaces = self.inner.store.workspaces().await?;
         for vm in self.inner.store.vms().await? {
-            views.push(self.view(vm).await);
+            let workspace = workspaces.remove(vm.id.as_str());
+            let view = self.view(vm).await;
+            views.push(VmView { workspace, ..view });
         }
         Ok(views)
     }
@@ -69,7 +75,9 @@ impl Engine {
     /// Shows one VM.
     pub async fn show(&self, vm: &str) -> Result<VmView, Error> {
         let vm = self.lookup(vm).await?;
-        Ok(self.view(vm).await)
+        let workspace = self.inner.store.workspace(&vm.id).await?;
+        let view = self.view(vm).await;
+        Ok(VmView { workspace, ..view })
     }
 
     /// Returns at most the last `limit` bytes of a VM's serial console.
@@ -82,7 +90,8 @@ impl Engine {
             .await?)
     }
 
-    pub(crate) async fn view(&self, vm: VMRecord) -> VmView {
+    /// How a VM is, without its workspace.
+    pub(crate) async fn view(&self, mut vm: VMRecord) -> VmView {
         let inner = &self.inner;
         let handles = inner.cache.get(&vm.id);
         let mut condition = inner
@@ -93,10 +102,19 @@ impl Engine {
         if condition == Condition::Running && !answers {
             condition = Condition::Unresponsive;
         }
+        if condition == Condition::Running
+            && let Some(handles) = &handles
+            && let Ok(disk) = inner.backends.disk(vm.spec.disk)
+            && let Some(trouble) = disk.trouble(inner.host(), handles).await
+        {
+            // Seen now, not stored: the guest has only begun to notice.
+            vm.runtime.last_error = Some(trouble);
+        }
         VmView {
             vm,
             condition,
             handles,
+            workspace: None,
         }
     }
 }

@@ -279,6 +279,7 @@ impl Mebibytes {
 impl fmt::Display for Mebibytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
+            mib if mib > 0 && mib % (1 << 20) == 0 => write!(f, "{} TiB", mib >> 20),
             mib if mib > 0 && mib % 1024 == 0 => write!(f, "{} GiB", mib / 1024),
             mib => write!(f, "{mib} MiB"),
         }

@@ -1,7 +1,9 @@
 //! The seam for networks: how a VM is reached, and what it reaches.
 
+mod tap;
+
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4};
 
 use async_trait::async_trait;
 
@@ -10,11 +12,17 @@ use crate::dial::SSH_PORT;
 use crate::handles::VMHandles;
 use crate::host::{Host, HostError};
 use crate::inventory::ObjectKind;
+use crate::marks::Marks;
 use crate::vm::{Internet, NetworkKind};
+
+pub(crate) use tap::TapNetwork;
 
 /// Why a network could not be had or given back.
 #[derive(Debug, thiserror::Error)]
 pub enum NetworkError {
+    /// The run's handles name no namespace: they were planned for another network.
+    #[error("no network namespace was planned for this run")]
+    Unplanned,
     /// The host refused.
     #[error(transparent)]
     Host(#[from] HostError),
@@ -25,10 +33,27 @@ pub enum NetworkError {
 pub enum NetworkAttachment {
     /// The monitor's own user-mode stack.
     User(Internet),
+    /// A tap that exists in a network namespace, in which the monitor is to run.
+    Tap {
+        /// The namespace.
+        namespace: String,
+        /// The tap.
+        tap: String,
+    },
     /// Nothing.
     None,
     /// The simulator's.
     Sim,
+}
+
+impl NetworkAttachment {
+    /// Returns the namespace in which the monitor is to run; none is the host's own.
+    pub(crate) fn namespace(&self) -> Option<&str> {
+        match self {
+            NetworkAttachment::Tap { namespace, .. } => Some(namespace),
+            _ => None,
+        }
+    }
 }
 
 /// How a guest sees itself. The same for every guest: each has a network of its own.
@@ -45,19 +70,52 @@ pub struct GuestAddress {
 }
 
 /// Where a guest's port can be dialled from the host.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Endpoint {
     /// A port on the host's loopback that the monitor forwards.
     Loopback(u16),
+    /// An address that is reached from inside a network namespace.
+    Namespace {
+        /// The namespace.
+        namespace: String,
+        /// The address.
+        address: SocketAddrV4,
+    },
     /// Inside the simulator.
     Sim,
 }
 
+impl Endpoint {
+    /// Returns the address to connect to, from wherever that is possible.
+    pub fn address(&self) -> Option<SocketAddrV4> {
+        match self {
+            Endpoint::Loopback(port) => Some(SocketAddrV4::new(Ipv4Addr::LOCALHOST, *port)),
+            Endpoint::Namespace { address, .. } => Some(*address),
+            Endpoint::Sim => None,
+        }
+    }
+
+    /// Returns the namespace from which it is reached; none is the host's own.
+    pub fn namespace(&self) -> Option<&str> {
+        match self {
+            Endpoint::Namespace { namespace, .. } => Some(namespace),
+            _ => None,
+        }
+    }
+}
+
 /// How the host reaches one port of a guest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Route {
     /// By a port on the host's own loopback, which the monitor forwards.
     Loopback(u16),
+    /// By an address that is reached from inside a network namespace.
+    Namespace {
+        /// The namespace.
+        namespace: String,
+        /// The address.
+        address: SocketAddrV4,
+    },
     /// By the guest itself, over the connection that the transport has to it.
     ThroughGuest,
 }
@@ -75,8 +133,14 @@ pub trait Network: fmt::Debug + Send + Sync {
     /// Says whether it works on this host.
     async fn probe(&self, host: &dyn Host) -> Probe;
 
+    /// Says whether it can give a guest this much of the internet.
+    fn offers(&self, internet: Internet) -> bool;
+
     /// Returns how the guest sees itself; none without a network.
     fn guest(&self) -> Option<GuestAddress>;
+
+    /// Names, in a run's handles, what it will hold: they are written down before anything is acquired.
+    fn plan(&self, marks: &Marks, handles: &mut VMHandles);
 
     /// Acquires what a run needs; what the kernel then holds is named in `handles`.
     async fn acquire(
@@ -118,8 +182,14 @@ impl Network for UserNetwork {
         )
     }
 
+    fn offers(&self, _internet: Internet) -> bool {
+        true
+    }
+
+    fn plan(&self, _marks: &Marks, _handles: &mut VMHandles) {}
+
     fn guest(&self) -> Option<GuestAddress> {
-        Some(USER_GUEST)
+        Some(GUEST)
     }
 
     async fn acquire(
@@ -166,6 +236,12 @@ impl Network for NoNetwork {
         Probe::works("no network at all: such a VM cannot be reached by ssh")
     }
 
+    fn offers(&self, internet: Internet) -> bool {
+        internet == Internet::Closed
+    }
+
+    fn plan(&self, _marks: &Marks, _handles: &mut VMHandles) {}
+
     fn guest(&self) -> Option<GuestAddress> {
         None
     }
@@ -210,8 +286,14 @@ impl Network for SimNetwork {
         Probe::works("simulated")
     }
 
+    fn offers(&self, _internet: Internet) -> bool {
+        true
+    }
+
+    fn plan(&self, _marks: &Marks, _handles: &mut VMHandles) {}
+
     fn guest(&self) -> Option<GuestAddress> {
-        Some(USER_GUEST)
+        Some(GUEST)
     }
 
     async fn acquire(
@@ -237,9 +319,17 @@ impl Network for SimNetwork {
 }
 
 /// slirp's own defaults, which every other network keeps to.
-const USER_GUEST: GuestAddress = GuestAddress {
+pub(crate) const GUEST: GuestAddress = GuestAddress {
     address: Ipv4Addr::new(10, 0, 2, 15),
     prefix: 24,
     gateway: Ipv4Addr::new(10, 0, 2, 2),
     dns: Ipv4Addr::new(10, 0, 2, 3),
 };
+
+/// Every guest's hardware address, on whatever network: each has one of its own.
+pub(crate) const GUEST_MAC: [u8; 6] = [0x52, 0x54, 0x00, 0x12, 0x34, 0x56];
+
+/// Spells a hardware address as monitors take it.
+pub(crate) fn spelled(mac: [u8; 6]) -> String {
+    mac.map(|byte| format!("{byte:02x}")).join(":")
+}

@@ -68,6 +68,11 @@ impl Places {
         self.images().join(name.as_str())
     }
 
+    /// Where repositories are made ready to be carried; empty while nobody carries one.
+    pub fn staging(&self) -> PathBuf {
+        self.state.join("staging")
+    }
+
     /// The folder of VM folders.
     pub fn vms(&self) -> PathBuf {
         self.state.join("vms")
@@ -112,6 +117,16 @@ impl Places {
     /// The monitor's end of the guest's serial console.
     pub fn console_socket(&self, id: &VmId) -> PathBuf {
         self.run(id).join("console.sock")
+    }
+
+    /// The host's end of the guest's vsock.
+    pub fn vsock(&self, id: &VmId) -> PathBuf {
+        self.run(id).join("vsock.sock")
+    }
+
+    /// The monitor's metrics of this run.
+    pub fn metrics(&self, id: &VmId) -> PathBuf {
+        self.run(id).join("metrics")
     }
 
     /// The control socket of the ssh master.

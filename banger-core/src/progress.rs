@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 /// A part of a verb that takes time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stage {
-    /// A stable word for programs: `image`, `disk`, `network`, `vmm`, `boot`, `ssh`, …
+    /// A stable word for programs: `image`, `disk`, `network`, `vmm`, `kernel`, `init`, `ssh`, …
     pub name: String,
     /// What a person reads.
     pub text: String,

@@ -178,8 +178,9 @@ impl Engine {
         let boot = inner.host().boot_id().await?;
         let census = inner.liveness.census().await?;
         let monitors: BTreeSet<VmId> = census.ours.into_iter().map(|seen| seen.vm).collect();
+        let held: BTreeSet<VmId> = inner.held().await?.owners().cloned().collect();
         let runs = inner.host().list_dir(&inner.places.runs()).await?;
-        let mut ids = monitors.clone();
+        let mut ids: BTreeSet<VmId> = monitors.union(&held).cloned().collect();
         for row in inner.store.vms().await? {
             ids.insert(row.id);
         }
@@ -194,6 +195,7 @@ impl Engine {
         Ok(Survey {
             ids,
             monitors,
+            held,
             runs: runs.into_iter().collect(),
             boot,
         })
@@ -223,6 +225,7 @@ impl Engine {
         let mut handles = inner.cache.get(id);
         // Seen in the survey and there still: a verb that has ended since may have removed it.
         let mut left = survey.runs.contains(id.short()) && there(places.run(id)).await?;
+        left |= survey.held.contains(id) && inner.held().await?.owners().any(|vm| vm == id);
         if handles.is_none() && folder == Folder::Complete {
             match read_or_peek(host, &places.vm(id), mode).await {
                 Ok(found) => handles = found,
@@ -298,6 +301,7 @@ impl Engine {
                 self.delete_in_turn(vm).await?;
             }
             (Action::FilesGone, Some(vm)) => {
+                inner.release(&vm, None).await?;
                 inner
                     .mark(vm, VMState::Error, |runtime| {
                         runtime.run_id = None;
@@ -311,15 +315,23 @@ impl Engine {
                 }
                 match &row {
                     Some(vm) => inner.release(vm, handles.as_ref()).await?,
-                    None => inner.host().remove_tree(&places.run(id)).await?,
+                    None => {
+                        inner.remove_held(id).await?;
+                        inner.host().remove_tree(&places.run(id)).await?;
+                    }
                 }
                 self.bury(id).await?;
+            }
+            (Action::RemoveHeld, _) => {
+                inner.remove_held(id).await?;
+                inner.host().remove_tree(&places.run(id)).await?;
             }
             (Action::RemoveUnborn, _) => {
                 inner.host().remove_tree(&places.vm_new(id)).await?;
             }
             (Action::EndStray(monitor), _) => {
                 inner.end_stray_monitor(&monitor).await?;
+                inner.remove_held(id).await?;
                 inner.host().remove_tree(&places.run(id)).await?;
             }
             (Action::Nothing | Action::LeaveAlone(_) | Action::Orphan, _) => {}
@@ -344,11 +356,13 @@ impl Engine {
             .is_some_and(|handles| handles.process.as_ref() == Some(&monitor.handle()));
         let mut handles = match handles {
             Some(handles) if handles.run_id == *monitor.run() => handles,
-            _ => VMHandles::planned(
-                monitor.run().clone(),
-                inner.host().boot_id().await?,
-                vm.runtime.api_sock_path.clone(),
-            ),
+            _ => {
+                let boot = inner.host().boot_id().await?;
+                let mut handles = inner.planned(&vm, monitor.run().clone(), boot);
+                let (disk, marks) = (inner.backends.disk(vm.spec.disk)?, inner.marks(&vm.id));
+                disk.find(inner.host(), &marks, &mut handles).await?;
+                handles
+            }
         };
         if !known {
             handles.process = Some(monitor.handle());
@@ -429,6 +443,8 @@ fn died(error: &Error) -> bool {
 struct Survey {
     ids: BTreeSet<VmId>,
     monitors: BTreeSet<VmId>,
+    /// Those with something in the kernel.
+    held: BTreeSet<VmId>,
     runs: BTreeSet<String>,
     boot: BootId,
 }

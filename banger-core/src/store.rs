@@ -22,6 +22,7 @@ use crate::names::{SessionName, VmId, VmName};
 use crate::vm::VMRecord;
 
 mod sessions;
+mod workspaces;
 
 pub(crate) use sessions::Written;
 

@@ -48,6 +48,9 @@ pub struct VMSpec {
     pub internet: Internet,
     /// Whether it is deleted with the client that asked for it, or by the next reconcile.
     pub lifetime: Lifetime,
+    /// Whether it can run machines of its own.
+    #[serde(default)]
+    pub nesting: Nesting,
     /// Free words of its owner.
     pub labels: BTreeMap<String, String>,
 }
@@ -91,6 +94,8 @@ pub struct VMRuntime {
 pub enum VmmKind {
     /// QEMU, machine type microvm; KVM where it works, else emulation.
     Qemu,
+    /// Firecracker; needs KVM.
+    Firecracker,
     /// The simulator.
     Sim,
 }
@@ -101,6 +106,8 @@ pub enum VmmKind {
 pub enum DiskKind {
     /// A qcow2 file that holds only what differs from the image.
     Overlay,
+    /// A device-mapper snapshot of the image, with a sparse file that holds what differs; needs root.
+    DmSnapshot,
     /// A copy of the image: a reflink where the file system can, else a sparse copy.
     File,
     /// The simulator's.
@@ -113,6 +120,8 @@ pub enum DiskKind {
 pub enum NetworkKind {
     /// QEMU's user-mode stack; ssh forwarded on the host's loopback.
     User,
+    /// A tap in a network namespace of the VM's own; needs root.
+    Tap,
     /// None at all.
     None,
     /// The simulator's.
@@ -127,6 +136,17 @@ pub enum Internet {
     Closed,
     /// It reaches the internet, and on the network `user` also the host's own loopback and networks.
     Open,
+}
+
+/// Whether a guest's processors have what its own machines need.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Nesting {
+    /// As the monitor has it.
+    #[default]
+    Unasked,
+    /// They have, emulated if need be. QEMU only.
+    Wanted,
 }
 
 /// How long a VM is to live.
@@ -176,9 +196,9 @@ macro_rules! word {
     };
 }
 
-word!(VmmKind, "monitor" { Qemu => "qemu", Sim => "sim" });
-word!(DiskKind, "root disk" { Overlay => "overlay", File => "file", Sim => "sim" });
-word!(NetworkKind, "network" { User => "user", None => "none", Sim => "sim" });
+word!(VmmKind, "monitor" { Qemu => "qemu", Firecracker => "firecracker", Sim => "sim" });
+word!(DiskKind, "root disk" { Overlay => "overlay", DmSnapshot => "dm-snapshot", File => "file", Sim => "sim" });
+word!(NetworkKind, "network" { User => "user", Tap => "tap", None => "none", Sim => "sim" });
 
 #[cfg(test)]
 mod tests {
@@ -187,7 +207,7 @@ mod tests {
     #[test]
     fn an_unknown_backend_is_named_with_those_there_are() {
         let error = "tin-can".parse::<NetworkKind>().unwrap_err();
-        let expected = "there is no network \"tin-can\"; there are: user, none";
+        let expected = "there is no network \"tin-can\"; there are: user, tap, none";
         assert_eq!(error.to_string(), expected);
         assert_eq!("overlay".parse(), Ok(DiskKind::Overlay));
     }

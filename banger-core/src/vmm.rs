@@ -1,5 +1,6 @@
 //! The seam for virtual machine monitors: the programs that run the guests.
 
+mod firecracker;
 mod qemu;
 mod sim;
 
@@ -17,8 +18,9 @@ use crate::inventory::ObjectKind;
 use crate::names::Mebibytes;
 use crate::network::NetworkAttachment;
 use crate::transport::GuestStream;
-use crate::vm::VmmKind;
+use crate::vm::{Nesting, NetworkKind, VmmKind};
 
+pub(crate) use firecracker::{FirecrackerVmm, GUEST_CID};
 pub(crate) use qemu::QemuVmm;
 pub(crate) use sim::SimVmm;
 
@@ -61,6 +63,12 @@ pub enum VmmError {
         /// What it said.
         message: String,
     },
+    /// Its guests have a serial console that is only written.
+    #[error("a console of {vmm} cannot be attached to")]
+    NoConsole {
+        /// The monitor.
+        vmm: VmmKind,
+    },
     /// The host refused.
     #[error(transparent)]
     Host(#[from] HostError),
@@ -71,6 +79,9 @@ impl VmmError {
     pub fn hint(&self) -> Option<String> {
         match self {
             VmmError::Host(host) => host.hint(),
+            VmmError::NoConsole { .. } => {
+                Some("what its guest writes is in: banger vm logs -f NAME".to_owned())
+            }
             VmmError::DiskFormat { .. } => Some("choose another disk or another monitor".into()),
             _ => None,
         }
@@ -84,6 +95,8 @@ pub struct Launch {
     pub token: String,
     /// Virtual processors.
     pub vcpus: u32,
+    /// Whether the guest runs machines of its own.
+    pub nesting: Nesting,
     /// Memory.
     pub memory: Mebibytes,
     /// The kernel, an ELF vmlinux.
@@ -106,6 +119,19 @@ pub struct Launch {
     pub console_log: PathBuf,
     /// Where the monitor's own words are appended.
     pub monitor_log: PathBuf,
+    /// Where the monitor writes its metrics, if it has any.
+    pub metrics: PathBuf,
+    /// The host's end of the guest's vsock, to be made by the monitor, if it has one.
+    pub vsock: PathBuf,
+}
+
+/// How a guest ends its machine when it is told to switch off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SwitchOff {
+    /// By switching it off.
+    ByItself,
+    /// By restarting it: the monitor ends at that, and knows no other way.
+    ByRestart,
 }
 
 /// Why a guest's run came to its end, as the monitor tells it.
@@ -117,6 +143,8 @@ pub enum EndReason {
     Rebooted,
     /// The guest's kernel panicked.
     Panicked,
+    /// The guest ended its machine, and the monitor does not tell how.
+    Ended,
     /// The monitor was told to end, by us or by a signal.
     Told,
 }
@@ -136,6 +164,12 @@ pub trait Vmm: fmt::Debug + Send + Sync {
 
     /// Says whether it takes disks of a format.
     fn takes(&self, format: BlockFormat) -> bool;
+
+    /// Says whether it can be connected to a network.
+    fn carries(&self, network: NetworkKind) -> bool;
+
+    /// Says how its guests end their machines.
+    fn switch_off(&self) -> SwitchOff;
 
     /// Starts the monitor with its guest paused. It outlives us.
     async fn spawn(&self, host: &dyn Host, launch: &Launch) -> Result<ProcessIdentity, VmmError>;
@@ -164,8 +198,14 @@ pub trait VmmControl: fmt::Debug + Send + Sync {
     /// Returns the port on the host's loopback behind which the guest's ssh is, where there is one.
     async fn ssh_port(&self) -> Result<Option<u16>, VmmError>;
 
-    /// Lets a paused guest run.
+    /// Tells a monitor that was just started what its machine is made of, if it was not told by its arguments.
+    async fn configure(&self, launch: &Launch) -> Result<(), VmmError>;
+
+    /// Lets a guest run: for the first time, or after a pause.
     async fn resume(&self) -> Result<(), VmmError>;
+
+    /// Stops a guest where it is, until it is resumed.
+    async fn pause(&self) -> Result<(), VmmError>;
 
     /// Presses Ctrl-Alt-Del in the guest, which its init takes as "reboot": a clean end for us.
     async fn press_ctrl_alt_del(&self) -> Result<(), VmmError>;

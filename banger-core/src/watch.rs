@@ -245,6 +245,7 @@ fn describe(end: &ProcessEnd, reason: Option<EndReason>) -> String {
         (Some(EndReason::PoweredOff), _) => "the guest powered itself off".to_owned(),
         (Some(EndReason::Rebooted), _) => "the guest rebooted".to_owned(),
         (Some(EndReason::Panicked), _) => "the guest's kernel panicked".to_owned(),
+        (Some(EndReason::Ended), ProcessEnd::Exited(0)) => "the guest ended".to_owned(),
         (Some(EndReason::Told), ProcessEnd::Exited(0)) => {
             "its monitor was told to end by somebody else".to_owned()
         }

@@ -19,7 +19,7 @@ fn host_with(programs: &[&str], folder: &Path) -> Arc<LinuxHost> {
     }
     Arc::new(LinuxHost::new(LinuxHostConfig {
         program_folders: vec![folder.to_owned()],
-        environment: Vec::new(),
+        ..LinuxHostConfig::default()
     }))
 }
 

@@ -394,6 +394,7 @@ async fn what_is_started_appends_to_its_log_and_needs_a_folder_for_it(host: &dyn
         program: "tail".to_owned(),
         arguments: Vec::new(),
         log: dir.join("none").join("log"),
+        namespace: None,
     };
     let error = host.spawn(&nowhere).await.unwrap_err();
     assert_eq!(told(&error), (FileAct::Write, ErrorKind::NotFound));
@@ -411,6 +412,7 @@ async fn a_program_that_is_not_installed_is_named(host: &dyn Host, dir: &Path) {
         program: NAME.to_owned(),
         arguments: Vec::new(),
         log: dir.join("log"),
+        namespace: None,
     };
     let errors = [
         host.run(&Program::new(NAME)).await.unwrap_err(),
@@ -477,6 +479,7 @@ async fn sleeper(host: &dyn Host, dir: &Path) -> (ProcessIdentity, String) {
             program: "tail".to_owned(),
             arguments: vec!["-f".into(), followed.clone().into()],
             log: dir.join("log"),
+            namespace: None,
         })
         .await
         .unwrap();

@@ -177,6 +177,31 @@ mod tests {
     }
 
     #[test]
+    fn the_documented_folders_are_those_of_the_program() {
+        let page = include_str!("../../docs/defaults.md");
+        let [root, user] = [0, 1000].map(|user| resolved(user, &[("BANGER_CONFIG_DIR", "/c")]));
+        let root = root.unwrap();
+        for word in [&root.state, &root.runtime] {
+            assert!(page.contains(&format!("| `{}` |", word.display())));
+        }
+        // Without a home only the runtime folder can be told.
+        assert!(user.is_err());
+        let user = resolved(
+            1000,
+            &[("BANGER_CONFIG_DIR", "/c"), ("BANGER_STATE_DIR", "/s")],
+        );
+        let runtime = user.unwrap().runtime.display().to_string();
+        assert!(page.contains(&format!("else `{}` |", runtime.replace("1000", "<uid>"))));
+        for variable in [
+            "BANGER_STATE_DIR",
+            "BANGER_RUNTIME_DIR",
+            "BANGER_CONFIG_DIR",
+        ] {
+            assert!(page.contains(&format!("| `{variable}` |")), "{variable}");
+        }
+    }
+
+    #[test]
     fn roots_folders_do_not_depend_on_whose_home_sudo_left() {
         let folders = resolved(0, &[("BANGER_CONFIG_DIR", "/c")]).unwrap();
         assert_eq!(folders.state, Path::new("/var/lib/banger"));

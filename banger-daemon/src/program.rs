@@ -138,6 +138,7 @@ async fn live(
     make_private(&folders.runtime).map_err(plain)?;
     let mut config = EngineConfig::new(&folders.state, &folders.runtime);
     settings.apply(&mut config);
+    config.user_home = std::env::var_os("HOME").map(Into::into);
     let opening = async {
         match sim {
             true => Ok::<_, Failure>(Engine::sim_over(&Arc::new(FakeHost::new()), config).await?),

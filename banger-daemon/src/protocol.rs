@@ -12,6 +12,7 @@ mod image;
 mod machine;
 mod reach;
 mod session;
+mod workspace;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -24,6 +25,7 @@ pub use image::*;
 pub use machine::*;
 pub use reach::*;
 pub use session::*;
+pub use workspace::*;
 
 /// The version that both sides must share.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -120,12 +122,6 @@ methods! {
     VmSsh = "vm.ssh": VmParams => SshAnswer;
     /// Runs a command in a running VM; answers with the ticket of its stream.
     VmExec = "vm.exec": ExecParams => TicketAnswer;
-    /// Connects to a port of a running VM; answers with the ticket of the connected socket.
-    VmDial = "vm.dial": DialParams => TicketAnswer;
-    /// Returns the one key with which a VM's ssh may prove itself.
-    VmHostKey = "vm.host_key": VmParams => HostKeyAnswer;
-    /// Returns what an ssh client is to be told of every guest alike.
-    DaemonSsh = "daemon.ssh": Nothing => SshClientAnswer;
     /// Makes an image of Debian packages; given up when the connection ends.
     ImageBuild = "image.build": ImageBuildParams => ImageInfo;
     /// Makes an image of a root file system and a kernel; given up when the connection ends.
@@ -136,6 +132,26 @@ methods! {
     ImageShow = "image.show": ImageParams => ImageInfo;
     /// Deletes an image that no VM boots from.
     ImageDelete = "image.delete": ImageParams => Nothing;
+    /// Connects to a port of a running VM; answers with the ticket of the connected socket.
+    VmDial = "vm.dial": DialParams => TicketAnswer;
+    /// Returns the one key with which a VM's ssh may prove itself.
+    VmHostKey = "vm.host_key": VmParams => HostKeyAnswer;
+    /// Returns what an ssh client is to be told of every guest alike.
+    DaemonSsh = "daemon.ssh": Nothing => SshClientAnswer;
+    /// Looks at a repository of the host's and decides whether it can be carried.
+    WorkspaceInspect = "workspace.inspect": InspectParams => RepositoryInfo;
+    /// Carries a repository of the host's into a running VM.
+    WorkspacePrepare = "vm.workspace.prepare": PrepareParams => PrepareAnswer;
+    /// Shows a VM's workspace.
+    WorkspaceShow = "vm.workspace.show": VmParams => WorkspaceShowAnswer;
+    /// Exports what changed in a workspace as a patch; answers with the ticket of its stream.
+    WorkspaceExport = "vm.workspace.export": ExportParams => TicketAnswer;
+    /// Lists what changed in a workspace.
+    WorkspaceChanges = "vm.workspace.changes": ExportParams => ChangesAnswer;
+    /// Applies what changed in a workspace to the repository on the host.
+    WorkspaceApply = "vm.workspace.apply": ApplyParams => ApplyAnswer;
+    /// Takes back what was applied last.
+    WorkspaceUndo = "vm.workspace.undo": UndoParams => ApplyAnswer;
     /// Starts a session in a running VM; answers once its command runs, or has already ended.
     SessionStart = "guest.session.start": SessionStartParams => SessionInfo;
     /// Lists a VM's sessions, oldest first.
@@ -193,6 +209,9 @@ pub struct CreateParams {
     pub nat: Option<bool>,
     /// Whether it is deleted when this connection ends, whatever ends it.
     pub ephemeral: bool,
+    /// Whether its processors can run machines of its own.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub nested: bool,
     /// Words of its owner.
     pub labels: BTreeMap<String, String>,
 }
@@ -296,6 +315,9 @@ pub struct VmInfo {
     pub last_error: Option<String>,
     /// How its last run ended.
     pub stop_reason: Option<String>,
+    /// What was last carried into it.
+    #[serde(default)]
+    pub workspace: Option<WorkspaceInfo>,
     /// When it was created (RFC 3339).
     pub created_at: String,
     /// When its record last changed (RFC 3339).

@@ -28,6 +28,7 @@ mod stop;
 mod strays;
 mod tickets;
 mod views;
+mod workspace;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -134,7 +135,17 @@ fn may_connect(peer: u32, ours: u32) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::may_connect;
+    use super::{LAST_WORDS, may_connect};
+
+    #[test]
+    fn the_documented_time_for_requests_at_work_is_that_of_the_program() {
+        let page = include_str!("../../docs/defaults.md");
+        let line = format!(
+            "| requests at work when the daemon is told to end | {} s |",
+            LAST_WORDS.as_secs()
+        );
+        assert!(page.contains(&line), "docs/defaults.md does not say {line}");
+    }
 
     #[test]
     fn only_our_own_user_and_root_may_connect() {

@@ -1,9 +1,9 @@
 //! The daemon's configuration file, `config.toml`. All of it may be left out:
 //!
 //! ```toml
-//! vmm = "auto"            # or qemu
-//! disk = "auto"           # or overlay, file
-//! network = "auto"        # or user, none
+//! vmm = "auto"            # or qemu, firecracker
+//! disk = "auto"           # or overlay, dm-snapshot, file
+//! network = "auto"        # or user, tap, none
 //! mirror = "http://deb.debian.org/debian"
 //!
 //! [defaults]
@@ -213,6 +213,20 @@ mod tests {
         assert_eq!(config.defaults.work_disk, Mebibytes(1024));
         assert_eq!(config.defaults.image, "mine");
         assert_eq!(config.defaults.internet, Internet::Open);
+    }
+
+    #[test]
+    fn the_documented_configuration_is_the_default_one() {
+        let page = include_str!("../../docs/defaults.md");
+        let (_, example) = page.split_once("```toml\n").unwrap();
+        let (example, _) = example.split_once("```").unwrap();
+        let config = parsed(example).unwrap();
+        let usual = EngineConfig::new("/s", "/r");
+        assert_eq!(config.choice, usual.choice);
+        assert_eq!(config.defaults, usual.defaults);
+        for key in ["vcpus", "memory", "disk-size", "image", "nat"] {
+            assert!(example.contains(&format!("\n{key} = ")), "{key}");
+        }
     }
 
     #[test]

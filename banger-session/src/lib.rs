@@ -9,6 +9,7 @@
 //! | --- | --- |
 //! | run one command and get its true status | [`exec`] |
 //! | start, watch, feed and end a long-lived one | [`session`] |
+//! | carry a git repository in, and its changes out | [`workspace`] |
 //! | carry three streams and their control over one socket | [`mux`] |
 //! | ask for a guest's time, and set it | [`clock`] |
 //! | put a word into a script of one's own | [`shell_quote`], [`env_lines`] |
@@ -76,6 +77,7 @@ pub mod mux;
 mod quote;
 pub mod session;
 mod signal;
+pub mod workspace;
 
 pub use command::{CommandError, env_lines};
 pub use quote::{NulByte, shell_quote, shell_quote_str};

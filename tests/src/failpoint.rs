@@ -3,6 +3,7 @@
 
 use std::fs::OpenOptions;
 use std::io::Write;
+use std::net::SocketAddrV4;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
@@ -11,11 +12,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use banger_core::{
-    BootId, CloneMethod, CpuFacts, Delivery, Detached, FileFacts, FileLock, Host, HostError,
-    Moment, ProcessEnd, ProcessFacts, ProcessIdentity, ProcessSignal, ProcessUsage, Program,
-    ProgramOutput,
+    BootId, CloneMethod, CpuFacts, Delivery, Detached, DeviceList, DeviceRemoval, Devices,
+    FileFacts, FileLock, Host, HostError, Moment, PipedProgram, ProcessEnd, ProcessFacts,
+    ProcessIdentity, ProcessSignal, ProcessUsage, Program, ProgramOutput, SnapshotDevice,
+    SnapshotSpec, SnapshotState, Spaces, TapSpec,
 };
-use tokio::net::UnixStream;
+use tokio::net::{TcpStream, UnixStream};
 
 type Result<T> = std::result::Result<T, HostError>;
 
@@ -148,6 +150,66 @@ impl FailingHost {
 }
 
 #[async_trait]
+impl Devices for FailingHost {
+    async fn snapshot_support(&self) -> std::result::Result<(), String> {
+        self.host.snapshot_support().await
+    }
+
+    async fn make_snapshot(&self, snapshot: &SnapshotSpec) -> Result<SnapshotDevice> {
+        let effect = self.host.make_snapshot(snapshot);
+        self.act("make snapshot".to_owned(), effect).await
+    }
+
+    async fn remove_snapshot(&self, name: &str) -> Result<DeviceRemoval> {
+        let effect = self.host.remove_snapshot(name);
+        self.act("remove snapshot".to_owned(), effect).await
+    }
+
+    async fn snapshot_state(&self, name: &str) -> Result<Option<SnapshotState>> {
+        self.host.snapshot_state(name).await
+    }
+
+    async fn list_devices(&self, names: &str, labels: &str) -> Result<DeviceList> {
+        self.host.list_devices(names, labels).await
+    }
+}
+
+#[async_trait]
+impl Spaces for FailingHost {
+    async fn tap_support(&self) -> std::result::Result<(), String> {
+        self.host.tap_support().await
+    }
+
+    async fn make_namespace(&self, name: &str) -> Result<()> {
+        let effect = self.host.make_namespace(name);
+        self.act("make namespace".to_owned(), effect).await
+    }
+
+    async fn make_tap(&self, namespace: &str, tap: &TapSpec) -> Result<()> {
+        let effect = self.host.make_tap(namespace, tap);
+        self.act(format!("make tap {}", tap.name), effect).await
+    }
+
+    async fn remove_namespace(&self, name: &str) -> Result<()> {
+        let effect = self.host.remove_namespace(name);
+        self.act("remove namespace".to_owned(), effect).await
+    }
+
+    async fn list_namespaces(&self, prefix: &str) -> Result<Vec<String>> {
+        self.host.list_namespaces(prefix).await
+    }
+
+    async fn connect_in(
+        &self,
+        namespace: &str,
+        to: SocketAddrV4,
+        limit: Duration,
+    ) -> Result<TcpStream> {
+        self.host.connect_in(namespace, to, limit).await
+    }
+}
+
+#[async_trait]
 impl Host for FailingHost {
     async fn boot_id(&self) -> Result<BootId> {
         self.host.boot_id().await
@@ -249,6 +311,11 @@ impl Host for FailingHost {
     async fn run(&self, program: &Program) -> Result<ProgramOutput> {
         let call = format!("run {}", program.program);
         self.act(call, self.host.run(program)).await
+    }
+
+    async fn pipe(&self, program: &Program) -> Result<PipedProgram> {
+        let call = format!("pipe {}", program.program);
+        self.act(call, self.host.pipe(program)).await
     }
 
     async fn spawn(&self, detached: &Detached) -> Result<ProcessIdentity> {

@@ -24,7 +24,7 @@ pub(crate) struct CommandOptions {
     )]
     env: Vec<Variable>,
 
-    /// The folder in the guest to run in [default: /root]
+    /// The folder in the guest to run in [default: the workspace, or /root]
     #[arg(short, long, value_name = "DIR")]
     workdir: Option<OsString>,
 
@@ -65,18 +65,19 @@ impl CommandOptions {
         }
     }
 
-    /// The request for `command` in `vm`, by streams.
+    /// The request for `command` in `vm`, by streams; in `home` unless a folder was asked for.
     pub(crate) fn params(
         &self,
         vm: &str,
         command: &[OsString],
+        home: Option<&[u8]>,
     ) -> Result<ExecParams, CommandError> {
         let env = self.variables()?.into_iter();
         Ok(ExecParams {
             vm: vm.to_owned(),
             argv: words(command).map(|word| word.to_vec().into()).collect(),
             env: env.map(|(name, value)| (name, value.into())).collect(),
-            cwd: self.folder().map(|folder| folder.to_vec().into()),
+            cwd: self.folder(home).map(|folder| folder.to_vec().into()),
             stdin_closed: self.no_stdin || (!self.interactive && io::stdin().is_terminal()),
         })
     }
@@ -89,9 +90,9 @@ impl CommandOptions {
             .collect()
     }
 
-    /// The folder to run in.
-    pub(crate) fn folder(&self) -> Option<&[u8]> {
-        self.workdir.as_deref().map(OsStr::as_bytes)
+    /// The folder to run in: the one that was asked for, else `home`.
+    pub(crate) fn folder<'a>(&'a self, home: Option<&'a [u8]>) -> Option<&'a [u8]> {
+        self.workdir.as_deref().map(OsStr::as_bytes).or(home)
     }
 }
 

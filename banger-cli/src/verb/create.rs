@@ -46,7 +46,7 @@ pub(crate) struct MachineArguments {
     #[arg(long, value_name = "SIZE")]
     disk_size: Option<Size>,
 
-    /// The network: auto, user or none
+    /// The network: auto, user, tap or none
     #[arg(long, value_name = "NETWORK")]
     network: Option<String>,
 
@@ -58,13 +58,17 @@ pub(crate) struct MachineArguments {
     #[arg(long, conflicts_with = "nat")]
     no_nat: bool,
 
-    /// The monitor: auto or qemu
+    /// The monitor: auto, qemu or firecracker
     #[arg(long, value_name = "VMM")]
     vmm: Option<String>,
 
-    /// The root disk: auto, overlay or file
+    /// The root disk: auto, overlay, dm-snapshot or file
     #[arg(long, value_name = "DISK")]
     disk: Option<String>,
+
+    /// Let it run machines of its own (QEMU; emulated if need be)
+    #[arg(long)]
+    nested: bool,
 
     /// A word of yours to keep with it; may be repeated
     #[arg(long = "label", value_name = "KEY=VALUE")]
@@ -89,6 +93,7 @@ impl MachineArguments {
                 _ => None,
             },
             ephemeral: false,
+            nested: self.nested,
             labels: self
                 .labels
                 .iter()

@@ -3,9 +3,13 @@
 use std::ffi::OsString;
 use std::fmt::Write;
 use std::io::{self, IsTerminal};
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use banger_daemon::protocol::{StartParams, VmCreate, VmDelete, VmInfo, VmParams, VmSsh, VmStart};
+use banger_daemon::protocol::{
+    Carry, ExportParams, InspectParams, PrepareParams, StartParams, VmCreate, VmDelete, VmInfo,
+    VmParams, VmSsh, VmStart, WorkspaceInspect, WorkspacePrepare,
+};
 use clap::Args;
 
 use crate::command_error::CommandError;
@@ -16,6 +20,8 @@ use crate::progress::Taken;
 use crate::screen::Screen;
 use crate::ssh::{command_line, run_ssh};
 use crate::verb::create::{MachineArguments, warn_of_nat};
+use crate::verb::workspace::carry::{CarryOptions, remark};
+use crate::verb::workspace::export::to_file;
 
 #[derive(Args, Debug)]
 #[command(after_help = "\
@@ -24,6 +30,7 @@ whatever ends it. For exit statuses see: banger --help
 
 Examples:
   banger vm run --rm -- uname -a
+  banger vm run --rm ./repo --export changes.patch -- make test
   banger vm run --name box
   banger vm run -d --name box && banger vm exec box -- make test
   tar c src | banger vm run --rm -- tar xv")]
@@ -44,9 +51,13 @@ pub(crate) struct RunArguments {
     #[arg(long)]
     explain: bool,
 
-    /// Catches a command that is given without `--`.
-    #[arg(hide = true)]
-    before_dashes: Option<String>,
+    /// A git repository to carry in, and to run the command in
+    #[arg(value_name = "PATH")]
+    path: Option<OsString>,
+
+    /// Write what the command changed in the repository to a file, whatever its exit status
+    #[arg(long, value_name = "FILE", requires = "path")]
+    export: Option<PathBuf>,
 
     /// The command and its arguments, passed on byte for byte; a shell if left out
     #[arg(last = true, value_name = "COMMAND")]
@@ -57,6 +68,9 @@ pub(crate) struct RunArguments {
 
     #[command(flatten)]
     machine: MachineArguments,
+
+    #[command(flatten)]
+    carry: CarryOptions,
 }
 
 /// What to do in the VM, settled before there is one.
@@ -75,12 +89,19 @@ pub(crate) async fn run(
     screen: &Screen,
 ) -> Result<ExitStatus, CommandError> {
     let begun = Instant::now();
+    let what = carry(arguments)?;
     let work = work(arguments)?;
     let mut signals = Signals::catch()?;
     // One connection for all of it: a VM with --rm lives as long as this does.
     let mut daemon = signals.or(Daemon::open(screen), || None).await?;
     screen.progress().add("daemon", begun.elapsed());
 
+    if let Some(what) = &what {
+        // Refused before there is a VM.
+        let params = InspectParams { what: what.clone() };
+        let inspected = daemon.call::<WorkspaceInspect>(params);
+        signals.or(inspected, || None).await?;
+    }
     let mut params = arguments.machine.params(arguments.name.as_deref());
     params.ephemeral = arguments.rm;
     let vm = signals
@@ -90,7 +111,16 @@ pub(crate) async fn run(
         .await?;
     warn_of_nat(&vm, screen);
 
-    let outcome = in_vm(&vm, &work, arguments, &mut signals, &mut daemon, screen).await;
+    let outcome = in_vm(
+        &vm,
+        &work,
+        what,
+        arguments,
+        &mut signals,
+        &mut daemon,
+        screen,
+    )
+    .await;
     let outcome = match (outcome, arguments.rm) {
         (Ok(status), true) => {
             let since = Instant::now();
@@ -120,14 +150,23 @@ pub(crate) async fn run(
     outcome
 }
 
-fn work(arguments: &RunArguments) -> Result<Work, CommandError> {
-    if let Some(word) = &arguments.before_dashes {
-        return Err(
-            CommandError::new(format!("a command is given after --, and {word:?} is not"))
-                .hint(format!("banger vm run -- {word} …"))
-                .with_status(ExitStatus::USAGE),
-        );
+/// The repository that was named; a word that names none is a command that lacks its dashes.
+fn carry(arguments: &RunArguments) -> Result<Option<Carry>, CommandError> {
+    let Some(path) = &arguments.path else {
+        return Ok(None);
+    };
+    let is_path = path.as_encoded_bytes().contains(&b'/') || Path::new(path).exists();
+    if !is_path {
+        let word = path.to_string_lossy();
+        let error = format!("a command is given after --, and {word:?} is not");
+        return Err(CommandError::new(error)
+            .hint(format!("banger vm run -- {word} …"))
+            .with_status(ExitStatus::USAGE));
     }
+    arguments.carry.carry(path, false).map(Some)
+}
+
+fn work(arguments: &RunArguments) -> Result<Work, CommandError> {
     let options = &arguments.options;
     if arguments.detach {
         return match arguments.command.is_empty() {
@@ -150,11 +189,13 @@ fn work(arguments: &RunArguments) -> Result<Work, CommandError> {
         }
         let env = options.variables()?;
         // A login shell, as ssh opens one, unless something is to be set for it first.
-        let plain = env.is_empty() && options.folder().is_none();
+        let home = home(arguments);
+        let folder = options.folder(home.as_deref());
+        let plain = env.is_empty() && folder.is_none();
         let shell: [&[u8]; 2] = [b"bash", b"-l"];
         let line = match plain {
             true => None,
-            false => Some(command_line(shell.into_iter(), &env, options.folder())?),
+            false => Some(command_line(shell.into_iter(), &env, folder)?),
         };
         return Ok(Work::Terminal { line });
     }
@@ -164,15 +205,24 @@ fn work(arguments: &RunArguments) -> Result<Work, CommandError> {
             line: Some(command_line(
                 words(&arguments.command),
                 &options.variables()?,
-                options.folder(),
+                options.folder(home(arguments).as_deref()),
             )?),
         },
     })
 }
 
+/// Where the repository that was named will be.
+fn home(arguments: &RunArguments) -> Option<Vec<u8>> {
+    arguments
+        .path
+        .as_ref()
+        .map(|_| arguments.carry.guest_path())
+}
+
 async fn in_vm(
     vm: &VmInfo,
     work: &Work,
+    what: Option<Carry>,
     arguments: &RunArguments,
     signals: &mut Signals,
     daemon: &mut Daemon<'_>,
@@ -188,10 +238,57 @@ async fn in_vm(
             false => Some("the daemon goes on starting the VM".to_owned()),
         })
         .await?;
+    if let Some(what) = what {
+        let params = PrepareParams {
+            vm: vm.id.clone(),
+            what,
+            dry_run: false,
+        };
+        let prepared = signals
+            .or(daemon.call::<WorkspacePrepare>(params), || None)
+            .await?;
+        remark(
+            &prepared.repository,
+            arguments.carry.carries_untracked(),
+            screen,
+        );
+    }
+    let outcome = at_work(vm, work, arguments, signals, daemon, screen).await;
+    let Some(file) = &arguments.export else {
+        return outcome;
+    };
+    let params = ExportParams {
+        vm: vm.id.clone(),
+        base: None,
+    };
+    let since = Instant::now();
+    let exported = signals.or(to_file(daemon, params, file), || None).await;
+    screen.progress().add("export", since.elapsed());
+    match (outcome, exported) {
+        (Ok(status), Ok(_)) => Ok(status),
+        (Ok(_), Err(error)) => Err(error),
+        // What became of the command weighs more.
+        (Err(error), Ok(_)) => Err(error),
+        (Err(error), Err(also)) => {
+            screen.error(&also);
+            Err(error)
+        }
+    }
+}
+
+async fn at_work(
+    vm: &VmInfo,
+    work: &Work,
+    arguments: &RunArguments,
+    signals: &mut Signals,
+    daemon: &mut Daemon<'_>,
+    screen: &Screen,
+) -> Result<ExitStatus, CommandError> {
     match work {
         Work::Nothing => Ok(ExitStatus::SUCCESS),
         Work::Streams => {
-            let params = arguments.options.params(&vm.id, &arguments.command)?;
+            let options = &arguments.options;
+            let params = options.params(&vm.id, &arguments.command, home(arguments).as_deref())?;
             let since = Instant::now();
             let outcome = guest_command::stream(daemon, signals, params).await;
             screen.progress().add("command", since.elapsed());

@@ -13,6 +13,7 @@ use crate::exit::ExitStatus;
 use crate::screen::Screen;
 use crate::size;
 use crate::verb::completion::vm_names;
+use crate::verb::workspace::carry::{short, shown};
 
 #[derive(Args, Debug)]
 pub(crate) struct ShowArguments {
@@ -86,6 +87,13 @@ fn described(vm: &VmInfo) -> String {
     }
     for (key, value) in &vm.labels {
         line("label", &format!("{key}={value}"));
+    }
+    if let Some(workspace) = &vm.workspace {
+        let (from, to) = (shown(&workspace.host_root), shown(&workspace.guest_path));
+        line(
+            "workspace",
+            &format!("{from} at {}, in {to}", short(&workspace.head)),
+        );
     }
     line("host name", &vm.dns_name);
     if let Some(address) = &vm.guest_ip {

@@ -40,6 +40,7 @@ pub(crate) fn vm(name: &str) -> VmInfo {
         last_error: None,
         stop_reason: None,
         // In the future, so that its age is always the same.
+        workspace: None,
         created_at: "2130-01-31T12:00:00Z".to_owned(),
         updated_at: "2130-01-31T12:00:01Z".to_owned(),
     }

@@ -124,12 +124,13 @@ fn the_help_of_vm_run() {
           --vcpu <N>           Virtual processors
           --memory <SIZE>      Memory: 512M, 4G; a bare number is MiB
           --disk-size <SIZE>   The size of its own disk, mounted at /root
-          --network <NETWORK>  The network: auto, user or none
+          --network <NETWORK>  The network: auto, user, tap or none
           --nat                Let it reach the internet; on the network user that is more: this host's
                                loopback and networks too
           --no-nat             Let it reach nothing, whatever the configuration says
-          --vmm <VMM>          The monitor: auto or qemu
-          --disk <DISK>        The root disk: auto, overlay or file
+          --vmm <VMM>          The monitor: auto, qemu or firecracker
+          --disk <DISK>        The root disk: auto, overlay, dm-snapshot or file
+          --nested             Let it run machines of its own (QEMU; emulated if need be)
           --label <KEY=VALUE>  A word of yours to keep with it; may be repeated
 
     Without --rm the VM runs on afterwards. With it the VM is deleted when this command ends,
@@ -319,12 +320,13 @@ fn the_help_of_vm_create() {
           --vcpu <N>           Virtual processors
           --memory <SIZE>      Memory: 512M, 4G; a bare number is MiB
           --disk-size <SIZE>   The size of its own disk, mounted at /root
-          --network <NETWORK>  The network: auto, user or none
+          --network <NETWORK>  The network: auto, user, tap or none
           --nat                Let it reach the internet; on the network user that is more: this host's
                                loopback and networks too
           --no-nat             Let it reach nothing, whatever the configuration says
-          --vmm <VMM>          The monitor: auto or qemu
-          --disk <DISK>        The root disk: auto, overlay or file
+          --vmm <VMM>          The monitor: auto, qemu or firecracker
+          --disk <DISK>        The root disk: auto, overlay, dm-snapshot or file
+          --nested             Let it run machines of its own (QEMU; emulated if need be)
           --label <KEY=VALUE>  A word of yours to keep with it; may be repeated
     ");
 }

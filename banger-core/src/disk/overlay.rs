@@ -4,11 +4,14 @@ use std::path::Path;
 
 use async_trait::async_trait;
 
-use super::{Access, BlockFormat, BlockSource, Disk, DiskError, refuse_failure, refuse_missing};
+use super::{
+    Access, BlockFormat, BlockSource, Disk, DiskError, LayerRun, refuse_failure, refuse_missing,
+};
 use crate::choice::Probe;
 use crate::handles::VMHandles;
 use crate::host::{Host, Program};
 use crate::inventory::ObjectKind;
+use crate::marks::Marks;
 use crate::vm::DiskKind;
 
 /// The disk `overlay`.
@@ -28,6 +31,12 @@ impl Disk for OverlayDisk {
     async fn probe(&self, host: &dyn Host) -> Probe {
         Probe::needs_program(host, "qemu-img").await
     }
+
+    fn format(&self) -> BlockFormat {
+        BlockFormat::Qcow2
+    }
+
+    fn plan(&self, _marks: &Marks, _handles: &mut VMHandles) {}
 
     fn layer(&self) -> &'static str {
         "root.qcow2"
@@ -54,18 +63,31 @@ impl Disk for OverlayDisk {
     async fn attach(
         &self,
         _host: &dyn Host,
-        layer: &Path,
-        _handles: &VMHandles,
+        run: &LayerRun<'_>,
+        _handles: &mut VMHandles,
     ) -> Result<BlockSource, DiskError> {
         Ok(BlockSource {
-            path: layer.to_owned(),
+            path: run.layer.to_owned(),
             format: BlockFormat::Qcow2,
             access: Access::ReadWrite,
         })
     }
 
+    async fn find(
+        &self,
+        _host: &dyn Host,
+        _marks: &Marks,
+        _handles: &mut VMHandles,
+    ) -> Result<(), DiskError> {
+        Ok(())
+    }
+
     async fn detach(&self, _host: &dyn Host, _handles: &VMHandles) -> Result<(), DiskError> {
         // The monitor opens and closes the file; nothing else holds it.
         Ok(())
+    }
+
+    async fn trouble(&self, _host: &dyn Host, _handles: &VMHandles) -> Option<String> {
+        None
     }
 }

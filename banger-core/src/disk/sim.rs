@@ -4,11 +4,12 @@ use std::path::Path;
 
 use async_trait::async_trait;
 
-use super::{Access, BlockFormat, BlockSource, Disk, DiskError};
+use super::{Access, BlockFormat, BlockSource, Disk, DiskError, LayerRun};
 use crate::choice::Probe;
 use crate::handles::VMHandles;
 use crate::host::Host;
 use crate::inventory::ObjectKind;
+use crate::marks::Marks;
 use crate::vm::DiskKind;
 
 /// The disk `sim`.
@@ -29,6 +30,12 @@ impl Disk for SimDisk {
         Probe::works("simulated")
     }
 
+    fn format(&self) -> BlockFormat {
+        BlockFormat::Raw
+    }
+
+    fn plan(&self, _marks: &Marks, _handles: &mut VMHandles) {}
+
     fn layer(&self) -> &'static str {
         "root.sim"
     }
@@ -47,17 +54,30 @@ impl Disk for SimDisk {
     async fn attach(
         &self,
         _host: &dyn Host,
-        layer: &Path,
-        _handles: &VMHandles,
+        run: &LayerRun<'_>,
+        _handles: &mut VMHandles,
     ) -> Result<BlockSource, DiskError> {
         Ok(BlockSource {
-            path: layer.to_owned(),
+            path: run.layer.to_owned(),
             format: BlockFormat::Raw,
             access: Access::ReadWrite,
         })
     }
 
+    async fn find(
+        &self,
+        _host: &dyn Host,
+        _marks: &Marks,
+        _handles: &mut VMHandles,
+    ) -> Result<(), DiskError> {
+        Ok(())
+    }
+
     async fn detach(&self, _host: &dyn Host, _handles: &VMHandles) -> Result<(), DiskError> {
         Ok(())
+    }
+
+    async fn trouble(&self, _host: &dyn Host, _handles: &VMHandles) -> Option<String> {
+        None
     }
 }

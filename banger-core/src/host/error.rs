@@ -52,6 +52,16 @@ pub enum HostError {
         /// The system's answer.
         source: io::Error,
     },
+    /// A device, a namespace or an interface was refused.
+    #[error("cannot {act} {device}")]
+    Device {
+        /// What was tried.
+        act: &'static str,
+        /// On which one.
+        device: String,
+        /// The system's answer.
+        source: io::Error,
+    },
     /// A socket did not answer in time.
     #[error("no answer from {} within {} s", path.display(), limit.as_secs_f32())]
     ConnectTimeout {
@@ -102,6 +112,10 @@ impl HostError {
                 "check the owner and the mode of {}, or choose another folder",
                 path.display()
             )),
+            HostError::ProgramMissing { program, .. } if program == "firecracker" => Some(
+                "Debian has none: put a release of github.com/firecracker-microvm/firecracker into /usr/local/bin"
+                    .to_owned(),
+            ),
             HostError::ProgramMissing { program, .. } => Some(match debian_package(program) {
                 Some(package) => {
                     format!("install it: apt-get install --no-install-recommends {package}")
@@ -116,6 +130,7 @@ impl HostError {
         match self {
             HostError::File { source, .. }
             | HostError::StartProgram { source, .. }
+            | HostError::Device { source, .. }
             | HostError::Process { source, .. } => Some(source.kind()),
             _ => None,
         }
@@ -180,6 +195,7 @@ fn debian_package(program: &str) -> Option<&'static str> {
         "ssh" => "openssh-client",
         "newuidmap" => "uidmap",
         "unshare" => "util-linux",
+        "nft" => "nftables",
         "busybox" => "busybox-static",
         "gzip" => "gzip",
         "xz" => "xz-utils",

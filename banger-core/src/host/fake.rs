@@ -4,6 +4,7 @@
 //! It outlives the engine that uses it, as a real host does: drop the engine, [`FakeHost::revive`],
 //! open a new one over the same host, and see what it makes of what was left.
 
+mod devices;
 mod plan;
 mod programs;
 
@@ -18,10 +19,11 @@ use async_trait::async_trait;
 use tokio::net::UnixStream;
 use tokio::sync::watch;
 
+use super::program::Surroundings;
 use super::{
     BootId, CloneMethod, CpuFacts, Delivery, Detached, FileFacts, FileLock, Host, HostError,
-    Moment, ProcessEnd, ProcessFacts, ProcessIdentity, ProcessSignal, ProcessUsage, Program,
-    ProgramOutput, files, named,
+    LinuxHostConfig, Moment, PipedProgram, ProcessEnd, ProcessFacts, ProcessIdentity,
+    ProcessSignal, ProcessUsage, Program, ProgramOutput, files, named,
 };
 use crate::transport::SimGuests;
 
@@ -66,6 +68,7 @@ struct Inner {
     ticks: u64,
     processes: BTreeMap<u32, FakeProcess>,
     answers: BTreeMap<String, Answer>,
+    kernel: devices::Kernel,
     plan: Plan,
     spawned_end_at_once: bool,
     spawned_ignore_term: bool,
@@ -100,6 +103,7 @@ impl FakeHost {
                 ticks: 1,
                 processes: BTreeMap::new(),
                 answers,
+                kernel: devices::Kernel::default(),
                 plan: Plan::default(),
                 spawned_end_at_once: false,
                 spawned_ignore_term: false,
@@ -218,12 +222,13 @@ impl FakeHost {
         }
     }
 
-    /// Restarts the host: no process is left, the boot id changes.
+    /// Restarts the host: no process and nothing that the kernel held is left, the boot id changes.
     pub fn reboot(&self) {
         let mut inner = self.inner();
         inner.boot += 1;
         inner.ticks = 1;
         inner.processes.clear();
+        inner.kernel = devices::Kernel::default();
         drop(inner);
         self.tell();
     }
@@ -502,6 +507,15 @@ impl Host for FakeHost {
         })
     }
 
+    async fn pipe(&self, program: &Program) -> Result<PipedProgram> {
+        self.look(|_| ())?;
+        Surroundings {
+            search: LinuxHostConfig::default().program_folders,
+            environment: Vec::new(),
+        }
+        .pipe(program)
+    }
+
     async fn spawn(&self, detached: &Detached) -> Result<ProcessIdentity> {
         self.look(|_| ())?;
         if self.find_program(&detached.program).await.is_none() {
@@ -509,6 +523,9 @@ impl Host for FakeHost {
                 program: detached.program.clone(),
                 searched: "/fake/bin".to_owned(),
             });
+        }
+        if let Some(namespace) = &detached.namespace {
+            self.enter(namespace)?;
         }
         self.act(Needs::Room, format!("spawn {}", detached.program), || {
             files::append(&detached.log)?;

@@ -1,5 +1,10 @@
 //! The real host.
 
+mod device_mapper;
+mod devices;
+mod loops;
+pub(super) mod spaces;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -9,8 +14,8 @@ use tokio::net::UnixStream;
 use super::program::Surroundings;
 use super::{
     BootId, CloneMethod, CpuFacts, Delivery, Detached, FileFacts, FileLock, Host, HostError,
-    Moment, ProcessEnd, ProcessFacts, ProcessIdentity, ProcessSignal, ProcessUsage, Program,
-    ProgramOutput,
+    Moment, PipedProgram, ProcessEnd, ProcessFacts, ProcessIdentity, ProcessSignal, ProcessUsage,
+    Program, ProgramOutput,
 };
 use super::{files, ports, process, tsc};
 
@@ -21,6 +26,8 @@ pub struct LinuxHostConfig {
     pub program_folders: Vec<PathBuf>,
     /// What every program gets as its environment, besides `PATH` and `LC_ALL`: proxies, for instance.
     pub environment: Vec<(String, String)>,
+    /// What is known of KVM, and if not, why it does not work; none: the host is looked at.
+    pub kvm: Option<Result<(), String>>,
 }
 
 impl Default for LinuxHostConfig {
@@ -37,6 +44,7 @@ impl Default for LinuxHostConfig {
         LinuxHostConfig {
             program_folders: folders.iter().map(PathBuf::from).collect(),
             environment: Vec::new(),
+            kvm: None,
         }
     }
 }
@@ -45,6 +53,7 @@ impl Default for LinuxHostConfig {
 #[derive(Debug)]
 pub struct LinuxHost {
     surroundings: Surroundings,
+    kvm: Option<Result<(), String>>,
     tsc_khz: tokio::sync::OnceCell<Option<u32>>,
 }
 
@@ -56,6 +65,7 @@ impl LinuxHost {
                 search: config.program_folders,
                 environment: config.environment,
             },
+            kvm: config.kvm,
             tsc_khz: tokio::sync::OnceCell::new(),
         }
     }
@@ -77,7 +87,11 @@ impl Host for LinuxHost {
     }
 
     async fn cpu(&self) -> CpuFacts {
-        tsc::cpu_facts()
+        let mut facts = tsc::cpu_facts();
+        if let Some(known) = &self.kvm {
+            facts.kvm.clone_from(known);
+        }
+        facts
     }
 
     fn user_id(&self) -> u32 {
@@ -161,6 +175,10 @@ impl Host for LinuxHost {
 
     async fn run(&self, program: &Program) -> Result<ProgramOutput, HostError> {
         self.surroundings.run(program).await
+    }
+
+    async fn pipe(&self, program: &Program) -> Result<PipedProgram, HostError> {
+        self.surroundings.pipe(program)
     }
 
     async fn spawn(&self, detached: &Detached) -> Result<ProcessIdentity, HostError> {

@@ -1,5 +1,6 @@
 //! Programs: run to their end in a clean environment, or started to outlive us.
 
+use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
@@ -119,6 +120,19 @@ impl Surroundings {
                 // A session of its own: the terminal's Ctrl-C and its hang-up never reach a VM.
                 rustix::process::setsid().map(drop).map_err(Into::into)
             });
+        }
+        if let Some(namespace) = &detached.namespace {
+            let namespace = super::linux::spaces::open(namespace)?;
+            // SAFETY: between fork and exec only setns(2) is called, which is async-signal-safe; the
+            // descriptor is owned by the closure.
+            #[allow(unsafe_code)]
+            unsafe {
+                command.pre_exec(move || {
+                    let kind = rustix::thread::LinkNameSpaceType::Network;
+                    rustix::thread::move_into_link_name_space(namespace.as_fd(), Some(kind))
+                        .map_err(Into::into)
+                });
+            }
         }
         let child = command.spawn().map_err(|source| HostError::StartProgram {
             program: detached.program.clone(),

@@ -59,7 +59,7 @@ pub(crate) async fn build(
 pub(super) const NEEDED_BYTES: u64 = 1200 << 20;
 
 /// A mirror that trickles is given up after this long.
-pub(super) const BUILD_TIMEOUT: Duration = Duration::from_secs(30 * 60);
+pub(crate) const BUILD_TIMEOUT: Duration = Duration::from_secs(30 * 60);
 
 struct Build<'a> {
     shop: Workshop<'a>,

@@ -68,6 +68,13 @@ fi
 banger_root=/sysroot banger_identity=/banger/identity . /banger/identity.sh ||
     give_up "the machine's identity cannot be put in place"
 
+# Under a monitor that ends at a restart, and knows no switching off, the one is the other.
+if [ "${banger_switch_off:-}" = restart ]; then
+    mount -t tmpfs -o nosuid,nodev,mode=0755 tmpfs /sysroot/run
+    mkdir -p /sysroot/run/systemd/system
+    ln -s /lib/systemd/system/reboot.target /sysroot/run/systemd/system/poweroff.target
+fi
+
 # What systemd would mount by a unit each.
 mkdir -p /dev/mqueue /dev/hugepages
 mount -t mqueue -o nosuid,nodev,noexec mqueue /dev/mqueue

@@ -6,6 +6,8 @@ use std::net::Ipv4Addr;
 
 use cpio::newc::{self, Builder, ModeFileType};
 
+use crate::vmm::SwitchOff;
+
 /// What an image's own archive is made of.
 #[derive(Clone, Debug)]
 pub(super) struct BaseParts {
@@ -32,6 +34,8 @@ pub(crate) struct Identity {
     pub seed: [u8; 32],
     /// What its own disk was last grown to, in MiB; none if it still has its first size.
     pub work_disk_grown_to: Option<u64>,
+    /// How it ends its machine.
+    pub switch_off: SwitchOff,
     /// Its address; a guest without has no network device.
     pub network: Option<GuestNetwork>,
 }
@@ -137,6 +141,14 @@ fn assignments(identity: &Identity) -> String {
         ),
         ("gateway", network(|net| net.gateway.to_string())),
         ("dns", network(|net| net.dns.to_string())),
+        (
+            "switch_off",
+            match identity.switch_off {
+                SwitchOff::ByItself => "itself",
+                SwitchOff::ByRestart => "restart",
+            }
+            .to_owned(),
+        ),
     ]
     .into_iter()
     .map(|(name, value)| format!("banger_{name}='{}'\n", value.replace('\'', r"'\''")))
@@ -236,6 +248,7 @@ pub(super) mod tests {
             ssh_host_key_pub: "ssh-ed25519 AAAA".into(),
             authorized_key: "ssh-ed25519 BBBB it's mine\n".into(),
             seed: [0xa5; 32],
+            switch_off: SwitchOff::ByItself,
             network: Some(GuestNetwork {
                 address: [10, 0, 2, 15].into(),
                 prefix: 24,

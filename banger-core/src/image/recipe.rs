@@ -48,7 +48,7 @@ impl ImageSpec {
 pub(super) const DEFAULT_SIZE: Mebibytes = Mebibytes(8 * 1024);
 
 /// The smallest root disk on which the packages that every image has leave room to work.
-pub(super) const SMALLEST_SIZE: Mebibytes = Mebibytes(1024);
+pub(crate) const SMALLEST_SIZE: Mebibytes = Mebibytes(1024);
 
 /// A word of an image's description that was refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -281,6 +281,33 @@ mod tests {
 
     fn words(spec: &ImageSpec, privilege: Privilege) -> Vec<OsString> {
         mmdebstrap_arguments(spec, privilege, Duration::from_secs(20), "banger-build:0")
+    }
+
+    #[test]
+    fn what_an_image_holds_and_what_was_trimmed_is_documented() {
+        const PAGE: &str = include_str!("../../../docs/images.md");
+        let says = |word: &str| {
+            let quoted = format!("`{word}`");
+            assert!(
+                PAGE.contains(&quoted),
+                "docs/images.md does not say {quoted}"
+            );
+        };
+        PACKAGES.into_iter().chain([KERNEL_PACKAGE]).for_each(says);
+        let (_, trim) = HOOKS[1];
+        let units = trim.split_once("for unit in").unwrap().1;
+        let units = units.split_once("; do").unwrap().0;
+        let units: Vec<&str> = units
+            .split_whitespace()
+            .filter(|word| *word != "\\")
+            .collect();
+        assert!(units.len() > 20, "{units:?}");
+        units.into_iter().for_each(says);
+        let needed = format!("{} MiB", super::super::build::NEEDED_BYTES >> 20);
+        assert!(
+            PAGE.contains(&needed),
+            "docs/images.md does not say {needed}"
+        );
     }
 
     #[test]

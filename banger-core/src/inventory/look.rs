@@ -29,6 +29,8 @@ pub(super) enum Act {
     RemoveTree(std::path::PathBuf),
     /// What is left of the image build of this id, in both of its folders.
     SweepImage(String),
+    RemoveSnapshot(String),
+    RemoveNamespace(String),
     /// Everything that the handles name is released, and then they are removed.
     Release(Box<VMRecord>, Box<VMHandles>),
 }
@@ -120,6 +122,7 @@ impl Inner {
                 .await?,
         );
         found.extend(vm.folders().await?);
+        found.extend(survey.held.found(id, &vm.of_its_run()));
         Ok(found)
     }
 

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use super::held::Held;
 use super::look::{Act, Found, is_temporary};
 use super::{Coverage, Foreign, Grip, HostObject, Inventory, Looked, ObjectKind, Owner, Remedy};
 use crate::backends::Backends;
@@ -18,6 +19,7 @@ use crate::places::{NEW, Places, TRASH};
 pub(super) struct Survey {
     pub(super) ids: BTreeSet<VmId>,
     pub(super) monitors: BTreeMap<VmId, Vec<Monitor>>,
+    pub(super) held: Held,
     /// By the name of the runtime folder that each has on its command line.
     pub(super) ssh: BTreeMap<String, Vec<ProcessFacts>>,
     runs: Vec<String>,
@@ -71,13 +73,14 @@ fn coverage(kind: ObjectKind, backends: &Backends) -> Looked {
             // `look_at_images`, `look_at_engine_files`.
             | ObjectKind::ImageFolder
         | ObjectKind::ImageScratch
-            | ObjectKind::EngineFile => Looked::Everywhere,
-            // No backend has them yet.
-            ObjectKind::Tap
+            | ObjectKind::EngineFile
+            // `held`, by their names; a tap is where its namespace is.
+            | ObjectKind::Tap
             | ObjectKind::NetworkNamespace
-            | ObjectKind::NftTable
             | ObjectKind::LoopDevice
-            | ObjectKind::DeviceMapperTarget
+            | ObjectKind::DeviceMapperTarget => Looked::Everywhere,
+            // No backend has them yet.
+            ObjectKind::NftTable
             | ObjectKind::Mount
             | ObjectKind::CgroupScope => match backends.hold(kind) {
             false => Looked::NonePossible,
@@ -92,6 +95,7 @@ impl Inner {
         // Order matters here: what is named after VMs first, the records last. A VM that is made
         // meanwhile is then missing from neither.
         let census = self.liveness.census().await?;
+        let held = self.held().await?;
         let runs = host.list_dir(&places.runs()).await?;
         let mut ssh = BTreeMap::<String, Vec<ProcessFacts>>::new();
         let below = format!("{}/", places.runs().display());
@@ -113,10 +117,12 @@ impl Inner {
             ids.insert(seen.vm.clone());
             monitors.entry(seen.vm).or_default().push(seen.monitor);
         }
+        ids.extend(held.owners().cloned());
         ids.extend(self.store.vms().await?.into_iter().map(|row| row.id));
         Ok(Survey {
             ids,
             monitors,
+            held,
             ssh,
             runs,
             foreign: self.foreign(census.others).await?,

@@ -135,6 +135,8 @@ impl Inner {
                 let (images, silent) = (self.places.images(), Progress::silent());
                 Ok(self.workshop(&images, &silent).sweep_one(id).await?)
             }
+            Act::RemoveSnapshot(name) => Ok(crate::disk::remove_snapshot(host, name).await?),
+            Act::RemoveNamespace(name) => Ok(host.remove_namespace(name).await?),
             Act::Release(row, handles) => {
                 self.release(row, Some(handles)).await?;
                 self.forget_handles(row).await

@@ -1,10 +1,12 @@
 //! Creating a VM: everything aside, then the row, then one rename.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::path::Path;
 
 use jiff::Timestamp;
 
+use crate::backends::{Chosen, Wanted};
 use crate::disk::{WORK_DISK, create_work_disk};
 use crate::engine::{Engine, Inner, random};
 use crate::error::Error;
@@ -12,7 +14,19 @@ use crate::identity::write_identity;
 use crate::liveness::{Promise, VMState};
 use crate::names::{ImageName, Mebibytes, VmId, VmName};
 use crate::progress::Progress;
-use crate::vm::{DiskKind, Internet, Lifetime, NetworkKind, VMRecord, VMRuntime, VMSpec, VmmKind};
+use crate::vm::{
+    DiskKind, Internet, Lifetime, Nesting, NetworkKind, VMRecord, VMRuntime, VMSpec, VmmKind,
+};
+use crate::vmm::GUEST_CID;
+
+/// How many virtual processors a VM may have.
+const VCPUS: RangeInclusive<u32> = 1..=64;
+
+/// A guest with less does not come up.
+const LEAST_MEMORY: Mebibytes = Mebibytes(128);
+
+/// How large a VM's own disk may be: ext4's journal needs some, its block numbers end.
+const WORK_DISKS: RangeInclusive<Mebibytes> = Mebibytes(16)..=Mebibytes(16 << 20);
 
 /// What is asked for. What is left out comes from the engine's defaults.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -37,6 +51,8 @@ pub struct CreateRequest {
     pub internet: Option<Internet>,
     /// How long it is to live; it is kept.
     pub lifetime: Option<Lifetime>,
+    /// Whether it can run machines of its own; as the monitor has it.
+    pub nesting: Nesting,
     /// Words of its owner.
     pub labels: BTreeMap<String, String>,
 }
@@ -128,22 +144,28 @@ impl Inner {
         let (host, defaults) = (self.host(), &self.config.defaults);
         let facts = host.cpu().await;
         let vcpus = request.vcpus.unwrap_or(defaults.vcpus);
-        in_range("--vcpu", vcpus, 1, 64, "")?;
+        in_range("--vcpu", vcpus, *VCPUS.start(), *VCPUS.end(), "")?;
         let memory = request.memory.unwrap_or(defaults.memory);
-        let most = facts.memory.0.max(128);
-        in_range("--memory", memory.0, 128, most, " MiB (what this host has)")?;
+        let (least, most) = (LEAST_MEMORY.0, facts.memory.0.max(LEAST_MEMORY.0));
+        in_range(
+            "--memory",
+            memory.0,
+            least,
+            most,
+            " MiB (what this host has)",
+        )?;
         let work_disk = request.work_disk.unwrap_or(defaults.work_disk);
-        in_range("--disk-size", work_disk.0, 16, 16 << 20, " MiB")?;
+        let (least, most) = (WORK_DISKS.start().0, WORK_DISKS.end().0);
+        in_range("--disk-size", work_disk.0, least, most, " MiB")?;
         let choice = self.config.choice;
-        let vmm = (self.backends)
-            .choose_vmm(host, request.vmm.or(choice.vmm))
-            .await?;
-        let disk = (self.backends)
-            .choose_disk(host, request.disk.or(choice.disk))
-            .await?;
-        let network = (self.backends)
-            .choose_network(host, request.network.or(choice.network))
-            .await?;
+        let internet = request.internet.unwrap_or(defaults.internet);
+        let wanted = Wanted {
+            vmm: request.vmm.or(choice.vmm),
+            disk: request.disk.or(choice.disk),
+            network: request.network.or(choice.network),
+            internet,
+        };
+        let Chosen { vmm, disk, network } = self.backends.choose(host, &wanted).await?;
         tracing::debug!(%vmm, %disk, %network, "chose the backends");
         Ok(VMSpec {
             vcpus,
@@ -152,8 +174,9 @@ impl Inner {
             vmm,
             disk,
             network,
-            internet: request.internet.unwrap_or(defaults.internet),
+            internet,
             lifetime: request.lifetime.unwrap_or(Lifetime::Kept),
+            nesting: request.nesting,
             labels: request.labels.clone(),
         })
     }
@@ -197,6 +220,7 @@ impl Inner {
         let vm_dir = self.places.vm(&id);
         let layer = self.backends.disk(spec.disk)?.layer();
         let guest = self.backends.network(spec.network)?.guest();
+        let speaks_vsock = spec.vmm == VmmKind::Firecracker;
         let now = Timestamp::now();
         Ok(VMRecord {
             runtime: VMRuntime {
@@ -204,10 +228,10 @@ impl Inner {
                 run_id: None,
                 guest_ip: guest.map(|guest| guest.address),
                 api_sock_path: self.places.api_socket(&id),
-                vsock_path: None,
-                vsock_cid: None,
+                vsock_path: speaks_vsock.then(|| self.places.vsock(&id)),
+                vsock_cid: speaks_vsock.then_some(GUEST_CID),
                 log_path: vm_dir.join("console.log"),
-                metrics_path: None,
+                metrics_path: speaks_vsock.then(|| self.places.metrics(&id)),
                 dns_name: format!("{name}.vm"),
                 system_overlay: vm_dir.join(layer),
                 work_disk_path: vm_dir.join(WORK_DISK),
@@ -240,4 +264,90 @@ pub(super) fn in_range<N: PartialOrd + std::fmt::Display>(
         range: format!("{least} to {most}{unit}"),
         given: given.to_string(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Defaults, Limits};
+    use crate::image::{BUILD_TIMEOUT, ImageSpec, SCRATCH, SMALLEST_SIZE};
+    use crate::names::MAX_NAME;
+    use crate::places::{MAX_CONTROL_PATH, MAX_SOCKET_PATH};
+
+    const PAGE: &str = include_str!("../../../docs/defaults.md");
+
+    fn says(text: &str) {
+        assert!(
+            PAGE.contains(text),
+            "docs/defaults.md does not say {text:?}"
+        );
+    }
+
+    #[test]
+    fn the_documented_defaults_and_ranges_are_those_of_the_program() {
+        let defaults = Defaults::default();
+        let image = ImageSpec::new(defaults.image.parse().unwrap());
+        let (least, most) = (VCPUS.start(), VCPUS.end());
+        says(&format!(
+            "| virtual processors | {} | {least} | {most} |",
+            defaults.vcpus
+        ));
+        says(&format!(
+            "| memory | {} | {LEAST_MEMORY} | what the host has |",
+            defaults.memory
+        ));
+        let (least, most) = (WORK_DISKS.start(), WORK_DISKS.end());
+        says(&format!(
+            "| its own disk, at `/root` | {} | {least} | {most} |",
+            defaults.work_disk
+        ));
+        says(&format!("| root disk | {} | {SMALLEST_SIZE} |", image.size));
+        says(&format!("| image | `{}` |", defaults.image));
+        assert_eq!(defaults.internet, Internet::Closed);
+        says("| internet | no |");
+        says(&format!("Names have at most {MAX_NAME} letters"));
+        says(&format!(
+            "a socket has at most {MAX_SOCKET_PATH} bytes, that of an ssh control socket {MAX_CONTROL_PATH}:"
+        ));
+        says(&format!(
+            "| trees of images that are being made | | `{SCRATCH}` |"
+        ));
+    }
+
+    #[test]
+    fn the_documented_limits_are_those_of_the_program() {
+        // Taken apart, so that a new one is documented too.
+        let Limits {
+            ready,
+            control,
+            power_off,
+            ctrl_alt_del,
+            signal,
+            session,
+            session_command,
+            mirror,
+        } = Limits::default();
+        for (what, limit) in [
+            ("a guest's first answer over ssh, from power-on", ready),
+            ("a monitor's answer on its control socket", control),
+            ("a guest's own power-off, asked for over ssh", power_off),
+            ("a guest's answer to Ctrl-Alt-Del", ctrl_alt_del),
+            ("a monitor's answer to SIGTERM, and then to SIGKILL", signal),
+            ("a guest's answer to one script of a session", session),
+            (
+                "a session's command, to read what it is sent, and to end after TERM",
+                session_command,
+            ),
+            (
+                "a Debian mirror's silence while an image is made, twice",
+                mirror,
+            ),
+        ] {
+            says(&format!("| {what} | {} s |", limit.as_secs()));
+        }
+        let minutes = BUILD_TIMEOUT.as_secs() / 60;
+        says(&format!(
+            "| the making of an image, in all | {minutes} min |"
+        ));
+    }
 }

@@ -7,7 +7,10 @@ use jiff::Timestamp;
 use crate::engine::{Inner, remove_temporaries};
 use crate::error::Error;
 use crate::handles::{HandlesFile, VMHandles, read_handles_file, remove_handles_file};
+use crate::host::BootId;
 use crate::liveness::{Promise, VMState};
+use crate::marks::Marks;
+use crate::names::{RunId, VmId};
 use crate::vm::VMRecord;
 
 impl Inner {
@@ -24,6 +27,27 @@ impl Inner {
                 Ok(None)
             }
         }
+    }
+
+    /// Plans the handles of a run: every name that it will hold.
+    pub(crate) fn planned(&self, vm: &VMRecord, run: RunId, boot: BootId) -> VMHandles {
+        let mut handles = VMHandles {
+            ssh_control: Some(self.places.ssh_control(&vm.id)),
+            ..VMHandles::planned(run, boot, vm.runtime.api_sock_path.clone())
+        };
+        let marks = self.marks(&vm.id);
+        if let Ok(disk) = self.backends.disk(vm.spec.disk) {
+            disk.plan(&marks, &mut handles);
+        }
+        if let Ok(network) = self.backends.network(vm.spec.network) {
+            network.plan(&marks, &mut handles);
+        }
+        handles
+    }
+
+    /// Returns the names of what a VM holds in the kernel.
+    pub(crate) fn marks(&self, vm: &VmId) -> Marks {
+        Marks::of(&self.id, vm)
     }
 
     /// Releases all that a VM's run held. Its monitor must be known to be gone.
@@ -48,16 +72,23 @@ impl Inner {
                 .await
                 .map_err(Into::into),
         );
-        if let Some(handles) = handles {
-            if let Ok(network) = self.backends.network(vm.spec.network) {
-                note(
-                    "network",
-                    network.release(host, handles).await.map_err(Into::into),
-                );
+        // Without handles by the names that they would have: a lost file costs no truth.
+        let derived;
+        let handles = match handles {
+            Some(handles) => handles,
+            None => {
+                derived = self.planned(vm, RunId::from_random([0; 8]), BootId(String::new()));
+                &derived
             }
-            if let Ok(disk) = self.backends.disk(vm.spec.disk) {
-                note("disk", disk.detach(host, handles).await.map_err(Into::into));
-            }
+        };
+        if let Ok(network) = self.backends.network(vm.spec.network) {
+            note(
+                "network",
+                network.release(host, handles).await.map_err(Into::into),
+            );
+        }
+        if let Ok(disk) = self.backends.disk(vm.spec.disk) {
+            note("disk", disk.detach(host, handles).await.map_err(Into::into));
         }
         note(
             "runtime folder",

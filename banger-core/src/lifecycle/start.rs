@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::disk::{Access, BlockFormat, BlockSource, GROWN};
+use crate::disk::{Access, BlockFormat, BlockSource, GROWN, LayerRun};
 use crate::engine::{Engine, Inner, random};
 use crate::error::Error;
 use crate::handles::{VMHandles, write_handles_file};
@@ -76,19 +76,13 @@ impl Engine {
         let run = RunId::from_random(random()?);
         let mut start = StartContext {
             inner: inner.clone(),
-            handles: VMHandles {
-                ssh_control: Some(inner.places.ssh_control(&vm.id)),
-                ..VMHandles::planned(
-                    run.clone(),
-                    inner.host().boot_id().await?,
-                    vm.runtime.api_sock_path.clone(),
-                )
-            },
+            handles: inner.planned(&vm, run.clone(), inner.host().boot_id().await?),
             vm,
             run,
             progress: progress.clone(),
             root: None,
             attachment: None,
+            launch: None,
             monitor: None,
             control: None,
         };
@@ -114,13 +108,14 @@ impl Engine {
 
 /// The list. Order matters: what is planned is written before anything is acquired, the monitor is
 /// written down before its guest runs, and the promise comes last.
-const STEPS: [&dyn Step<StartContext>; 8] = [
+const STEPS: [&dyn Step<StartContext>; 9] = [
     &PlanHandles,
     &AttachDisk,
     &AcquireNetwork,
     &WriteIdentity,
     &SpawnMonitor,
     &RecordMonitor,
+    &ConfigureMonitor,
     &ResumeGuest,
     &PromiseRunning,
 ];
@@ -133,6 +128,7 @@ pub(crate) struct StartContext {
     progress: Progress,
     root: Option<BlockSource>,
     attachment: Option<NetworkAttachment>,
+    launch: Option<Launch>,
     monitor: Option<Monitor>,
     control: Option<Arc<dyn VmmControl>>,
 }
@@ -176,8 +172,13 @@ impl Step<StartContext> for AttachDisk {
     async fn apply(&self, start: &mut StartContext) -> Result<(), Error> {
         let inner = &start.inner;
         let disk = inner.backends.disk(start.vm.spec.disk)?;
-        let layer = &start.vm.runtime.system_overlay;
-        let root = disk.attach(inner.host(), layer, &start.handles).await?;
+        let image = inner.image_files(&start.vm.image).await?;
+        let run = LayerRun {
+            image_rootfs: &image.rootfs,
+            layer: &start.vm.runtime.system_overlay,
+            marks: &inner.marks(&start.vm.id),
+        };
+        let root = disk.attach(inner.host(), &run, &mut start.handles).await?;
         let vmm = inner.backends.vmm(start.vm.spec.vmm)?;
         if !vmm.takes(root.format) {
             return Err(Error::Vmm(crate::vmm::VmmError::DiskFormat {
@@ -206,6 +207,7 @@ impl Step<StartContext> for AcquireNetwork {
     async fn apply(&self, start: &mut StartContext) -> Result<(), Error> {
         let inner = &start.inner;
         let network = inner.backends.network(start.vm.spec.network)?;
+        start.progress.tell("network", "connecting its network");
         let attachment = network
             .acquire(inner.host(), start.vm.spec.internet, &start.handles)
             .await?;
@@ -246,6 +248,7 @@ impl Step<StartContext> for WriteIdentity {
             ssh_host_key_pub: stored.host_key_pub,
             authorized_key,
             seed: random()?,
+            switch_off: inner.backends.vmm(vm.spec.vmm)?.switch_off(),
             network: guest.map(|guest| GuestNetwork {
                 address: guest.address,
                 prefix: guest.prefix,
@@ -286,6 +289,7 @@ impl Step<StartContext> for SpawnMonitor {
         let launch = Launch {
             token: token(&inner.id, &vm.id, &start.run),
             vcpus: vm.spec.vcpus,
+            nesting: vm.spec.nesting,
             memory: vm.spec.memory,
             kernel: inner.image_files(&vm.image).await?.kernel,
             initrd: inner.places.initrd(&vm.id),
@@ -301,6 +305,8 @@ impl Step<StartContext> for SpawnMonitor {
             console_socket: inner.places.console_socket(&vm.id),
             console_log: vm.runtime.log_path.clone(),
             monitor_log: vm.runtime.vm_dir.join("monitor.log"),
+            metrics: inner.places.metrics(&vm.id),
+            vsock: inner.places.vsock(&vm.id),
         };
         inner.cap_console(&launch.console_log).await?;
         inner.host().remove_file(&launch.monitor_log).await?;
@@ -314,10 +320,16 @@ impl Step<StartContext> for SpawnMonitor {
             )
             .await;
         match connected {
-            Ok(control) => start.control = Some(control.into()),
+            Ok(control) => {
+                start.control = Some(control.into());
+                start.launch = Some(launch);
+            }
             // A monitor that has ended says more in its log than its socket does.
             Err(error) => {
-                let said = inner.host().read_tail(&launch.monitor_log, 2000).await?;
+                let mut said = inner.host().read_tail(&launch.monitor_log, 2000).await?;
+                if said.is_empty() {
+                    said = inner.host().read_tail(&launch.console_log, 2000).await?;
+                }
                 let output = String::from_utf8_lossy(&said).trim().to_owned();
                 let alive = inner.liveness.judge(&vm.id, None).await;
                 return Err(match alive {
@@ -377,6 +389,27 @@ impl Step<StartContext> for RecordMonitor {
 
     async fn undo(&self, _start: &mut StartContext) -> Result<(), Error> {
         // The undo of the spawn finds the process by itself; the file goes last.
+        Ok(())
+    }
+}
+
+struct ConfigureMonitor;
+
+#[async_trait]
+impl Step<StartContext> for ConfigureMonitor {
+    fn name(&self) -> &'static str {
+        "putting the machine together"
+    }
+
+    async fn apply(&self, start: &mut StartContext) -> Result<(), Error> {
+        match (&start.control, &start.launch) {
+            (Some(control), Some(launch)) => Ok(control.configure(launch).await?),
+            _ => Ok(()),
+        }
+    }
+
+    async fn undo(&self, _start: &mut StartContext) -> Result<(), Error> {
+        // It ends with the monitor.
         Ok(())
     }
 }

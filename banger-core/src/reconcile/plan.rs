@@ -46,7 +46,7 @@ pub(super) enum Folder {
     None,
 }
 
-/// Whether a run has left a handles file or a runtime folder.
+/// Whether a run has left a handles file, a runtime folder, or something in the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Leftovers {
     Some,
@@ -82,6 +82,8 @@ pub(super) enum Action {
     Orphan,
     /// A monitor of ours without a row or a folder.
     EndStray(Monitor),
+    /// What a VM that is no more holds in the kernel.
+    RemoveHeld,
 }
 
 /// Decides. Every combination has an answer.
@@ -98,7 +100,11 @@ pub(super) fn decide(facts: &Facts) -> Action {
         (Some(_), Folder::New) => Action::FinishCreate,
         (None, Folder::New) => Action::RemoveUnborn,
         (None, Folder::Complete) => Action::Orphan,
-        (None, Folder::None) => alive.map_or(Action::Nothing, Action::EndStray),
+        (None, Folder::None) => match (alive, facts.leftovers) {
+            (Some(monitor), _) => Action::EndStray(monitor),
+            (None, Leftovers::Some) => Action::RemoveHeld,
+            (None, Leftovers::None) => Action::Nothing,
+        },
         (Some(_), Folder::None) => match alive {
             Some(_) => Action::LeaveAlone("it runs, but its folder is gone".to_owned()),
             None if facts.files_gone_noted => Action::Nothing,
@@ -148,6 +154,10 @@ impl Action {
             Action::Orphan => (
                 "orphan",
                 "a VM's folder without a record; it is never removed by itself".to_owned(),
+            ),
+            Action::RemoveHeld => (
+                "cleaned",
+                "devices or a network of a VM that is no more".to_owned(),
             ),
             Action::EndStray(_) => (
                 "ended",
@@ -255,6 +265,7 @@ mod tests {
                     | Action::RemoveUnborn
                     | Action::FinishDelete(_)
                     | Action::EndStray(_)
+                    | Action::RemoveHeld
             );
             assert!(!needs_row || facts.row.is_some(), "{facts:?}");
         }

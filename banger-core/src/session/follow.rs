@@ -235,13 +235,31 @@ impl Tail {
             let read = self.engine.inner.read_on_disk(vm, &path, span).await;
             let bytes = match read {
                 Ok(bytes) => bytes.unwrap_or_default(),
+                Err(error) if self.is_deleted(vm).await? => {
+                    tracing::debug!(%error, "a deleted VM's disk");
+                    return Ok(TailEnd::Lost("the VM was deleted".to_owned()));
+                }
                 Err(error) => return Ok(TailEnd::Lost(error.chain().join(": "))),
             };
-            if bytes.is_empty() || !self.tell(bytes, tell, wrap).await {
+            if bytes.is_empty() {
+                return Ok(match self.is_deleted(vm).await? {
+                    true => TailEnd::Lost("the VM was deleted".to_owned()),
+                    false => TailEnd::Complete,
+                });
+            }
+            if !self.tell(bytes, tell, wrap).await {
                 break;
             }
         }
         Ok(TailEnd::Complete)
+    }
+
+    /// Says whether a VM that does not run has been deleted, once whoever works on it is done: a delete
+    /// stops it first, and takes its disk away before its row.
+    async fn is_deleted(&self, vm: &VMRecord) -> Result<bool, Error> {
+        let inner = &self.engine.inner;
+        drop(inner.turn(&vm.id).await);
+        Ok(inner.store.vm(&vm.id).await?.is_none())
     }
 
     /// Hands bytes on and counts them. False if nobody takes them.

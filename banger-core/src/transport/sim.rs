@@ -20,7 +20,6 @@ use super::{
 use crate::host::{Host, Scratch, ScratchEnd, ScratchError, ScratchProcess};
 use crate::inventory::ObjectKind;
 use crate::names::{VmId, VmName};
-use crate::network::Endpoint;
 
 pub(crate) use guests::SimGuests;
 
@@ -74,7 +73,7 @@ impl GuestTransport for SimTransport {
         target: &GuestTarget,
         limit: Duration,
     ) -> Result<Box<dyn GuestConnection>, TransportError> {
-        if target.endpoint != Some(Endpoint::Sim) {
+        if target.endpoint.is_none() {
             return Err(TransportError::NoWayIn {
                 vm: target.name.clone(),
             });

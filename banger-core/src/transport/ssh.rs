@@ -8,6 +8,7 @@ mod config;
 mod forward;
 mod handover;
 
+use std::net::SocketAddrV4;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -92,6 +93,15 @@ impl SshTransport {
                 program: "ssh".to_owned(),
                 arguments,
                 log: log.clone(),
+                // Without a helper ssh connects by itself: it must be where the guest can be reached from.
+                namespace: match &self.helper {
+                    Some(_) => None,
+                    None => target
+                        .endpoint
+                        .as_ref()
+                        .and_then(Endpoint::namespace)
+                        .map(str::to_owned),
+                },
             })
             .await?;
         // `-f`: the process that we started ends once the guest has let us in and the socket listens.
@@ -142,12 +152,16 @@ impl GuestTransport for SshTransport {
         limit: Duration,
     ) -> Result<Box<dyn GuestConnection>, TransportError> {
         let deadline = Instant::now() + limit;
-        let Some(Endpoint::Loopback(port)) = target.endpoint else {
+        let (Some(endpoint), Some(address)) = (
+            &target.endpoint,
+            target.endpoint.as_ref().and_then(Endpoint::address),
+        ) else {
             return Err(TransportError::NoWayIn {
                 vm: target.name.clone(),
             });
         };
-        let banner = tokio::time::timeout(limit, answering_socket(port))
+        let answering = answering_socket(host, endpoint.namespace(), address);
+        let banner = tokio::time::timeout(limit, answering)
             .await
             .map_err(|_| TransportError::NotReady { limit })?;
         // A guest that has shown its banner logs us in soon or never.
@@ -287,12 +301,20 @@ impl GuestConnection for SshConnection {
 /// answers at all, the stack tries again at ever longer intervals, so that one connection alone could
 /// sleep for seconds after the guest is up: then a fresh one is opened every quarter of a second. Once
 /// the guest refuses (its kernel is up, its sshd is not), a refusal comes at once, and so does the next try.
-async fn answering_socket(port: u16) -> TcpStream {
+async fn answering_socket(
+    host: &dyn Host,
+    namespace: Option<&str>,
+    address: SocketAddrV4,
+) -> TcpStream {
     const UNHEARD: Duration = Duration::from_millis(250);
     const REFUSED: Duration = Duration::from_millis(20);
     let mut patience = UNHEARD;
     loop {
-        if let Ok(stream) = TcpStream::connect(("127.0.0.1", port)).await {
+        let opened = match namespace {
+            Some(namespace) => host.connect_in(namespace, address, UNHEARD).await.ok(),
+            None => TcpStream::connect(address).await.ok(),
+        };
+        if let Some(stream) = opened {
             let _ = stream.set_nodelay(true);
             match tokio::time::timeout(patience, banner(&stream)).await {
                 Ok(Banner::Ssh) => return stream,

@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::{Launch, Vmm, VmmControl, VmmError};
+use super::{Launch, SwitchOff, Vmm, VmmControl, VmmError};
 use crate::choice::Probe;
 use crate::disk::BlockFormat;
 use crate::host::{Detached, Host, ProcessIdentity};
 use crate::inventory::ObjectKind;
 use crate::transport::GuestStream;
-use crate::vm::VmmKind;
+use crate::vm::{NetworkKind, VmmKind};
 
 use command_line::{Acceleration, arguments};
 use control::QmpControl;
@@ -52,6 +52,14 @@ impl Vmm for QemuVmm {
         }
     }
 
+    fn carries(&self, network: NetworkKind) -> bool {
+        network != NetworkKind::Sim
+    }
+
+    fn switch_off(&self) -> SwitchOff {
+        SwitchOff::ByItself
+    }
+
     async fn spawn(&self, host: &dyn Host, launch: &Launch) -> Result<ProcessIdentity, VmmError> {
         let acceleration = match host.cpu().await.kvm {
             Ok(()) => Acceleration::Kvm,
@@ -64,6 +72,7 @@ impl Vmm for QemuVmm {
                 program: PROGRAM.to_owned(),
                 arguments: arguments(launch, acceleration),
                 log: launch.monitor_log.clone(),
+                namespace: launch.network.namespace().map(str::to_owned),
             })
             .await?)
     }

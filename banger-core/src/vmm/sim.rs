@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use tokio::io::AsyncWriteExt;
 use tokio::sync::watch;
 
-use super::{EndReason, Launch, Vmm, VmmControl, VmmError};
+use super::{EndReason, Launch, SwitchOff, Vmm, VmmControl, VmmError};
 use crate::choice::Probe;
 use crate::disk::BlockFormat;
 use crate::engine::lock;
@@ -17,7 +17,7 @@ use crate::host::{Detached, FakeHost, Host, ProcessEnd, ProcessIdentity};
 use crate::inventory::ObjectKind;
 use crate::names::VmId;
 use crate::transport::GuestStream;
-use crate::vm::VmmKind;
+use crate::vm::{NetworkKind, VmmKind};
 
 /// The monitor `sim`.
 #[derive(Debug)]
@@ -89,6 +89,14 @@ impl Vmm for SimVmm {
         format == BlockFormat::Raw
     }
 
+    fn carries(&self, network: NetworkKind) -> bool {
+        matches!(network, NetworkKind::Sim | NetworkKind::Tap)
+    }
+
+    fn switch_off(&self) -> SwitchOff {
+        SwitchOff::ByItself
+    }
+
     async fn spawn(&self, host: &dyn Host, launch: &Launch) -> Result<ProcessIdentity, VmmError> {
         Ok(host
             .spawn(&Detached {
@@ -96,8 +104,11 @@ impl Vmm for SimVmm {
                 arguments: vec![
                     launch.token.as_str().into(),
                     launch.api_socket.as_os_str().to_owned(),
+                    // What it has open nobody can remove.
+                    launch.root.path.as_os_str().to_owned(),
                 ],
                 log: launch.monitor_log.clone(),
+                namespace: launch.network.namespace().map(str::to_owned),
             })
             .await?)
     }
@@ -173,8 +184,16 @@ impl VmmControl for SimControl {
         self.answer("ssh port").await.map(|()| None)
     }
 
+    async fn configure(&self, _launch: &Launch) -> Result<(), VmmError> {
+        self.answer("configure").await
+    }
+
     async fn resume(&self) -> Result<(), VmmError> {
         self.answer("resume").await
+    }
+
+    async fn pause(&self) -> Result<(), VmmError> {
+        self.answer("pause").await
     }
 
     async fn press_ctrl_alt_del(&self) -> Result<(), VmmError> {

@@ -27,6 +27,7 @@ use super::hangup::Hangup;
 use super::session_stream::{serve_attach, serve_logs};
 use super::stop::Stop;
 use super::tickets::{Held, Started, hang_up};
+use super::workspace::serve_export;
 use crate::stream::{StreamError, StreamReader, StreamWriter};
 
 /// How much is collected of what is ready before it is written, in bytes.
@@ -64,6 +65,9 @@ pub(super) async fn serve_stream(
         }
         Some(Held::Logs { stream, logs }) => {
             serve_logs(stream, logs, write, &hangup, &shared.stop).await;
+        }
+        Some(Held::Export(export)) => {
+            serve_export(*export, write, &hangup, &shared.stop).await;
         }
         Some(Held::Attach { attach, engine }) => {
             serve_attach(*attach, engine, read, write, &hangup, &shared.stop).await;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use banger_core::{
     Condition, CreateRequest, Engine, Error, ErrorKind, ExecRequest, ExecStdin, Internet, Lifetime,
-    Mebibytes, NameError, Progress, PruneOutcome, StartOutcome, StopOutcome, VmView,
+    Mebibytes, NameError, Nesting, Progress, PruneOutcome, StartOutcome, StopOutcome, VmView,
 };
 use serde_json::Value;
 
@@ -60,9 +60,6 @@ impl Operation {
             VmSet::NAME => with::<VmSet, _>(params, |params| self.set(params)).await,
             VmSsh::NAME => with::<VmSsh, _>(params, |params| self.ssh(params)).await,
             VmExec::NAME => with::<VmExec, _>(params, |params| self.exec(params)).await,
-            VmDial::NAME => with::<VmDial, _>(params, |params| self.dial(params)).await,
-            VmHostKey::NAME => with::<VmHostKey, _>(params, |params| self.host_key(params)).await,
-            DaemonSsh::NAME => with::<DaemonSsh, _>(params, |_| self.ssh_client()).await,
             ImageBuild::NAME => {
                 with::<ImageBuild, _>(params, |params| self.image_build(params)).await
             }
@@ -74,6 +71,9 @@ impl Operation {
             ImageDelete::NAME => {
                 with::<ImageDelete, _>(params, |params| self.image_delete(params)).await
             }
+            VmDial::NAME => with::<VmDial, _>(params, |params| self.dial(params)).await,
+            VmHostKey::NAME => with::<VmHostKey, _>(params, |params| self.host_key(params)).await,
+            DaemonSsh::NAME => with::<DaemonSsh, _>(params, |_| self.ssh_client()).await,
             SessionStart::NAME => {
                 with::<SessionStart, _>(params, |params| self.session_start(params)).await
             }
@@ -100,6 +100,34 @@ impl Operation {
             }
             SessionDelete::NAME => {
                 with::<SessionDelete, _>(params, |params| self.session_delete(params)).await
+            }
+            other => self.carry_out_for_workspace(other, params).await,
+        }
+    }
+
+    /// The methods of workspaces.
+    async fn carry_out_for_workspace(&self, method: &str, params: Value) -> Result<Value, Fault> {
+        match method {
+            WorkspaceInspect::NAME => {
+                with::<WorkspaceInspect, _>(params, |params| self.workspace_inspect(params)).await
+            }
+            WorkspacePrepare::NAME => {
+                with::<WorkspacePrepare, _>(params, |params| self.workspace_prepare(params)).await
+            }
+            WorkspaceShow::NAME => {
+                with::<WorkspaceShow, _>(params, |params| self.workspace_show(params)).await
+            }
+            WorkspaceExport::NAME => {
+                with::<WorkspaceExport, _>(params, |params| self.workspace_export(params)).await
+            }
+            WorkspaceChanges::NAME => {
+                with::<WorkspaceChanges, _>(params, |params| self.workspace_changes(params)).await
+            }
+            WorkspaceApply::NAME => {
+                with::<WorkspaceApply, _>(params, |params| self.workspace_apply(params)).await
+            }
+            WorkspaceUndo::NAME => {
+                with::<WorkspaceUndo, _>(params, |params| self.workspace_undo(params)).await
             }
             _ => Err(Fault::NoMethod {
                 method: method.to_owned(),
@@ -351,6 +379,10 @@ fn create_request(params: CreateParams) -> Result<CreateRequest, Fault> {
             false => Internet::Closed,
         }),
         lifetime: Some(Lifetime::Kept),
+        nesting: match params.nested {
+            true => Nesting::Wanted,
+            false => Nesting::Unasked,
+        },
         labels: params.labels,
     })
 }

@@ -5,7 +5,9 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use banger_core::{Console, ConsoleLog, Engine, Execution, SessionAttach, SessionLogs, Signal};
+use banger_core::{
+    Console, ConsoleLog, Engine, Execution, SessionAttach, SessionLogs, Signal, WorkspaceExport,
+};
 use banger_session::mux::Stream;
 use tokio::task::AbortHandle;
 
@@ -51,6 +53,8 @@ pub(super) enum Held {
         /// Read from where it was asked for.
         logs: SessionLogs,
     },
+    /// A patch on its way.
+    Export(Box<WorkspaceExport>),
     /// An attach. Nobody else can attach while it waits.
     Attach {
         /// It.

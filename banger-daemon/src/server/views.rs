@@ -6,7 +6,7 @@ use banger_core::{
 };
 
 use crate::protocol::{
-    DoctorAnswer, DoctorLine, ReconcileAnswer, ReconcileLine, SshAnswer, VmInfo,
+    DoctorAnswer, DoctorLine, ReconcileAnswer, ReconcileLine, SshAnswer, VmInfo, WorkspaceInfo,
 };
 
 impl From<VmView> for VmInfo {
@@ -15,6 +15,7 @@ impl From<VmView> for VmInfo {
             vm,
             condition,
             handles,
+            workspace,
         } = view;
         // What is held of a VM that does not run is not shown: it is about to be released.
         let handles =
@@ -45,6 +46,7 @@ impl From<VmView> for VmInfo {
             ssh_port: handles.and_then(|handles| handles.ssh_port),
             last_error: vm.runtime.last_error,
             stop_reason: vm.runtime.stop_reason,
+            workspace: workspace.map(WorkspaceInfo::from),
             created_at: vm.created_at.to_string(),
             updated_at: vm.updated_at.to_string(),
         }

@@ -35,7 +35,7 @@ fn target(folder: &Path) -> GuestTarget {
     GuestTarget {
         id: VmId::from_random(id),
         name: "box".parse().unwrap(),
-        endpoint: Some(Endpoint::Sim),
+        endpoint: Some(crate::network::Endpoint::Sim),
         vm_dir: folder.join("a vm's folder"),
         run_dir: folder.join("run"),
         ssh_config: folder.join("run/ssh_config"),

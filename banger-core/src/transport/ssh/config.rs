@@ -1,5 +1,6 @@
 //! The files that ssh reads: a config that names everything, and the one host key.
 
+use std::net::SocketAddrV4;
 use std::path::{Path, PathBuf};
 
 use crate::host::{Host, HostError};
@@ -10,7 +11,7 @@ use crate::names::{VmId, VmName};
 pub(crate) struct SshFiles {
     pub(crate) id: VmId,
     pub(crate) name: VmName,
-    pub(crate) port: u16,
+    pub(crate) address: SocketAddrV4,
     pub(crate) client_key: PathBuf,
     /// `ssh-ed25519 AAAA…`, without a comment.
     pub(crate) host_key: String,
@@ -48,15 +49,17 @@ fn host_key_alias(id: &VmId) -> String {
 }
 
 fn render(files: &SshFiles) -> String {
-    let SshFiles { name, port, .. } = files;
+    let SshFiles { name, address, .. } = files;
     let mut text = format!(
         "# Written by banger at each start of the VM; changes are lost.\n\
          Host {} {name}\n\
-         \x20 HostName 127.0.0.1\n\
-         \x20 Port {port}\n\
+         \x20 HostName {}\n\
+         \x20 Port {}\n\
          \x20 HostKeyAlias {}\n\
          \x20 User root\n",
         alias(name),
+        address.ip(),
+        address.port(),
         host_key_alias(&files.id),
     );
     let paths = [
@@ -116,7 +119,7 @@ mod tests {
         let files = SshFiles {
             id: VmId::from_random([1; 16]),
             name: "box".parse().unwrap(),
-            port: 4242,
+            address: "127.0.0.1:4242".parse().unwrap(),
             client_key: odd.join("key"),
             host_key: "ssh-ed25519 AAAA".to_owned(),
             config: odd.join("ssh_config"),

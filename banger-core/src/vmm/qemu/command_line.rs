@@ -4,8 +4,8 @@ use std::ffi::OsString;
 use std::path::Path;
 
 use crate::disk::{Access, BlockFormat, BlockSource};
-use crate::network::NetworkAttachment;
-use crate::vm::Internet;
+use crate::network::{GUEST_MAC, NetworkAttachment, spelled};
+use crate::vm::{Internet, Nesting};
 use crate::vmm::Launch;
 
 /// What runs the guest's instructions.
@@ -40,7 +40,12 @@ pub(super) fn arguments(launch: &Launch, acceleration: Acceleration) -> Vec<OsSt
         Acceleration::Emulated { .. } => {
             // One thread a virtual processor; a translation cache that holds a whole Debian boot.
             words.pair("-accel", "tcg,thread=multi,tb-size=256");
-            words.pair("-cpu", "max");
+            let nested = match launch.nesting {
+                Nesting::Unasked => "max",
+                // The one kind of virtualisation that can be emulated.
+                Nesting::Wanted => "max,+svm,+npt",
+            };
+            words.pair("-cpu", nested);
         }
     }
     words.pair("-smp", launch.vcpus.to_string());
@@ -73,7 +78,8 @@ pub(super) fn arguments(launch: &Launch, acceleration: Acceleration) -> Vec<OsSt
     words.disk("root", &launch.root);
     words.disk("work", &launch.work);
 
-    match launch.network {
+    let card = format!("virtio-net-device,netdev=net0,mac={}", spelled(GUEST_MAC));
+    match &launch.network {
         NetworkAttachment::User(internet) => {
             let restrict = match internet {
                 Internet::Closed => "on",
@@ -83,10 +89,14 @@ pub(super) fn arguments(launch: &Launch, acceleration: Acceleration) -> Vec<OsSt
                 "-netdev",
                 format!("user,id=net0,ipv6=off,restrict={restrict},hostfwd=tcp:127.0.0.1:0-:22"),
             );
+            words.pair("-device", card);
+        }
+        NetworkAttachment::Tap { tap, .. } => {
             words.pair(
-                "-device",
-                "virtio-net-device,netdev=net0,mac=52:54:00:12:34:56",
+                "-netdev",
+                format!("tap,id=net0,ifname={tap},script=no,downscript=no"),
             );
+            words.pair("-device", card);
         }
         NetworkAttachment::None | NetworkAttachment::Sim => {}
     }
@@ -148,9 +158,13 @@ impl Words {
             Access::ReadOnly => "on",
             Access::ReadWrite => "off",
         };
+        let driver = match source.path.starts_with("/dev") {
+            true => "host_device",
+            false => "file",
+        };
         // What a guest frees is freed on the host: a sparse file stays as small as what is in it.
         let fields = format!(
-            "driver={format},node-name={id},read-only={read_only},discard=unmap,file.driver=file,file.filename="
+            "driver={format},node-name={id},read-only={read_only},discard=unmap,file.driver={driver},file.filename="
         );
         self.path("-blockdev", &fields, &source.path);
         self.pair("-device", format!("virtio-blk-device,drive={id}"));
@@ -183,6 +197,7 @@ mod tests {
         Launch {
             token: "banger:0a0a0a0a:x:y".to_owned(),
             vcpus: 2,
+            nesting: Nesting::Unasked,
             memory: Mebibytes(512),
             kernel: "/images/a,b/vmlinux".into(),
             initrd: "/run/initrd".into(),
@@ -194,6 +209,8 @@ mod tests {
             console_socket: "/run/console.sock".into(),
             console_log: "/vms/console.log".into(),
             monitor_log: "/vms/monitor.log".into(),
+            metrics: "/run/metrics".into(),
+            vsock: "/run/vsock.sock".into(),
         }
     }
 
@@ -219,6 +236,11 @@ mod tests {
         assert!(line(&launch, Acceleration::Kvm).contains("restrict=on"));
         launch.network = NetworkAttachment::User(Internet::Open);
         assert!(line(&launch, Acceleration::Kvm).contains("restrict=off"));
+        launch.network = NetworkAttachment::Tap {
+            namespace: "bgr".to_owned(),
+            tap: "tap0".to_owned(),
+        };
+        assert!(line(&launch, Acceleration::Kvm).contains("ifname=tap0,script=no"));
         launch.network = NetworkAttachment::None;
         assert!(!line(&launch, Acceleration::Kvm).contains("-netdev"));
     }

@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 
 use crate::host::Host;
 use crate::vm::VmmKind;
-use crate::vmm::{EndReason, VmmControl, VmmError};
+use crate::vmm::{EndReason, Launch, VmmControl, VmmError};
 
 type Service = QapiService<QmpStreamTokio<WriteHalf<UnixStream>>>;
 
@@ -96,8 +96,16 @@ impl VmmControl for QmpControl {
         Ok(forwarded_port(&table))
     }
 
+    async fn configure(&self, _launch: &Launch) -> Result<(), VmmError> {
+        Ok(())
+    }
+
     async fn resume(&self) -> Result<(), VmmError> {
         self.ask("cont", qmp::cont {}).await.map(drop)
+    }
+
+    async fn pause(&self) -> Result<(), VmmError> {
+        self.ask("stop", qmp::stop {}).await.map(drop)
     }
 
     async fn press_ctrl_alt_del(&self) -> Result<(), VmmError> {

@@ -1,0 +1,86 @@
+//! What the VMs of this engine hold in the kernel beside processes: snapshots, loop devices, namespaces.
+//! Found by their names alone, so that nothing that was written down has to be there.
+
+use super::look::{Act, Found};
+use super::{Grip, ObjectKind, Owner};
+use crate::engine::Inner;
+use crate::error::Error;
+use crate::marks::{dm_prefix, label_prefix, namespace_prefix, vm_in};
+use crate::names::VmId;
+
+/// Everything of this engine that was found, each with the VM that it is named after.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Held {
+    objects: Vec<(VmId, ObjectKind, String)>,
+}
+
+impl Held {
+    /// Returns the VMs that hold something.
+    pub(crate) fn owners(&self) -> impl Iterator<Item = &VmId> {
+        self.objects.iter().map(|(vm, ..)| vm)
+    }
+
+    /// Returns what one VM holds.
+    pub(super) fn found(&self, vm: &VmId, owner: &Owner) -> Vec<Found> {
+        let of_vm = self.objects.iter().filter(|(holder, ..)| holder == vm);
+        let found = of_vm.map(|(_, kind, name)| {
+            let act = match kind {
+                ObjectKind::DeviceMapperTarget => Act::RemoveSnapshot(name.clone()),
+                ObjectKind::NetworkNamespace => Act::RemoveNamespace(name.clone()),
+                // A loop device goes with the target over it, a tap with its namespace.
+                _ => Act::Nothing,
+            };
+            Found::new(
+                *kind,
+                Grip::Name(name.clone()),
+                Some(vm),
+                owner.clone(),
+                act,
+            )
+        });
+        found.collect()
+    }
+}
+
+impl Inner {
+    /// Looks for what any VM of this engine holds.
+    pub(crate) async fn held(&self) -> Result<Held, Error> {
+        let host = self.host();
+        let mut objects = Vec::new();
+        let devices = host
+            .list_devices(&dm_prefix(&self.id), &label_prefix(&self.id))
+            .await?;
+        for snapshot in devices.snapshots {
+            if let Some(vm) = vm_in(&snapshot.uuid) {
+                objects.push((vm, ObjectKind::DeviceMapperTarget, snapshot.name));
+            }
+        }
+        for device in devices.loops {
+            if let Some(vm) = vm_in(&device.label) {
+                objects.push((vm, ObjectKind::LoopDevice, device.device));
+            }
+        }
+        for name in host.list_namespaces(&namespace_prefix(&self.id)).await? {
+            if let Some(vm) = vm_in(&name) {
+                objects.push((vm, ObjectKind::NetworkNamespace, name));
+            }
+        }
+        Ok(Held { objects })
+    }
+
+    /// Removes what a VM without a record holds. Its monitor must be known to be gone.
+    pub(crate) async fn remove_held(&self, vm: &VmId) -> Result<(), Error> {
+        let host = self.host();
+        for (holder, kind, name) in self.held().await?.objects {
+            if holder != *vm {
+                continue;
+            }
+            match kind {
+                ObjectKind::DeviceMapperTarget => crate::disk::remove_snapshot(host, &name).await?,
+                ObjectKind::NetworkNamespace => host.remove_namespace(&name).await?,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,163 @@
+//! HTTP on Firecracker's socket: one connection, one request at a time, a time limit on each.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Bytes;
+use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper::{Method, Request};
+use hyper_util::rt::TokioIo;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::sync::Mutex;
+use tokio::task::JoinHandle;
+
+use super::bodies::Fault;
+use crate::host::Host;
+use crate::vm::VmmKind;
+use crate::vmm::VmmError;
+
+/// The longest answer that is read, in bytes.
+const LONGEST: usize = 1 << 20;
+
+/// A connection to the API.
+#[derive(Debug)]
+pub(super) struct Api {
+    sender: Mutex<SendRequest<Full<Bytes>>>,
+    speaker: JoinHandle<()>,
+    limit: Duration,
+}
+
+impl Drop for Api {
+    fn drop(&mut self) {
+        self.speaker.abort();
+    }
+}
+
+impl Api {
+    /// Connects, waiting for the socket to be made.
+    pub(super) async fn connect(
+        host: &dyn Host,
+        socket: &Path,
+        limit: Duration,
+    ) -> Result<Self, VmmError> {
+        let deadline = Instant::now() + limit;
+        let stream = loop {
+            match host.connect_unix(socket, limit).await {
+                Ok(stream) => break stream,
+                // The socket is there some milliseconds after the process.
+                Err(_) if Instant::now() < deadline => {
+                    tokio::time::sleep(Duration::from_millis(2)).await;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        };
+        let (sender, connection) = handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| refused("connect", error.to_string()))?;
+        let speaker = tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "the connection to firecracker ended");
+            }
+        });
+        Ok(Api {
+            sender: Mutex::new(sender),
+            speaker,
+            limit,
+        })
+    }
+
+    /// Asks for something to read.
+    pub(super) async fn get<T: DeserializeOwned>(
+        &self,
+        command: &'static str,
+        path: &str,
+    ) -> Result<T, VmmError> {
+        let body = self.ask(command, Method::GET, path, Bytes::new()).await?;
+        serde_json::from_slice(&body).map_err(|error| refused(command, error.to_string()))
+    }
+
+    /// Sets something.
+    pub(super) async fn put<T: Serialize>(
+        &self,
+        command: &'static str,
+        path: &str,
+        body: &T,
+    ) -> Result<(), VmmError> {
+        self.send(command, Method::PUT, path, body).await
+    }
+
+    /// Changes something.
+    pub(super) async fn patch<T: Serialize>(
+        &self,
+        command: &'static str,
+        path: &str,
+        body: &T,
+    ) -> Result<(), VmmError> {
+        self.send(command, Method::PATCH, path, body).await
+    }
+
+    async fn send<T: Serialize>(
+        &self,
+        command: &'static str,
+        method: Method,
+        path: &str,
+        body: &T,
+    ) -> Result<(), VmmError> {
+        let body = serde_json::to_vec(body).map_err(|error| refused(command, error.to_string()))?;
+        self.ask(command, method, path, body.into()).await.map(drop)
+    }
+
+    async fn ask(
+        &self,
+        command: &'static str,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<Bytes, VmmError> {
+        let asked = tokio::time::timeout(self.limit, async {
+            let request = Request::builder()
+                .method(method)
+                .uri(path)
+                .header("Host", "localhost")
+                .header("Content-Type", "application/json")
+                .header("Accept", "application/json")
+                .body(Full::new(body))
+                .map_err(|error| refused(command, error.to_string()))?;
+            // Locked for the whole exchange: a caller that gives up in the middle leaves the connection
+            // with an answer that is nobody's, and hyper then refuses the next request.
+            let mut sender = self.sender.lock().await;
+            let lost = |error: hyper::Error| refused(command, format!("the connection: {error}"));
+            sender.ready().await.map_err(lost)?;
+            let response = sender.send_request(request).await.map_err(lost)?;
+            let status = response.status();
+            let body = Limited::new(response.into_body(), LONGEST)
+                .collect()
+                .await
+                .map_err(|error| refused(command, error.to_string()))?
+                .to_bytes();
+            if status.is_success() {
+                return Ok(body);
+            }
+            let message = match serde_json::from_slice::<Fault>(&body) {
+                Ok(fault) => fault.fault_message,
+                Err(_) => format!("{status}: {}", String::from_utf8_lossy(&body).trim()),
+            };
+            Err(refused(command, message))
+        });
+        asked.await.unwrap_or(Err(VmmError::Unresponsive {
+            vmm: VmmKind::Firecracker,
+            command,
+            limit: self.limit,
+        }))
+    }
+}
+
+pub(super) fn refused(command: &'static str, message: String) -> VmmError {
+    VmmError::Refused {
+        vmm: VmmKind::Firecracker,
+        command,
+        message,
+    }
+}

@@ -1,0 +1,34 @@
+//! A repository of the host's in a guest, and its changes back.
+//!
+//! Nothing that a repository has configured is ever run on this host: git works in a git dir of ours
+//! (a *shadow*) that borrows the repository's objects, with a configuration of ours. The repository's own
+//! is only read for a few values, and its index copied.
+//!
+//! ```text
+//!   prepare   open ─▶ shadow ─▶ status ─▶ stage: a repository and what differs, as two archives
+//!                                           └─▶ the guest's script ─▶ row: what was carried, and the base
+//!   export    the guest's script ─▶ patch, piece by piece
+//!   apply     shadow ─▶ patch into its index (three-way) ─▶ check every path ─▶ refs/banger ─▶ files
+//! ```
+//!
+//! Nothing here takes the VM's turn: a stop never waits for a stream, it ends it.
+
+mod apply;
+mod error;
+mod export;
+mod git;
+mod inspect;
+mod open;
+mod prepare;
+mod record;
+mod script;
+mod shadow;
+mod stage;
+mod undo;
+
+pub use apply::{Applied, ApplyRequest, Effect, TouchedFile};
+pub use error::WorkspaceError;
+pub use export::WorkspaceExport;
+pub use inspect::Inspection;
+pub use prepare::{Overwrite, PrepareRequest, Prepared};
+pub use record::{Freshness, Ownership, Source, Untracked, Workspace};

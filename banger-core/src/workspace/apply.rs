@@ -1,0 +1,626 @@
+//! A guest's changes onto the host's repository as it is now.
+//!
+//! The patch first meets an index of ours, which holds the working tree as it is: there it is merged, and
+//! what it touches is read off the result, path by path. Only when all of it fits is anything of the
+//! repository's written: one pack of objects, one ref to undo it by, and then the files.
+
+use std::path::Path;
+
+use banger_session::workspace::patch::{
+    Change, MODE_SUBMODULE, MODE_SYMLINK, check_path, leads_out, parse_changes,
+    parse_numstat_paths, runs_by_itself,
+};
+use banger_session::workspace::{blobs_script, parse_status};
+use tokio::io::AsyncWriteExt;
+
+use crate::engine::Engine;
+use crate::error::Error;
+use crate::host::{PipedProgram, Program};
+use crate::progress::Progress;
+use crate::session::ByteText;
+use crate::vm::VMRecord;
+use crate::workspace::WorkspaceError;
+use crate::workspace::git::{Git, failed, program, run, word_in, words};
+use crate::workspace::open::{Repository, UserSettings};
+use crate::workspace::record::{Ownership, Source, Workspace};
+use crate::workspace::script::start_script;
+use crate::workspace::shadow::Shadow;
+
+/// What is to be applied where.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ApplyRequest {
+    /// The repository; the one that was carried, if none is named.
+    pub repository: Option<Source>,
+    /// A commit of the guest's to compare with; what was carried in, if none is named.
+    pub base: Option<String>,
+    /// Whether anything is to be written.
+    pub effect: Effect,
+}
+
+/// Whether anything is to be written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Effect {
+    /// The changes are applied.
+    #[default]
+    Apply,
+    /// It is only found out whether they could be, and what they touch.
+    Check,
+}
+
+/// What was, or would be, changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Applied {
+    /// The root of the repository.
+    pub root: ByteText,
+    /// What, compared with the files as they were.
+    pub files: Vec<TouchedFile>,
+    /// The ref by which it can be undone; none if nothing was written.
+    pub undo_ref: Option<String>,
+}
+
+/// A file that is touched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TouchedFile {
+    /// What happens to it.
+    pub change: Change,
+    /// Why it deserves a look before anything else is run in the repository.
+    pub look: Option<String>,
+}
+
+impl Engine {
+    /// Applies what changed in a VM's workspace to a repository of this host as it is now, by a three-way
+    /// merge, all of it or nothing. Its index stays as it is: the changes are those of the working tree.
+    pub async fn workspace_apply(
+        &self,
+        vm: &str,
+        request: ApplyRequest,
+        progress: &Progress,
+    ) -> Result<Applied, Error> {
+        let vm = self.lookup(vm).await?;
+        let (engine, progress) = (self.clone(), progress.clone());
+        // To its end: files that are half written help nobody.
+        self.to_its_end(async move {
+            let workspace = engine.recorded_workspace(&vm).await?;
+            let folder = engine.staging_folder().await?;
+            let applied = engine
+                .apply_now(&vm, &workspace, &request, &folder, &progress)
+                .await;
+            engine.clear(&folder).await;
+            applied
+        })
+        .await
+    }
+
+    async fn apply_now(
+        &self,
+        vm: &VMRecord,
+        workspace: &Workspace,
+        request: &ApplyRequest,
+        folder: &Path,
+        progress: &Progress,
+    ) -> Result<Applied, Error> {
+        let git = Git::new(self.inner.host());
+        let target =
+            Target::open(self, &git, workspace, request.repository.as_ref(), folder).await?;
+        let before = target.take_up(&git).await?;
+
+        progress.tell("workspace", "taking the changes out of the guest");
+        let patch = folder.join("patch");
+        let bytes = self.save_patch(vm, request.base.as_deref(), &patch).await?;
+        let root = ByteText(target.root_bytes());
+        if bytes == 0 {
+            return Ok(Applied {
+                root,
+                files: Vec::new(),
+                undo_ref: None,
+            });
+        }
+        target.check_names(&git, &patch).await?;
+        self.fetch_missing(vm, workspace, request, &git, &target)
+            .await?;
+
+        progress.tell("workspace", "merging");
+        let after = target.merge(&git, &patch).await?;
+        let files = target.touched(&git, &before, &after).await?;
+        target.switch(&git, Rehearse::Yes, &before, &after).await?;
+        let undo_ref = match request.effect {
+            Effect::Check => None,
+            Effect::Apply if files.is_empty() => None,
+            Effect::Apply => Some(target.write(&git, vm, &before, &after, folder).await?),
+        };
+        Ok(Applied {
+            root,
+            files,
+            undo_ref,
+        })
+    }
+
+    /// Writes the patch to a file, piece by piece, and returns its length.
+    async fn save_patch(&self, vm: &VMRecord, base: Option<&str>, to: &Path) -> Result<u64, Error> {
+        let mut export = self.workspace_export(vm.id.as_str(), base).await?;
+        let mut of = std::ffi::OsString::from("of=");
+        of.push(to);
+        let dd = Program::new("dd").arg(of).args(["bs=64k", "status=none"]);
+        let PipedProgram {
+            stdin,
+            stdout: _stdout,
+            end,
+        } = self.inner.host().pipe(&dd).await?;
+        let mut bytes = 0;
+        if let Some(mut stdin) = stdin {
+            while let Some(piece) = export.next().await? {
+                bytes += piece.len() as u64;
+                if stdin.write_all(&piece).await.is_err() {
+                    break;
+                }
+            }
+            let _ = stdin.shutdown().await;
+        }
+        let end = end.await?;
+        match end.success() {
+            true => Ok(bytes),
+            false => Err(failed("apply", to, &end).into()),
+        }
+    }
+
+    /// Fetches what the patch begins from, as far as the repository here does not have it: a merge needs
+    /// it. The guest names what it changed; only objects are taken, and their names are what they hold.
+    async fn fetch_missing(
+        &self,
+        vm: &VMRecord,
+        workspace: &Workspace,
+        request: &ApplyRequest,
+        git: &Git<'_>,
+        target: &Target,
+    ) -> Result<(), Error> {
+        let changes = self.changes(vm, workspace, request.base.as_deref()).await?;
+        let is_known = |id: &&str| id.bytes().any(|digit| digit != b'0');
+        let files = changes
+            .iter()
+            .filter(|change| change.old_mode != MODE_SUBMODULE);
+        let old: Vec<&str> = files
+            .map(|change| change.old_object.as_str())
+            .filter(is_known)
+            .collect();
+        let list = old.iter().flat_map(|id| [id, "\n"]).collect::<String>();
+        let check = ["cat-file", "--batch-check"];
+        let found = target
+            .shadow
+            .git(git, "cat-file", &check, list.as_bytes())
+            .await?;
+        let found = String::from_utf8_lossy(&found);
+        let missing: String = found
+            .lines()
+            .filter_map(|line| line.strip_suffix(" missing"))
+            .flat_map(|id| [id, "\n"])
+            .collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let connection = self.connection(vm, self.inner.config.limits.ready).await?;
+        let script = blobs_script(&workspace.dest()?);
+        let mut running = start_script(&connection, "export", vm, &script).await?;
+        let mut input = running.stdin.take();
+        let mut words = target.shadow.words();
+        words.extend(words!["unpack-objects", "-q"]);
+        let PipedProgram {
+            stdin,
+            stdout: _stdout,
+            end,
+        } = self.inner.host().pipe(&program(words)).await?;
+        let ask = async {
+            if let Some(mut input) = input.take() {
+                let _ = input.write_all(missing.as_bytes()).await;
+                let _ = input.shutdown().await;
+            }
+        };
+        let carry = async {
+            let Some(mut stdin) = stdin else {
+                return Ok(());
+            };
+            while let Some(piece) = running.next().await? {
+                if stdin.write_all(piece).await.is_err() {
+                    break;
+                }
+            }
+            let _ = stdin.shutdown().await;
+            Ok::<(), Error>(())
+        };
+        let ((), carried) = tokio::join!(ask, carry);
+        // Without them the patch may still fit as it stands: that is for the merge to say.
+        if let Err(error) = carried {
+            tracing::info!(%error, "the guest did not hand out what its patch begins from");
+        }
+        let end = end.await?;
+        if !end.success() {
+            tracing::info!(
+                said = end.last_lines(1),
+                "what the guest's patch begins from was not understood"
+            );
+        }
+        Ok(())
+    }
+}
+
+/// Whether a switch is only tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Rehearse {
+    Yes,
+    No,
+}
+
+/// The repository that changes go to.
+pub(super) struct Target {
+    pub(super) repository: Repository,
+    pub(super) shadow: Shadow,
+    head: String,
+}
+
+impl Target {
+    pub(super) async fn open(
+        engine: &Engine,
+        git: &Git<'_>,
+        workspace: &Workspace,
+        source: Option<&Source>,
+        folder: &Path,
+    ) -> Result<Self, WorkspaceError> {
+        let source = source.cloned().unwrap_or_else(|| Source {
+            path: workspace.root().to_owned(),
+            ownership: Ownership::OurOwn,
+        });
+        let repository = Repository::open(git, &source).await?;
+        let refused = |source| WorkspaceError::Refused {
+            path: repository.root.clone(),
+            source,
+        };
+        use banger_session::workspace::InspectRefusal::{Bare, NoCommit};
+        if repository.locations.bare {
+            return Err(refused(Bare));
+        }
+        let head = repository.head.clone().ok_or_else(|| refused(NoCommit))?;
+        let home = engine.inner.config.user_home.as_deref();
+        let user = UserSettings::read(git, home).await?;
+        let shadow = Shadow::make(git, folder.join("shadow"), &repository, &user).await?;
+        Ok(Target {
+            repository,
+            shadow,
+            head,
+        })
+    }
+
+    pub(super) fn root_bytes(&self) -> Vec<u8> {
+        use std::os::unix::ffi::OsStrExt;
+        self.repository.root.as_os_str().as_bytes().to_vec()
+    }
+
+    /// Takes the working tree's tracked files into our index, and returns their tree.
+    async fn take_up(&self, git: &Git<'_>) -> Result<String, WorkspaceError> {
+        let words = [
+            "status",
+            "--porcelain=v2",
+            "-z",
+            "--no-renames",
+            "--ignore-submodules=all",
+            "--untracked-files=no",
+        ];
+        let status = self.shadow.git(git, "status", &words, &[]).await?;
+        let status = parse_status(&status)?;
+        if status.unmerged > 0 {
+            return Err(WorkspaceError::FilesInTheWay {
+                path: self.repository.root.clone(),
+                said: "the repository is in the middle of a merge".to_owned(),
+            });
+        }
+        let mut list = Vec::new();
+        for path in status.changed.iter().chain(&status.deleted) {
+            list.extend_from_slice(path);
+            list.push(0);
+        }
+        let words = ["update-index", "--add", "--remove", "-z", "--stdin"];
+        self.shadow.git(git, "update-index", &words, &list).await?;
+        self.tree(git).await
+    }
+
+    async fn tree(&self, git: &Git<'_>) -> Result<String, WorkspaceError> {
+        Ok(word_in(
+            &self
+                .shadow
+                .git(git, "write-tree", &["write-tree"], &[])
+                .await?,
+        ))
+    }
+
+    /// Refuses a patch by the names that it spells, before git does anything with them.
+    async fn check_names(&self, git: &Git<'_>, patch: &Path) -> Result<(), WorkspaceError> {
+        let mut words = self.shadow.words();
+        words.extend(words!["apply", "--numstat", "-z", patch]);
+        let output = git.run(words, &[]).await?;
+        refuse_bad(
+            parse_numstat_paths(&output.stdout)
+                .iter()
+                .map(Vec::as_slice),
+        )?;
+        match output.success() {
+            true => Ok(()),
+            false => Err(self.not_applied(&output.stderr)),
+        }
+    }
+
+    /// Merges the patch into our index, and returns the tree that it makes.
+    async fn merge(&self, git: &Git<'_>, patch: &Path) -> Result<String, WorkspaceError> {
+        let (index, kept) = (self.shadow.file("index"), self.shadow.file("index.before"));
+        let copy = Program::new("cp").args(words!["-p", "--", &index, &kept]);
+        run(git.host, &copy, &[]).await?;
+        let mut words = self.shadow.words();
+        words.extend(words![
+            "apply",
+            "--cached",
+            "--3way",
+            "--binary",
+            "--whitespace=nowarn",
+            patch
+        ]);
+        let output = git.run(words, &[]).await?;
+        let unmerged = self
+            .shadow
+            .git(git, "ls-files", &["ls-files", "-u", "-z"], &[])
+            .await?;
+        let mut paths: Vec<String> = unmerged
+            .split(|&byte| byte == 0)
+            .filter_map(|record| record.splitn(2, |&byte| byte == b'\t').nth(1))
+            .map(|path| String::from_utf8_lossy(path).into_owned())
+            .collect();
+        paths.dedup();
+        if !paths.is_empty() {
+            return Err(WorkspaceError::Conflict { paths });
+        }
+        if !output.success() {
+            return Err(self.not_applied(&output.stderr));
+        }
+        let after = self.tree(git).await?;
+        git.host.rename(&kept, &index).await?;
+        Ok(after)
+    }
+
+    /// What git says of a patch that it does not take, in our words.
+    fn not_applied(&self, stderr: &[u8]) -> WorkspaceError {
+        let said = String::from_utf8_lossy(stderr);
+        let mut hostile = Vec::new();
+        let mut paths = Vec::new();
+        for line in said.lines() {
+            let line = line.strip_prefix("error: ").unwrap_or(line);
+            if let Some(path) = between(line, "affected file '", "' is beyond a symbolic link") {
+                hostile.push((path, "it lies behind a symlink".to_owned()));
+            } else if let Some(path) = between(line, "invalid path '", "'") {
+                hostile.push((
+                    path,
+                    "it leads out of the repository, or into git's own folder".to_owned(),
+                ));
+            } else if let Some((path, why)) = line.split_once(": ")
+                && [
+                    "patch does not apply",
+                    "does not exist in index",
+                    "already exists in index",
+                ]
+                .contains(&why)
+            {
+                match check_path(path.as_bytes()) {
+                    Ok(()) => paths.push(path.to_owned()),
+                    Err(why) => hostile.push((path.to_owned(), why.to_string())),
+                }
+            }
+        }
+        match (hostile.is_empty(), paths.is_empty()) {
+            (false, _) => WorkspaceError::HostilePatch { files: hostile },
+            (true, false) => WorkspaceError::Conflict { paths },
+            (true, true) => WorkspaceError::Git {
+                act: "apply",
+                path: self.repository.root.clone(),
+                said: said.lines().next_back().unwrap_or_default().to_owned(),
+            },
+        }
+    }
+
+    /// Reads off the two trees what is touched, and checks each path once more.
+    pub(super) async fn touched(
+        &self,
+        git: &Git<'_>,
+        before: &str,
+        after: &str,
+    ) -> Result<Vec<TouchedFile>, WorkspaceError> {
+        let words = [
+            "diff-tree",
+            "-r",
+            "-z",
+            "--raw",
+            "--numstat",
+            "-M",
+            "--no-abbrev",
+            "--no-ext-diff",
+            "--no-textconv",
+            before,
+            after,
+        ];
+        let list = self.shadow.git(git, "diff-tree", &words, &[]).await?;
+        let changes = parse_changes(&list)?;
+        let both = changes.iter().flat_map(|change| {
+            std::iter::once(change.path.as_slice()).chain(change.old_path.as_deref())
+        });
+        refuse_bad(both)?;
+        let mut files = Vec::new();
+        for change in changes {
+            let look = self.look(git, &change).await?;
+            files.push(TouchedFile { change, look });
+        }
+        Ok(files)
+    }
+
+    async fn look(&self, git: &Git<'_>, change: &Change) -> Result<Option<String>, WorkspaceError> {
+        if change.new_mode == MODE_SUBMODULE || change.old_mode == MODE_SUBMODULE {
+            return Ok(Some(
+                "it is a submodule: another repository's commit".to_owned(),
+            ));
+        }
+        if change.new_mode == MODE_SYMLINK {
+            let words = ["cat-file", "blob", &change.new_object];
+            let target = self.shadow.git(git, "cat-file", &words, &[]).await?;
+            if leads_out(&change.path, &target) {
+                let target = String::from_utf8_lossy(&target).into_owned();
+                return Ok(Some(format!(
+                    "it is a symlink out of the repository, to {target:?}"
+                )));
+            }
+            return Ok(None);
+        }
+        match change.new_mode {
+            0 => Ok(None),
+            _ => Ok(runs_by_itself(&change.path).map(str::to_owned)),
+        }
+    }
+
+    /// Brings the files from one tree to another; our index must hold the first, as the files are. All or
+    /// nothing: git looks at every file before it writes the first.
+    pub(super) async fn switch(
+        &self,
+        git: &Git<'_>,
+        rehearse: Rehearse,
+        from: &str,
+        to: &str,
+    ) -> Result<(), WorkspaceError> {
+        let mut words = self.shadow.words();
+        words.extend(words!["read-tree", "-m", "-u"]);
+        if rehearse == Rehearse::Yes {
+            words.push("--dry-run".into());
+        }
+        words.extend(words![from, to]);
+        let output = git.run(words, &[]).await?;
+        match output.success() {
+            true => Ok(()),
+            false => Err(WorkspaceError::FilesInTheWay {
+                path: self.repository.root.clone(),
+                said: output
+                    .last_lines(3)
+                    .replace("error: ", "")
+                    .replace('\n', "; "),
+            }),
+        }
+    }
+
+    /// Writes objects, then the ref, then the files.
+    async fn write(
+        &self,
+        git: &Git<'_>,
+        vm: &VMRecord,
+        before: &str,
+        after: &str,
+        folder: &Path,
+    ) -> Result<String, WorkspaceError> {
+        let undo_ref = undo_ref(vm.name.as_str());
+        let earlier = self.undo_commit(git, &undo_ref).await?;
+        let message = format!("what was applied from {}", vm.name);
+        let words = [
+            "commit-tree",
+            before,
+            "-p",
+            &self.head,
+            "-m",
+            "as it was before",
+        ];
+        let was = word_in(&self.shadow.git(git, "commit-tree", &words, &[]).await?);
+        let mut words = vec!["commit-tree", after, "-p", &was, "-m", &message];
+        if let Some(earlier) = &earlier {
+            words.extend(["-p", earlier]);
+        }
+        let now = word_in(&self.shadow.git(git, "commit-tree", &words, &[]).await?);
+        // Copied in as files: no git runs in the repository for that.
+        let base = folder.join("undo");
+        let mut words = self.shadow.words();
+        words.extend(words!["pack-objects", "-q", "--revs", &base]);
+        let wanted = match &earlier {
+            Some(earlier) => format!("{now}\n^{}\n^{earlier}\n", self.head),
+            None => format!("{now}\n^{}\n", self.head),
+        };
+        let packed = git.must(
+            "pack-objects",
+            &self.repository.root,
+            words,
+            wanted.as_bytes(),
+        );
+        let id = word_in(&packed.await?);
+        for end in ["pack", "idx"] {
+            let from = folder.join(format!("undo-{id}.{end}"));
+            let to = self
+                .repository
+                .common_dir()
+                .join(format!("objects/pack/pack-{id}.{end}"));
+            let copied = run(
+                git.host,
+                &Program::new("cp").args(words!["--", &from, &to]),
+                &[],
+            )
+            .await?;
+            if !copied.success() {
+                return Err(failed("pack-objects", &self.repository.root, &copied));
+            }
+        }
+        self.point(git, &undo_ref, Some(&now)).await?;
+        if let Err(error) = self.switch(git, Rehearse::No, before, after).await {
+            self.point(git, &undo_ref, earlier.as_deref()).await?;
+            return Err(error);
+        }
+        Ok(undo_ref)
+    }
+
+    /// Returns where the ref to undo by points.
+    pub(super) async fn undo_commit(
+        &self,
+        git: &Git<'_>,
+        undo_ref: &str,
+    ) -> Result<Option<String>, WorkspaceError> {
+        let words = ["rev-parse", "--verify", "-q", undo_ref];
+        let found = self
+            .repository
+            .ask(git, &self.repository.root, &words)
+            .await?;
+        Ok(found.map(|found| word_in(&found)))
+    }
+
+    /// Moves or removes the ref to undo by, in the repository itself.
+    pub(super) async fn point(
+        &self,
+        git: &Git<'_>,
+        undo_ref: &str,
+        to: Option<&str>,
+    ) -> Result<(), WorkspaceError> {
+        let mut words = self.repository.words();
+        match to {
+            Some(to) => words.extend(words!["update-ref", undo_ref, to]),
+            None => words.extend(words!["update-ref", "-d", undo_ref]),
+        }
+        git.must("update-ref", &self.repository.root, words, &[])
+            .await?;
+        Ok(())
+    }
+}
+
+/// The ref by which what came from a VM can be undone.
+pub(super) fn undo_ref(vm: &str) -> String {
+    format!("refs/banger/undo/{vm}")
+}
+
+fn refuse_bad<'a>(paths: impl Iterator<Item = &'a [u8]>) -> Result<(), WorkspaceError> {
+    let bad = paths.filter_map(|path| {
+        let why = check_path(path).err()?;
+        Some((String::from_utf8_lossy(path).into_owned(), why.to_string()))
+    });
+    let files: Vec<_> = bad.collect();
+    match files.is_empty() {
+        true => Ok(()),
+        false => Err(WorkspaceError::HostilePatch { files }),
+    }
+}
+
+fn between(line: &str, before: &str, after: &str) -> Option<String> {
+    let rest = &line[line.find(before)? + before.len()..];
+    Some(rest[..rest.find(after)?].to_owned())
+}

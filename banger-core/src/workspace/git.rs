@@ -1,0 +1,166 @@
+//! git on this host, with everything switched off that could run something else.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::host::{Host, HostError, PipedProgram, Program, ProgramOutput};
+use crate::workspace::WorkspaceError;
+
+/// The most that one of git's lists may have, in bytes: two million files.
+const MAX_LIST: u64 = 512 << 20;
+
+/// git on one host.
+#[derive(Clone, Copy)]
+pub(super) struct Git<'a> {
+    pub(super) host: &'a dyn Host,
+}
+
+impl<'a> Git<'a> {
+    pub(super) fn new(host: &'a dyn Host) -> Self {
+        Git { host }
+    }
+
+    /// Runs git with these words and input to its end.
+    pub(super) async fn run<W: Into<OsString>>(
+        &self,
+        words: impl IntoIterator<Item = W>,
+        input: &[u8],
+    ) -> Result<ProgramOutput, HostError> {
+        run(self.host, &program(words), input).await
+    }
+
+    /// Runs git, which must succeed, and returns its output.
+    pub(super) async fn must<W: Into<OsString>>(
+        &self,
+        act: &'static str,
+        at: &Path,
+        words: impl IntoIterator<Item = W>,
+        input: &[u8],
+    ) -> Result<Vec<u8>, WorkspaceError> {
+        let output = self.run(words, input).await?;
+        match output.success() {
+            true => Ok(output.stdout),
+            false => Err(failed(act, at, &output)),
+        }
+    }
+}
+
+/// Names git and how it is to behave: no configuration but what it is given, no program of it, no network.
+pub(super) fn program<W: Into<OsString>>(words: impl IntoIterator<Item = W>) -> Program {
+    Program::new("git")
+        .args(OFF)
+        .args(words)
+        .env("HOME", "/nonexistent")
+        .env("XDG_CONFIG_HOME", "/nonexistent")
+        .env("GIT_CONFIG_NOSYSTEM", "1")
+        .env("GIT_CONFIG_SYSTEM", "/dev/null")
+        .env("GIT_CONFIG_GLOBAL", "/dev/null")
+        .env("GIT_ATTR_NOSYSTEM", "1")
+        .env("GIT_OPTIONAL_LOCKS", "0")
+        .env("GIT_NO_LAZY_FETCH", "1")
+        .env("GIT_NO_REPLACE_OBJECTS", "1")
+        .env("GIT_TERMINAL_PROMPT", "0")
+        .env("GIT_LITERAL_PATHSPECS", "0")
+        .env("GIT_PAGER", "cat")
+        .env("GIT_EDITOR", "false")
+        .env("GIT_SSH_COMMAND", "false")
+        .env("GIT_AUTHOR_NAME", "banger")
+        .env("GIT_AUTHOR_EMAIL", "banger@localhost")
+        .env("GIT_COMMITTER_NAME", "banger")
+        .env("GIT_COMMITTER_EMAIL", "banger@localhost")
+}
+
+/// What a repository's own configuration could have git run or do in passing. A command line wins over it.
+const OFF: [&str; 22] = [
+    "-c",
+    "core.fsmonitor=false",
+    "-c",
+    "core.hooksPath=/dev/null",
+    "-c",
+    "core.untrackedCache=false",
+    "-c",
+    "core.attributesFile=/dev/null",
+    "-c",
+    "protocol.allow=never",
+    "-c",
+    "protocol.file.allow=always",
+    "-c",
+    "gc.auto=0",
+    "-c",
+    "maintenance.auto=false",
+    "-c",
+    "submodule.recurse=false",
+    "-c",
+    "core.protectHFS=true",
+    "-c",
+    "core.protectNTFS=true",
+];
+
+/// Runs a program to its end, whatever the length of its input and output.
+pub(super) async fn run(
+    host: &dyn Host,
+    program: &Program,
+    input: &[u8],
+) -> Result<ProgramOutput, HostError> {
+    let PipedProgram { stdin, stdout, end } = host.pipe(program).await?;
+    let feed = async move {
+        if let Some(mut stdin) = stdin {
+            // A program that does not read what it is given is within its rights.
+            let _ = stdin.write_all(input).await;
+            let _ = stdin.shutdown().await;
+        }
+    };
+    let mut printed = Vec::new();
+    let read = async {
+        let _ = stdout.take(MAX_LIST).read_to_end(&mut printed).await;
+    };
+    let ((), (), end) = tokio::join!(feed, read, end);
+    Ok(ProgramOutput {
+        stdout: printed,
+        ..end?
+    })
+}
+
+pub(super) fn failed(act: &'static str, at: &Path, output: &ProgramOutput) -> WorkspaceError {
+    let said = output.last_lines(3).replace('\n', "; ");
+    WorkspaceError::Git {
+        act,
+        path: at.to_owned(),
+        said: match said.is_empty() {
+            true => format!("it ended with status {}", output.status),
+            false => said,
+        },
+    }
+}
+
+/// A path of git's output, which ends in a newline.
+pub(super) fn path_in(output: &[u8]) -> PathBuf {
+    let path = output.strip_suffix(b"\n").unwrap_or(output);
+    PathBuf::from(OsString::from_vec(path.to_vec()))
+}
+
+pub(super) fn path_of(bytes: &[u8]) -> &Path {
+    Path::new(OsStr::from_bytes(bytes))
+}
+
+/// A word of git's output, such as an object's name.
+pub(super) fn word_in(output: &[u8]) -> String {
+    String::from_utf8_lossy(output).trim().to_owned()
+}
+
+/// `--option=value` for a value that need not be UTF-8.
+pub(super) fn option(name: &str, value: &Path) -> OsString {
+    let mut word = OsString::from(name);
+    word.push("=");
+    word.push(value);
+    word
+}
+
+/// Words and paths as one list.
+macro_rules! words {
+    ($($word:expr),* $(,)?) => { [$(std::ffi::OsString::from($word)),*] };
+}
+pub(super) use words;

@@ -1,0 +1,276 @@
+//! Looking at a repository before anything is carried.
+
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use banger_session::workspace::{
+    Head, Mode, RepositoryFacts, Status, decide_inspect, parse_status, parse_submodules,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::engine::{Engine, random};
+use crate::error::Error;
+use crate::session::ByteText;
+use crate::workspace::WorkspaceError;
+use crate::workspace::git::{Git, path_of};
+use crate::workspace::open::{Repository, UserSettings};
+use crate::workspace::prepare::PrepareRequest;
+use crate::workspace::record::{Source, Untracked};
+use crate::workspace::shadow::Shadow;
+
+/// What a repository is, and what of it would be carried.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Inspection {
+    /// The root of its working tree.
+    pub root: ByteText,
+    /// The name of its folder.
+    pub name: String,
+    /// The commit that is checked out.
+    pub head: String,
+    /// The branch; none if a commit alone is checked out.
+    pub branch: Option<String>,
+    /// Where it came from, without passwords.
+    pub origin: Option<String>,
+    /// The name and the address that its commits bear.
+    pub identity: Option<(String, String)>,
+    /// Files that differ from `head`, and are carried.
+    pub changed: Vec<ByteText>,
+    /// Files of `head` that are no longer there or no longer tracked, and are removed.
+    pub deleted: Vec<ByteText>,
+    /// Files that git does not track and does not ignore. Carried only if that was asked for.
+    pub untracked: Vec<ByteText>,
+    /// Its submodules.
+    pub submodules: Vec<ByteText>,
+    /// What a person may want to know: of LFS, sparse checkouts, cut histories, merges, nested repositories.
+    pub notes: Vec<String>,
+}
+
+/// A repository that is looked at: itself, or a submodule.
+#[derive(Debug)]
+pub(super) struct Part {
+    /// Where it lies in the working tree of the first; empty for that.
+    pub(super) prefix: Vec<u8>,
+    pub(super) repository: Repository,
+    pub(super) shadow: Shadow,
+    pub(super) status: Status,
+    pub(super) head: String,
+}
+
+/// A repository with its submodules, and a folder for what is made of them.
+#[derive(Debug)]
+pub(super) struct Inspected {
+    pub(super) parts: Vec<Part>,
+    pub(super) user: UserSettings,
+    pub(super) inspection: Inspection,
+    /// Ours until [`Engine::clear`].
+    pub(super) folder: PathBuf,
+}
+
+impl Engine {
+    /// Looks at a repository of this host and decides whether it can be carried; carries nothing.
+    pub async fn workspace_inspect(&self, request: &PrepareRequest) -> Result<Inspection, Error> {
+        let folder = self.staging_folder().await?;
+        let inspected = self.inspect_repository(request, &folder).await;
+        self.clear(&folder).await;
+        Ok(inspected?.inspection)
+    }
+
+    /// Makes a folder for one carrying.
+    pub(super) async fn staging_folder(&self) -> Result<PathBuf, Error> {
+        let name: [u8; 6] = random()?;
+        let name: String = name.iter().map(|byte| format!("{byte:02x}")).collect();
+        let folder = self.inner.places.staging().join(name);
+        self.inner.host().create_dir(&folder).await?;
+        Ok(folder)
+    }
+
+    /// Removes such a folder. What cannot be removed now goes when the engine is next opened.
+    pub(super) async fn clear(&self, folder: &Path) {
+        if let Err(error) = self.inner.host().remove_tree(folder).await {
+            tracing::warn!(%error, "could not remove what was made to carry a repository");
+        }
+    }
+
+    pub(super) async fn inspect_repository(
+        &self,
+        request: &PrepareRequest,
+        folder: &Path,
+    ) -> Result<Inspected, WorkspaceError> {
+        let git = Git::new(self.inner.host());
+        let home = self.inner.config.user_home.as_deref();
+        let user = UserSettings::read(&git, home).await?;
+        let mut notes = Vec::new();
+        let mut parts: Vec<Part> = Vec::new();
+        let mut submodules: Vec<Vec<u8>> = Vec::new();
+        let mut wanted = vec![(Vec::new(), request.source.clone())];
+        while let Some((prefix, source)) = wanted.pop() {
+            let repository = Repository::open(&git, &source).await?;
+            let own = folder.join(format!("shadow-{}", parts.len()));
+            let shadow = Shadow::make(&git, own, &repository, &user).await?;
+            let listed = match repository.locations.bare {
+                true => Vec::new(),
+                false => {
+                    shadow
+                        .git(&git, "ls-files", &["ls-files", "-s", "-z"], &[])
+                        .await?
+                }
+            };
+            let below = parse_submodules(&listed);
+            let facts = RepositoryFacts {
+                head: repository.head.clone(),
+                bare: repository.locations.bare,
+                submodules: below.clone(),
+            };
+            let refused = |source| WorkspaceError::Refused {
+                path: repository.root.clone(),
+                source,
+            };
+            let head = decide_inspect(&facts, request.mode).map_err(refused)?;
+            for path in below {
+                let place = repository.root.join(path_of(&path));
+                let full = joined(&prefix, &path);
+                match git.host.stat(&place.join(".git")).await? {
+                    Some(_) => wanted.push((
+                        full.clone(),
+                        Source {
+                            path: place,
+                            ownership: source.ownership,
+                        },
+                    )),
+                    None => notes.push(format!(
+                        "the submodule {} is not checked out, and stays an empty folder",
+                        String::from_utf8_lossy(&full)
+                    )),
+                }
+                submodules.push(full);
+            }
+            let status = status(&git, &shadow, request.untracked).await?;
+            note_oddities(
+                &git,
+                &repository,
+                &shadow,
+                &status,
+                request.mode,
+                &mut notes,
+            )
+            .await?;
+            parts.push(Part {
+                prefix,
+                repository,
+                shadow,
+                status,
+                head,
+            });
+        }
+        let inspection = describe(&parts, &user, submodules, notes);
+        Ok(Inspected {
+            parts,
+            user,
+            inspection,
+            folder: folder.to_owned(),
+        })
+    }
+}
+
+/// A path in a submodule as one of the whole.
+pub(super) fn joined(prefix: &[u8], path: &[u8]) -> Vec<u8> {
+    match prefix {
+        [] => path.to_vec(),
+        prefix => [prefix, b"/", path].concat(),
+    }
+}
+
+async fn status(
+    git: &Git<'_>,
+    shadow: &Shadow,
+    untracked: Untracked,
+) -> Result<Status, WorkspaceError> {
+    let untracked = match untracked {
+        Untracked::Leave => "--untracked-files=normal",
+        Untracked::Carry => "--untracked-files=all",
+    };
+    let words = [
+        "status",
+        "--porcelain=v2",
+        "-z",
+        "--no-renames",
+        "--ignore-submodules=all",
+        untracked,
+    ];
+    let output = shadow.git(git, "status", &words, &[]).await?;
+    Ok(parse_status(&output)?)
+}
+
+async fn note_oddities(
+    git: &Git<'_>,
+    repository: &Repository,
+    shadow: &Shadow,
+    status: &Status,
+    mode: Mode,
+    notes: &mut Vec<String>,
+) -> Result<(), WorkspaceError> {
+    let lfs = shadow.git(
+        git,
+        "ls-files",
+        &["ls-files", "-z", "--", ":(attr:filter=lfs)"],
+        &[],
+    );
+    match lfs.await?.iter().filter(|&&byte| byte == 0).count() {
+        0 => {}
+        count => notes.push(format!(
+            "{count} {} kept by Git LFS: the guest gets what git has of them, pointers",
+            if count == 1 { "file is" } else { "files are" }
+        )),
+    }
+    if repository.value("core.sparsecheckout") == Some("true") {
+        notes.push("the checkout here is sparse; the guest gets every file".to_owned());
+    }
+    if repository.locations.shallow && mode == Mode::FullCopy {
+        notes.push("the history here was cut already; the guest gets what there is".to_owned());
+    }
+    if status.unmerged > 0 {
+        notes.push(format!(
+            "{} files are in the middle of a merge, and go as they stand",
+            status.unmerged
+        ));
+    }
+    Ok(())
+}
+
+fn describe(
+    parts: &[Part],
+    user: &UserSettings,
+    submodules: Vec<Vec<u8>>,
+    notes: Vec<String>,
+) -> Inspection {
+    let all = |pick: fn(&Status) -> &Vec<Vec<u8>>| {
+        let of_part = |part: &Part| {
+            let paths = pick(&part.status).iter();
+            paths
+                .map(|path| ByteText(joined(&part.prefix, path)))
+                .collect::<Vec<_>>()
+        };
+        parts.iter().flat_map(of_part).collect()
+    };
+    let first = &parts[0];
+    let repository = &first.repository;
+    let known = |key: &str| repository.value(key).or_else(|| user.value(key));
+    Inspection {
+        root: ByteText(repository.root.as_os_str().as_bytes().to_vec()),
+        name: repository.name(),
+        head: first.head.clone(),
+        branch: match &repository.branch {
+            Head::Branch(name) => Some(name.clone()),
+            Head::Detached => None,
+        },
+        origin: repository.origin(),
+        identity: known("user.name")
+            .zip(known("user.email"))
+            .map(|(name, address)| (name.to_owned(), address.to_owned())),
+        changed: all(|status| &status.changed),
+        deleted: all(|status| &status.deleted),
+        untracked: all(|status| &status.untracked),
+        submodules: submodules.into_iter().map(ByteText).collect(),
+        notes,
+    }
+}

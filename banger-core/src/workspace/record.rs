@@ -1,0 +1,160 @@
+//! What a workspace is, as it is kept and shown.
+
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use banger_session::workspace::{GuestPath, Mode};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::engine::Engine;
+use crate::error::Error;
+use crate::session::ByteText;
+use crate::vm::VMRecord;
+use crate::workspace::WorkspaceError;
+use crate::workspace::git::{Git, word_in, words};
+
+/// The workspace of a VM: what was last carried into it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Workspace {
+    /// Its folder in the guest.
+    pub guest_path: ByteText,
+    /// The root of the repository on the host.
+    pub host_root: ByteText,
+    /// The repository's name: that of its folder.
+    pub name: String,
+    /// `shallow` or `full-copy`.
+    pub mode: String,
+    /// The branch that was checked out in the guest; none if a commit alone was.
+    pub branch: Option<String>,
+    /// The commit that was checked out in the guest.
+    pub head: String,
+    /// What exports are compared with: `head`, or, if the working tree differed from it, a commit in the
+    /// guest's repository that holds it as it was carried.
+    pub base: String,
+    /// The commit that the host was on.
+    pub host_head: String,
+    /// How many files were carried that differed from `head`.
+    pub carried: usize,
+    /// When.
+    pub prepared_at: Timestamp,
+}
+
+/// Whether the host's repository is still where it was when it was carried.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Freshness {
+    /// It is.
+    Fresh,
+    /// It is on another commit.
+    Moved {
+        /// Which.
+        head: String,
+    },
+    /// It cannot be looked at any more.
+    Unknown {
+        /// Why not.
+        reason: String,
+    },
+}
+
+/// Which repository, and how it may be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// A folder in its working tree. Absolute.
+    pub path: PathBuf,
+    /// Whose it may be.
+    pub ownership: Ownership,
+}
+
+/// Whose repository is read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ownership {
+    /// Only that of the user that this process acts as, as git has it.
+    #[default]
+    OurOwn,
+    /// Anybody's.
+    Anybody,
+}
+
+/// What becomes of files that git does not track.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Untracked {
+    /// They stay at home: they may hold secrets.
+    #[default]
+    Leave,
+    /// They are carried, as far as they are not ignored.
+    Carry,
+}
+
+impl Source {
+    /// A repository of our own.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Source {
+            path: path.into(),
+            ownership: Ownership::default(),
+        }
+    }
+}
+
+impl Workspace {
+    /// Its folder in the guest.
+    pub(crate) fn dest(&self) -> Result<GuestPath, WorkspaceError> {
+        Ok(GuestPath::new(&self.guest_path.0)?)
+    }
+
+    pub(crate) fn root(&self) -> &Path {
+        Path::new(std::ffi::OsStr::from_bytes(&self.host_root.0))
+    }
+
+    /// How much was carried.
+    pub fn mode(&self) -> Mode {
+        Mode::from_word(&self.mode).unwrap_or_default()
+    }
+}
+
+impl Engine {
+    /// Returns the workspace that was last prepared in a VM; none if none was.
+    pub async fn workspace(&self, vm: &str) -> Result<Option<Workspace>, Error> {
+        let vm = self.lookup(vm).await?;
+        Ok(self.inner.store.workspace(&vm.id).await?)
+    }
+
+    /// Says whether the repository that a workspace was made of is still on the same commit.
+    pub async fn workspace_freshness(&self, workspace: &Workspace) -> Freshness {
+        let git = Git::new(self.inner.host());
+        // Whose it may be was settled when it was prepared.
+        let words = words![
+            "-C",
+            workspace.root(),
+            "-c",
+            "safe.directory=*",
+            "rev-parse",
+            "--verify",
+            "-q",
+            "HEAD^{commit}",
+        ];
+        match git.run(words, &[]).await {
+            Ok(output) if output.success() => match word_in(&output.stdout) {
+                head if head == workspace.host_head => Freshness::Fresh,
+                head => Freshness::Moved { head },
+            },
+            Ok(output) => Freshness::Unknown {
+                reason: match output.last_lines(1) {
+                    said if said.is_empty() => "it has no commit any more".to_owned(),
+                    said => said,
+                },
+            },
+            Err(error) => Freshness::Unknown {
+                reason: error.to_string(),
+            },
+        }
+    }
+
+    pub(super) async fn recorded_workspace(&self, vm: &VMRecord) -> Result<Workspace, Error> {
+        let found = self.inner.store.workspace(&vm.id).await?;
+        let missing = || WorkspaceError::None {
+            vm: vm.name.clone(),
+        };
+        Ok(found.ok_or_else(missing)?)
+    }
+}

@@ -1,0 +1,144 @@
+//! A script in a guest, its standard output and nothing else.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use banger_session::workspace::WorkspaceRefusal;
+use tokio::io::{AsyncRead, AsyncReadExt};
+
+use crate::error::Error;
+use crate::transport::{GuestConnection, GuestEnd, GuestProcess};
+use crate::vm::VMRecord;
+use crate::workspace::WorkspaceError;
+
+/// The most that is kept of what a script's programs complain of, in bytes.
+const KEPT: u64 = 16 << 10;
+
+/// A script that runs in a guest, read piece by piece. The connection can be used meanwhile and after it.
+pub(super) struct ScriptOutput {
+    act: &'static str,
+    vm: VMRecord,
+    stdout: Pin<Box<dyn AsyncRead + Send>>,
+    said: tokio::task::JoinHandle<Vec<u8>>,
+    end: Pin<Box<dyn Future<Output = GuestEnd> + Send>>,
+    buffer: Vec<u8>,
+    /// The guest's end of its input.
+    pub(super) stdin: Option<Pin<Box<dyn tokio::io::AsyncWrite + Send>>>,
+}
+
+/// Starts a script over a connection.
+pub(super) async fn start_script(
+    connection: &Arc<dyn GuestConnection>,
+    act: &'static str,
+    vm: &VMRecord,
+    script: &[u8],
+) -> Result<ScriptOutput, Error> {
+    let GuestProcess {
+        stdin,
+        stdout,
+        mut stderr,
+        end,
+    } = connection.run(script).await?;
+    let said = tokio::spawn(async move {
+        let mut said = Vec::new();
+        // The last of it is what tells; the first, where there is little.
+        let mut buffer = vec![0; 4096];
+        while let Ok(read @ 1..) = stderr.read(&mut buffer).await {
+            said.extend_from_slice(&buffer[..read]);
+            let surplus = said.len().saturating_sub(KEPT as usize);
+            said.drain(..surplus);
+        }
+        said
+    });
+    Ok(ScriptOutput {
+        act,
+        vm: vm.clone(),
+        stdout,
+        said,
+        end,
+        buffer: vec![0; 64 << 10],
+        stdin: Some(stdin),
+    })
+}
+
+/// Runs a script to its end and returns its standard output, at most `limit` bytes of it. What it writes
+/// to its standard error is told if it fails, and dropped if it does not.
+pub(super) async fn run_script_output(
+    connection: &Arc<dyn GuestConnection>,
+    act: &'static str,
+    vm: &VMRecord,
+    script: &[u8],
+    limit: usize,
+) -> Result<Vec<u8>, Error> {
+    let mut running = start_script(connection, act, vm, script).await?;
+    running.stdin = None;
+    let mut output = Vec::new();
+    while let Some(piece) = running.next().await? {
+        output.extend_from_slice(piece);
+        if output.len() > limit {
+            return Err(running
+                .lost(format!("its answer is longer than {limit} bytes"))
+                .into());
+        }
+    }
+    Ok(output)
+}
+
+impl ScriptOutput {
+    /// Returns the next bytes; none when it has ended as it should.
+    pub(super) async fn next(&mut self) -> Result<Option<&[u8]>, Error> {
+        // An error is the connection's end, which its status tells better.
+        match self.stdout.read(&mut self.buffer).await {
+            Ok(read @ 1..) => Ok(Some(&self.buffer[..read])),
+            _ => {
+                self.finish().await?;
+                Ok(None)
+            }
+        }
+    }
+
+    /// Waits for its end.
+    pub(super) async fn finish(&mut self) -> Result<(), Error> {
+        self.stdin = None;
+        let end = (&mut self.end).await;
+        let status = match end {
+            GuestEnd::Exited(0) => return Ok(()),
+            GuestEnd::Exited(status) => status,
+            GuestEnd::Lost(reason) => return Err(self.lost(reason).into()),
+        };
+        // A process that it left behind may hold its standard error.
+        let patience = std::time::Duration::from_secs(2);
+        let said = tokio::time::timeout(patience, &mut self.said).await;
+        let said = said.ok().and_then(Result::ok).unwrap_or_default();
+        let said = last_words(&said);
+        let error = match WorkspaceRefusal::from_status(status) {
+            Some(source) => WorkspaceError::Guest {
+                act: self.act,
+                vm: self.vm.name.clone(),
+                source,
+                said,
+            },
+            None => self.lost(match said.is_empty() {
+                true => format!("the guest's shell ended with status {status}"),
+                false => format!("the guest's shell ended with status {status}: {said}"),
+            }),
+        };
+        Err(error.into())
+    }
+
+    pub(super) fn lost(&self, reason: String) -> WorkspaceError {
+        WorkspaceError::Lost {
+            act: self.act,
+            vm: self.vm.name.clone(),
+            reason,
+        }
+    }
+}
+
+/// The last lines, fit for a terminal.
+fn last_words(said: &[u8]) -> String {
+    let text = String::from_utf8_lossy(said);
+    let lines: Vec<&str> = text.trim().lines().rev().take(3).collect();
+    let text = lines.into_iter().rev().collect::<Vec<_>>().join("; ");
+    text.chars().filter(|c| !c.is_control()).collect()
+}

@@ -1,0 +1,374 @@
+//! Making what is sent: a repository for the guest, and the files that differ from its checkout.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use banger_session::workspace::{Checkout, Head, Mode, Section, config_text};
+
+use crate::host::{Host, Program};
+use crate::workspace::WorkspaceError;
+use crate::workspace::git::{Git, option, run, words};
+use crate::workspace::inspect::{Inspected, Part, joined};
+use crate::workspace::open::UserSettings;
+use crate::workspace::prepare::PrepareRequest;
+use crate::workspace::record::Untracked;
+use crate::workspace::shadow::{format_version, kept_core_values};
+
+/// Commits of history that are carried.
+const DEPTH: u32 = 10;
+
+/// The two archives, and what the guest has to know of them.
+#[derive(Debug)]
+pub(super) struct Staged {
+    pub(super) checkouts: Vec<Checkout>,
+    pub(super) repos: PathBuf,
+    pub(super) repos_bytes: u64,
+    /// None if nothing differs from the checkout.
+    pub(super) overlay: Option<(PathBuf, u64)>,
+    /// Files in it.
+    pub(super) carried: usize,
+    /// The branch that the guest is on.
+    pub(super) branch: Option<String>,
+    pub(super) notes: Vec<String>,
+}
+
+/// Which commit and branch the guest is to be on.
+struct Wanted {
+    commit: String,
+    branch: Option<String>,
+}
+
+/// Makes the archives in the folder of what was inspected.
+pub(super) async fn stage(
+    host: &dyn Host,
+    inspected: &Inspected,
+    request: &PrepareRequest,
+) -> Result<Staged, WorkspaceError> {
+    let git = Git::new(host);
+    let Inspected {
+        parts,
+        user,
+        folder,
+        ..
+    } = inspected;
+    let out = folder.join("out");
+    host.create_dir(&out.join("repos")).await?;
+    let wanted = wanted(&git, &parts[0], request).await?;
+    let elsewhere = wanted.commit != parts[0].head;
+    for (number, part) in parts.iter().enumerate() {
+        let of_part = match number {
+            0 => Wanted {
+                commit: wanted.commit.clone(),
+                branch: wanted.branch.clone(),
+            },
+            _ => Wanted {
+                commit: part.head.clone(),
+                branch: match &part.repository.branch {
+                    Head::Branch(name) => Some(name.clone()),
+                    Head::Detached => None,
+                },
+            },
+        };
+        let made = out.join(format!("repos/{number}"));
+        make_repository(&git, part, user, &of_part, request.mode, &made).await?;
+    }
+    let mut lists = Lists::default();
+    for part in parts {
+        lists.take(part, request.untracked);
+    }
+    let mut notes = std::mem::take(&mut lists.notes);
+    if elsewhere && !lists.is_empty() {
+        notes.push(format!(
+            "{} is checked out, so the {} changes here, which belong to another commit, stay here",
+            request.from.as_deref().unwrap_or("another commit"),
+            lists.overlay.len() + lists.deleted.len()
+        ));
+        lists = Lists::default();
+    }
+    for (name, list) in [
+        ("deleted", &lists.deleted),
+        ("parents", &lists.parents()),
+        ("added", &lists.added),
+    ] {
+        host.write_file(&out.join(name), &terminated(list), 0o600)
+            .await?;
+    }
+    let repos = folder.join("repos.tar");
+    let pack = Program::new("tar")
+        .args(words!["-c", "--format=gnu", "-f", &repos, "-C", &out])
+        .args(["repos", "deleted", "parents", "added"]);
+    tar(host, &inspected.parts[0].repository.root, &pack, &[]).await?;
+    let overlay = match lists.is_empty() {
+        true => None,
+        false => {
+            let to = folder.join("overlay.tar");
+            pack_overlay(host, &parts[0].repository.root, &lists.overlay, &to).await?;
+            let bytes = length(host, &to).await?;
+            Some((to, bytes))
+        }
+    };
+    Ok(Staged {
+        checkouts: parts
+            .iter()
+            .map(|part| Checkout {
+                prefix: part.prefix.clone(),
+            })
+            .collect(),
+        repos_bytes: length(host, &repos).await?,
+        repos,
+        carried: lists.overlay.len() + lists.deleted.len(),
+        overlay,
+        branch: wanted.branch,
+        notes,
+    })
+}
+
+async fn wanted(
+    git: &Git<'_>,
+    part: &Part,
+    request: &PrepareRequest,
+) -> Result<Wanted, WorkspaceError> {
+    let here = match &part.repository.branch {
+        Head::Branch(name) => Some(name.clone()),
+        Head::Detached => None,
+    };
+    let commit = match &request.from {
+        Some(name) => part.repository.commit(git, name).await?,
+        None => part.head.clone(),
+    };
+    let branch = match &request.branch {
+        Some(name) => {
+            let words = ["check-ref-format", "--branch", name];
+            if name.starts_with('-') || !git.run(words, &[]).await?.success() {
+                return Err(WorkspaceError::BadBranch { name: name.clone() });
+            }
+            Some(name.clone())
+        }
+        // On another commit than the branch here, the guest is on none.
+        None if commit != part.head => None,
+        None => here,
+    };
+    Ok(Wanted { commit, branch })
+}
+
+/// Makes a git dir with packed objects, and an index of them, that the guest has only to check out.
+async fn make_repository(
+    git: &Git<'_>,
+    part: &Part,
+    user: &UserSettings,
+    wanted: &Wanted,
+    mode: Mode,
+    made: &Path,
+) -> Result<(), WorkspaceError> {
+    let (host, root) = (git.host, &part.repository.root);
+    let shadow = &part.shadow.git_dir;
+    for below in [
+        "objects/info",
+        "objects/pack",
+        "refs/heads",
+        "refs/tags",
+        "info",
+    ] {
+        host.create_dir(&made.join(below)).await?;
+    }
+    let config = guest_configuration(part, user, wanted);
+    host.write_file(&made.join("config"), config.as_bytes(), 0o600)
+        .await?;
+    let head = match &wanted.branch {
+        Some(name) => format!("ref: refs/heads/{name}\n"),
+        None => format!("{}\n", wanted.commit),
+    };
+    host.write_file(&made.join("HEAD"), b"ref: refs/heads/none\n", 0o600)
+        .await?;
+    // What the fetch below may ask of the shadow.
+    let mut refs = format!("{} refs/banger/head\n", part.head);
+    refs.push_str(&format!("{} refs/banger/wanted\n", wanted.commit));
+    let mut words = vec![
+        option("--git-dir", made),
+        "-c".into(),
+        "fetch.unpackLimit=1".into(),
+        "fetch".into(),
+        "-q".into(),
+        "--no-tags".into(),
+        "--no-write-fetch-head".into(),
+        "--update-shallow".into(),
+    ];
+    match mode {
+        Mode::Shallow => words.push(format!("--depth={DEPTH}").into()),
+        Mode::FullCopy => {
+            let format = "--format=%(objectname) %(refname)";
+            let mut ask = part.repository.words();
+            ask.extend(words![
+                "for-each-ref",
+                format,
+                "refs/heads",
+                "refs/tags",
+                "refs/remotes"
+            ]);
+            let listed = git.must("for-each-ref", root, ask, &[]).await?;
+            refs.push_str(&String::from_utf8_lossy(&listed));
+        }
+    }
+    host.write_file(&shadow.join("packed-refs"), refs.as_bytes(), 0o600)
+        .await?;
+    words.push(shadow.into());
+    words.push("+refs/banger/head:refs/banger/head".into());
+    match (&wanted.branch, mode) {
+        (Some(name), _) => words.push(format!("+refs/banger/wanted:refs/heads/{name}").into()),
+        (None, _) => words.push("+refs/banger/wanted:refs/banger/wanted".into()),
+    }
+    git.must("fetch", root, words, &[]).await?;
+    if mode == Mode::FullCopy {
+        let others = words![
+            option("--git-dir", made),
+            "fetch",
+            "-q",
+            "--no-tags",
+            "--no-write-fetch-head",
+            "--update-shallow",
+            shadow,
+            "refs/heads/*:refs/heads/*",
+            "+refs/tags/*:refs/tags/*",
+            "+refs/remotes/*:refs/remotes/*",
+        ];
+        // A branch of the name that was asked for, elsewhere, is not moved back: that is no failure.
+        let output = git.run(others, &[]).await?;
+        if !output.success() && output.status != 1 {
+            return Err(crate::workspace::git::failed("fetch", root, &output));
+        }
+    }
+    host.write_file(&made.join("HEAD"), head.as_bytes(), 0o600)
+        .await?;
+    Ok(())
+}
+
+fn guest_configuration(part: &Part, user: &UserSettings, wanted: &Wanted) -> String {
+    let (version, format) = format_version(&part.repository);
+    let mut core = vec![
+        ("repositoryformatversion", version),
+        ("bare", "false".to_owned()),
+        ("logallrefupdates", "true".to_owned()),
+    ];
+    core.extend(kept_core_values(&part.repository, user));
+    let mut sections: Vec<Section<'_>> = vec![("core", None, core)];
+    if let Some(format) = format {
+        sections.push(("extensions", None, vec![("objectformat", format)]));
+    }
+    let known = |key: &str| part.repository.value(key).or_else(|| user.value(key));
+    let mut identity = Vec::new();
+    for (key, full) in [("name", "user.name"), ("email", "user.email")] {
+        if let Some(value) = known(full) {
+            identity.push((key, value.to_owned()));
+        }
+    }
+    sections.push(("user", None, identity));
+    if let Some(origin) = part.repository.origin() {
+        let fetch = "+refs/heads/*:refs/remotes/origin/*".to_owned();
+        sections.push((
+            "remote",
+            Some("origin"),
+            vec![("url", origin), ("fetch", fetch)],
+        ));
+        if let Some(branch) = &wanted.branch {
+            let merge = format!("refs/heads/{branch}");
+            let upstream = vec![("remote", "origin".to_owned()), ("merge", merge)];
+            sections.push(("branch", Some(branch), upstream));
+        }
+    }
+    config_text(&sections)
+}
+
+/// What is laid over the checkout; paths of the whole.
+#[derive(Debug, Default)]
+struct Lists {
+    overlay: Vec<Vec<u8>>,
+    deleted: Vec<Vec<u8>>,
+    added: Vec<Vec<u8>>,
+    notes: Vec<String>,
+}
+
+impl Lists {
+    fn take(&mut self, part: &Part, untracked: Untracked) {
+        let of_part = |path: &Vec<u8>| joined(&part.prefix, path);
+        let status = &part.status;
+        self.overlay.extend(status.changed.iter().map(of_part));
+        self.deleted.extend(status.deleted.iter().map(of_part));
+        if part.prefix.is_empty() {
+            self.added.extend(status.added.iter().cloned());
+        }
+        if untracked == Untracked::Carry {
+            for path in &status.untracked {
+                match path.ends_with(b"/") {
+                    true => self.notes.push(format!(
+                        "{} holds a repository of its own, and stays here",
+                        String::from_utf8_lossy(path)
+                    )),
+                    false => self.overlay.push(of_part(path)),
+                }
+            }
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.overlay.is_empty() && self.deleted.is_empty()
+    }
+
+    /// Folders that may be empty once everything in `deleted` is gone.
+    fn parents(&self) -> Vec<Vec<u8>> {
+        let mut folders = BTreeSet::new();
+        for path in &self.deleted {
+            if let Some(at) = path.iter().rposition(|&byte| byte == b'/') {
+                folders.insert(path[..at].to_vec());
+            }
+        }
+        folders.into_iter().collect()
+    }
+}
+
+/// Each followed by a NUL, and none to be taken for an option.
+fn terminated(paths: &[Vec<u8>]) -> Vec<u8> {
+    let mut text = Vec::new();
+    for path in paths {
+        text.extend_from_slice(path);
+        text.push(0);
+    }
+    text
+}
+
+async fn pack_overlay(
+    host: &dyn Host,
+    root: &Path,
+    paths: &[Vec<u8>],
+    to: &Path,
+) -> Result<(), WorkspaceError> {
+    let pack = Program::new("tar")
+        .args(words!["-c", "--format=gnu", "-f", to, "-C", root])
+        .args([
+            "--no-recursion",
+            "--null",
+            "--verbatim-files-from",
+            "-T",
+            "-",
+        ]);
+    tar(host, root, &pack, &terminated(paths)).await
+}
+
+async fn tar(
+    host: &dyn Host,
+    root: &Path,
+    program: &Program,
+    input: &[u8],
+) -> Result<(), WorkspaceError> {
+    let output = run(host, program, input).await?;
+    match output.success() {
+        true => Ok(()),
+        false => Err(WorkspaceError::Files {
+            path: root.to_owned(),
+            said: output.last_lines(3).replace('\n', "; "),
+        }),
+    }
+}
+
+async fn length(host: &dyn Host, file: &Path) -> Result<u64, WorkspaceError> {
+    Ok(host.stat(file).await?.map_or(0, |facts| facts.bytes))
+}

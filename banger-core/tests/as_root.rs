@@ -1,0 +1,337 @@
+//! What the engine relies on of the real kernel and only root can ask: network namespaces, taps, loop
+//! devices, device-mapper. The names say so, and what this host does not have is skipped with its reason.
+//! `make lab` runs all of it, in a VM of its own.
+
+#![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
+
+use std::io::{Read, Write};
+use std::net::{SocketAddrV4, TcpListener};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use banger_core::{
+    Detached, DeviceRemoval, Devices, Host, LinuxHost, LinuxHostConfig, ProcessEnd, ProcessSignal,
+    SnapshotSpec, SnapshotState, Spaces, TapSpec,
+};
+
+fn host() -> LinuxHost {
+    LinuxHost::new(LinuxHostConfig::default())
+}
+
+/// A name that no other run of these tests uses, and that says whose it is.
+fn name(what: &str) -> String {
+    format!("banger-test-{}-{what}", std::process::id())
+}
+
+fn tap() -> TapSpec {
+    TapSpec {
+        name: "tap0".to_owned(),
+        address: [10, 0, 2, 2].into(),
+        prefix: 24,
+        peer: [10, 0, 2, 15].into(),
+        peer_mac: [0x52, 0x54, 0, 0x12, 0x34, 0x56],
+    }
+}
+
+async fn no_taps(host: &LinuxHost) -> bool {
+    let why = host.tap_support().await.err();
+    why.inspect(|why| println!("SKIP: {why}")).is_some()
+}
+
+async fn no_snapshots(host: &LinuxHost) -> bool {
+    let why = host.snapshot_support().await.err();
+    why.inspect(|why| println!("SKIP: {why}")).is_some()
+}
+
+#[tokio::test]
+async fn as_root_a_namespace_is_dialled_into_and_nothing_of_it_is_seen_outside() {
+    let host = host();
+    if no_taps(&host).await {
+        return;
+    }
+    let space = name("dial");
+    host.make_namespace(&space).await.unwrap();
+    host.make_tap(&space, &tap()).await.unwrap();
+    assert_eq!(
+        host.list_namespaces(&space).await.unwrap(),
+        std::slice::from_ref(&space)
+    );
+    assert!(!Path::new("/sys/class/net/tap0").exists());
+
+    // Somebody in there listens on the tap's own address, and greets.
+    let inside = space.clone();
+    let (tell, told) = std::sync::mpsc::channel();
+    let server = std::thread::spawn(move || {
+        let pin = std::fs::File::open(format!("/run/netns/{inside}")).unwrap();
+        let kind = rustix::thread::LinkNameSpaceType::Network;
+        rustix::thread::move_into_link_name_space(std::os::fd::AsFd::as_fd(&pin), Some(kind))
+            .unwrap();
+        let listener = TcpListener::bind("10.0.2.2:0").unwrap();
+        tell.send(listener.local_addr().unwrap().port()).unwrap();
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.write_all(b"hello").unwrap();
+    });
+    let there = SocketAddrV4::new([10, 0, 2, 2].into(), told.recv().unwrap());
+    let limit = Duration::from_secs(5);
+    let stream = host.connect_in(&space, there, limit).await.unwrap();
+    let mut stream = stream.into_std().unwrap();
+    stream.set_nonblocking(false).unwrap();
+    let mut greeting = String::new();
+    stream.read_to_string(&mut greeting).unwrap();
+    assert_eq!(greeting, "hello");
+    server.join().unwrap();
+
+    let nobody = SocketAddrV4::new([10, 0, 2, 2].into(), 1);
+    let refused = host.connect_in(&space, nobody, limit).await.unwrap_err();
+    let source = std::error::Error::source(&refused).unwrap().to_string();
+    assert!(source.contains("refused"), "{source}");
+
+    // A guest that is not there yet costs the time given and no more.
+    let guest = SocketAddrV4::new([10, 0, 2, 15].into(), 22);
+    let asked = std::time::Instant::now();
+    let short = Duration::from_millis(100);
+    host.connect_in(&space, guest, short).await.unwrap_err();
+    assert!(asked.elapsed() < limit, "it took {:?}", asked.elapsed());
+
+    host.remove_namespace(&space).await.unwrap();
+    host.remove_namespace(&space).await.unwrap();
+    assert_eq!(host.list_namespaces(&space).await.unwrap(), [""; 0]);
+    host.connect_in(&space, there, limit).await.unwrap_err();
+}
+
+#[tokio::test]
+async fn as_root_a_namespace_or_tap_that_exists_is_refused_and_never_adopted() {
+    let host = host();
+    if no_taps(&host).await {
+        return;
+    }
+    let space = name("twice");
+    host.make_namespace(&space).await.unwrap();
+    host.make_namespace(&space).await.unwrap_err();
+    host.make_tap(&space, &tap()).await.unwrap();
+    let taken = host.make_tap(&space, &tap()).await.unwrap_err();
+    let source = std::error::Error::source(&taken).unwrap().to_string();
+    assert!(source.contains("busy"), "{source}");
+    host.remove_namespace(&space).await.unwrap();
+    let error = host.make_tap(&space, &tap()).await.unwrap_err();
+    assert!(error.to_string().contains(&space), "{error}");
+
+    // What a make that was killed half way leaves is a file, and is removed like a namespace.
+    std::fs::write(format!("/run/netns/{space}"), "").unwrap();
+    host.remove_namespace(&space).await.unwrap();
+    assert_eq!(host.list_namespaces(&space).await.unwrap(), [""; 0]);
+}
+
+#[tokio::test]
+async fn as_root_a_program_is_started_inside_a_namespace_and_ours_stays_where_it_was() {
+    let host = host();
+    if no_taps(&host).await {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let space = name("spawn");
+    let ours = std::fs::read_link("/proc/self/ns/net").unwrap();
+    host.make_namespace(&space).await.unwrap();
+    let process = host
+        .spawn(&Detached {
+            program: "sleep".to_owned(),
+            arguments: vec!["1000".into()],
+            log: dir.path().join("log"),
+            namespace: Some(space.clone()),
+        })
+        .await
+        .unwrap();
+    let theirs = std::fs::read_link(format!("/proc/{}/ns/net", process.pid)).unwrap();
+    assert_ne!(theirs, ours);
+    for task in std::fs::read_dir("/proc/self/task").unwrap() {
+        let here = std::fs::read_link(task.unwrap().path().join("ns/net"));
+        assert!(
+            here.is_err() || here.unwrap() == ours,
+            "a thread was left in a namespace"
+        );
+    }
+    // Its name can be given back while it lives: the kernel keeps the namespace until it ends.
+    host.remove_namespace(&space).await.unwrap();
+    host.signal(&process, ProcessSignal::Kill).await.unwrap();
+    let end = host.wait_end(&process).await.unwrap();
+    assert_eq!(end, ProcessEnd::Signaled(9));
+}
+
+/// A snapshot over an image of zeros, in a folder of its own.
+struct Snapshot {
+    spec: SnapshotSpec,
+    dir: tempfile::TempDir,
+}
+
+impl Snapshot {
+    fn new(what: &str, image: u64, layer: u64) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let sized = |file: &str, bytes: u64| -> PathBuf {
+            let path = dir.path().join(file);
+            std::fs::File::create(&path)
+                .unwrap()
+                .set_len(bytes)
+                .unwrap();
+            path
+        };
+        let name = name(what);
+        let spec = SnapshotSpec {
+            uuid: name.to_uppercase(),
+            base: sized("image", image),
+            base_label: format!("{name}:base"),
+            layer: sized("layer", layer),
+            layer_label: format!("{name}:cow"),
+            name,
+        };
+        Snapshot { spec, dir }
+    }
+
+    async fn remove(&self, host: &LinuxHost) -> DeviceRemoval {
+        let deadline = std::time::Instant::now() + Duration::from_secs(10);
+        loop {
+            match host.remove_snapshot(&self.spec.name).await.unwrap() {
+                // udev looks at every device that changes.
+                DeviceRemoval::Busy if std::time::Instant::now() < deadline => {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+                removal => return removal,
+            }
+        }
+    }
+
+    async fn left(&self, host: &LinuxHost) -> usize {
+        let label = self.spec.base_label.trim_end_matches("base");
+        let found = host.list_devices(&self.spec.name, label).await.unwrap();
+        found.snapshots.len() + found.loops.len()
+    }
+}
+
+const MIB: u64 = 1 << 20;
+
+#[tokio::test]
+async fn as_root_a_snapshot_takes_writes_keeps_them_and_leaves_its_image_alone() {
+    let host = host();
+    if no_snapshots(&host).await {
+        return;
+    }
+    let snapshot = Snapshot::new("keeps", 8 * MIB, 9 * MIB);
+    let spec = &snapshot.spec;
+    let made = host.make_snapshot(spec).await.unwrap();
+    let found = host
+        .list_devices(&spec.name, &spec.base_label)
+        .await
+        .unwrap();
+    assert_eq!(found.snapshots[0].uuid, spec.uuid);
+    assert_eq!(found.snapshots[0].device, made.device);
+    assert_eq!(found.loops[0].device, made.base_loop);
+    assert_ne!(made.base_loop, made.layer_loop);
+
+    let written = vec![0x5a; 64 << 10];
+    let mut device = std::fs::File::options()
+        .read(true)
+        .write(true)
+        .open(&made.device)
+        .unwrap();
+    device.write_all(&written).unwrap();
+    device.sync_all().unwrap();
+    assert_eq!(
+        host.remove_snapshot(&spec.name).await.unwrap(),
+        DeviceRemoval::Busy
+    );
+    drop(device);
+    assert!(matches!(
+        host.snapshot_state(&spec.name).await.unwrap(),
+        Some(SnapshotState::Healthy { used: 1.., .. })
+    ));
+    assert_eq!(snapshot.remove(&host).await, DeviceRemoval::Removed);
+    assert_eq!(snapshot.remove(&host).await, DeviceRemoval::AlreadyGone);
+    // The loop devices went with it, by themselves.
+    assert_eq!(snapshot.left(&host).await, 0);
+
+    let made = host.make_snapshot(spec).await.unwrap();
+    let mut device = std::fs::File::open(&made.device).unwrap();
+    let mut back = vec![0; written.len()];
+    device.read_exact(&mut back).unwrap();
+    drop(device);
+    assert!(
+        back == written,
+        "what was written is there after it was made anew"
+    );
+    snapshot.remove(&host).await;
+    let image = std::fs::read(&spec.base).unwrap();
+    assert!(
+        image.iter().all(|byte| *byte == 0),
+        "the image was written to"
+    );
+    drop(snapshot.dir);
+}
+
+#[tokio::test]
+async fn as_root_a_snapshot_of_that_name_is_refused_and_nothing_is_left_of_the_attempt() {
+    let host = host();
+    if no_snapshots(&host).await {
+        return;
+    }
+    let snapshot = Snapshot::new("taken", MIB, 2 * MIB);
+    host.make_snapshot(&snapshot.spec).await.unwrap();
+    let other = Snapshot::new("taken", MIB, 2 * MIB);
+    let mut spec = other.spec.clone();
+    spec.base_label = name("attempt:base");
+    spec.layer_label = name("attempt:cow");
+    host.make_snapshot(&spec).await.unwrap_err();
+    let left = host.list_devices("none", &name("attempt")).await.unwrap();
+    assert_eq!(left.loops, []);
+    snapshot.remove(&host).await;
+    assert_eq!(snapshot.left(&host).await, 0);
+
+    // An image that is not there, and one that is no whole number of sectors' worth of anything.
+    spec.base = other.dir.path().join("none");
+    host.make_snapshot(&spec).await.unwrap_err();
+    assert_eq!(other.left(&host).await, 0);
+}
+
+#[tokio::test]
+async fn as_root_two_snapshots_of_one_image_are_told_apart() {
+    let host = host();
+    if no_snapshots(&host).await {
+        return;
+    }
+    let (one, mut two) = (
+        Snapshot::new("one", MIB, 2 * MIB),
+        Snapshot::new("two", MIB, 2 * MIB),
+    );
+    two.spec.base.clone_from(&one.spec.base);
+    let first = host.make_snapshot(&one.spec).await.unwrap();
+    let second = host.make_snapshot(&two.spec).await.unwrap();
+    assert_ne!(first.base_loop, second.base_loop);
+    one.remove(&host).await;
+    assert_eq!(one.left(&host).await, 0);
+    assert_eq!(two.left(&host).await, 3);
+    two.remove(&host).await;
+}
+
+#[tokio::test]
+async fn as_root_a_layer_that_is_full_is_noticed_and_stays_lost() {
+    let host = host();
+    if no_snapshots(&host).await {
+        return;
+    }
+    // Room for its own tables and a few chunks.
+    let snapshot = Snapshot::new("full", 8 * MIB, 64 << 10);
+    let made = host.make_snapshot(&snapshot.spec).await.unwrap();
+    let mut device = std::fs::File::options()
+        .write(true)
+        .open(&made.device)
+        .unwrap();
+    let _ = device.write_all(&vec![1; 4 << 20]);
+    let _ = device.sync_all();
+    drop(device);
+    let state = host.snapshot_state(&snapshot.spec.name).await.unwrap();
+    assert_eq!(state, Some(SnapshotState::Lost));
+    snapshot.remove(&host).await;
+    host.make_snapshot(&snapshot.spec).await.unwrap();
+    let state = host.snapshot_state(&snapshot.spec.name).await.unwrap();
+    assert_eq!(state, Some(SnapshotState::Lost), "its file remembers");
+    snapshot.remove(&host).await;
+    assert_eq!(snapshot.left(&host).await, 0);
+}

@@ -1,0 +1,326 @@
+//! A guest's changes onto the repository here.
+
+use banger_core::{Applied, ApplyRequest, Effect, Error, ErrorKind, Progress};
+
+use crate::rig::{Repo, Rig};
+
+async fn apply(rig: &Rig, effect: Effect) -> Result<Applied, Error> {
+    let request = ApplyRequest {
+        effect,
+        ..ApplyRequest::default()
+    };
+    let applied = rig
+        .engine
+        .workspace_apply("box", request, &Progress::silent())
+        .await;
+    rig.nothing_staged();
+    applied
+}
+
+/// What git says of the working tree, and everything in it with its content.
+fn files(repo: &Repo) -> String {
+    let sums = "git status --porcelain; git ls-files -s; git for-each-ref refs/heads; \
+                find . -path ./.git -prune -o -type f -print0 | sort -z | xargs -0 sha1sum; \
+                find . -path ./.git -prune -o -type l -printf '%p %l\\n'";
+    let output = std::process::Command::new("sh")
+        .args(["-c", sums])
+        .current_dir(&repo.root)
+        .output();
+    String::from_utf8_lossy(&output.unwrap().stdout).into_owned()
+}
+
+#[tokio::test]
+async fn changes_are_merged_with_what_is_here_now_and_can_be_taken_back() {
+    let rig = Rig::with_box().await;
+    let repo = rig.repository("work");
+    repo.write(
+        "long",
+        (0..40).map(|n| format!("line {n}\n")).collect::<String>(),
+    );
+    repo.write("to rename", "some text\n".repeat(20));
+    repo.write("to delete/here", "x\n");
+    repo.write("dirty", "committed\n");
+    repo.commit("first");
+    repo.write("dirty", "not committed\n");
+    rig.prepare(&repo).await;
+    rig.guest(
+        "sed -i 's/^line 30$/line 30 by the guest/' long; git mv 'to rename' renamed; \
+         git rm -q 'to delete/here'; echo new > 'new file'; echo also >> dirty; chmod +x long; \
+         git commit -qam 'guest'; ln -s long link",
+    )
+    .await;
+    // Meanwhile, here: a commit in the same file, a staged file and a change that is not staged.
+    repo.write(
+        "long",
+        (0..40)
+            .map(|n| {
+                if n == 3 {
+                    "line 3 by the host\n".into()
+                } else {
+                    format!("line {n}\n")
+                }
+            })
+            .collect::<String>(),
+    );
+    repo.git(["commit", "-q", "-m", "host", "long"]);
+    repo.write("staged", "staged\n");
+    repo.git(["add", "staged"]);
+    repo.write("untracked", "mine\n");
+    let before = files(&repo);
+    let index = std::fs::read(repo.root.join(".git/index")).unwrap();
+
+    let checked = apply(&rig, Effect::Check).await.unwrap();
+    assert_eq!(files(&repo), before, "a check changes nothing");
+    assert_eq!(checked.undo_ref, None);
+    let applied = apply(&rig, Effect::Apply).await.unwrap();
+    assert_eq!(applied.files, checked.files);
+    assert!(
+        repo.read("long").contains("line 3 by the host\n")
+            && repo.read("long").contains("line 30 by the guest\n")
+    );
+    assert_eq!(repo.read("dirty"), "not committed\nalso\n");
+    assert!(repo.root.join("renamed").exists() && !repo.root.join("to rename").exists());
+    assert!(
+        !repo.root.join("to delete").exists(),
+        "an empty folder goes too"
+    );
+    assert_eq!(repo.read("untracked"), "mine\n");
+    assert_eq!(
+        std::fs::read_link(repo.root.join("link")).unwrap().to_str(),
+        Some("long")
+    );
+    let mode = std::fs::metadata(repo.root.join("long")).unwrap();
+    assert_eq!(
+        std::os::unix::fs::PermissionsExt::mode(&mode.permissions()) & 0o111,
+        0o111
+    );
+    assert_eq!(
+        std::fs::read(repo.root.join(".git/index")).unwrap(),
+        index,
+        "the index is as it was"
+    );
+    let undo_ref = applied.undo_ref.unwrap();
+    assert_eq!(undo_ref, "refs/banger/undo/box");
+    repo.git(["fsck", "--strict"]);
+
+    // Once more from the guest, on top; then both are taken back.
+    rig.guest("echo second > second").await;
+    let again = apply(&rig, Effect::Apply).await;
+    assert!(
+        again.is_err(),
+        "what is here already does not fit twice: {again:?}"
+    );
+    rig.engine.workspace_undo("box", None).await.unwrap();
+    assert_eq!(files(&repo), before, "as before");
+    let nothing = rig.engine.workspace_undo("box", None).await.unwrap_err();
+    assert_eq!(nothing.kind(), ErrorKind::NotFound);
+}
+
+#[tokio::test]
+async fn two_applied_one_after_the_other_are_taken_back_in_turn() {
+    let rig = Rig::with_box().await;
+    let repo = rig.small();
+    rig.prepare(&repo).await;
+    rig.guest("echo one >> README.md").await;
+    let start = files(&repo);
+    apply(&rig, Effect::Apply).await.unwrap();
+    repo.commit("with the first");
+    rig.prepare_again(&repo).await;
+    rig.guest("echo two >> README.md").await;
+    let middle = files(&repo);
+    apply(&rig, Effect::Apply).await.unwrap();
+    assert_eq!(repo.read("README.md"), "hello\none\ntwo\n");
+    let undone = rig.engine.workspace_undo("box", None).await.unwrap();
+    assert_eq!(files(&repo), middle);
+    assert!(
+        undone.undo_ref.is_some(),
+        "the first can be taken back still"
+    );
+    rig.engine.workspace_undo("box", None).await.unwrap();
+    assert_eq!(repo.read("README.md"), "hello\n");
+    drop(start);
+}
+
+#[tokio::test]
+async fn a_conflict_and_files_in_the_way_are_named_and_nothing_is_touched() {
+    let rig = Rig::with_box().await;
+    let repo = rig.small();
+    rig.prepare(&repo).await;
+    rig.guest("echo guest > README.md; echo guest > new").await;
+    repo.write("README.md", "host\n");
+    repo.commit("host");
+    let before = files(&repo);
+    let error = apply(&rig, Effect::Apply).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InUse);
+    assert!(error.to_string().contains("README.md"), "{error}");
+    assert_eq!(files(&repo), before);
+
+    repo.write("README.md", "hello\n");
+    repo.commit("as it was");
+    repo.write("new", "an untracked file of the host's\n");
+    let before = files(&repo);
+    for effect in [Effect::Check, Effect::Apply] {
+        let error = apply(&rig, effect).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InUse);
+        assert!(error.to_string().contains("new"), "{error}");
+        assert_eq!(files(&repo), before);
+    }
+    assert_eq!(repo.git(["for-each-ref", "refs/banger"]), "");
+
+    // Behind a symlink of the host's, which git does not know.
+    std::fs::remove_file(repo.root.join("new")).unwrap();
+    rig.guest("rm new; mkdir new; echo x > new/file").await;
+    let elsewhere = rig.scratch.path().join("elsewhere");
+    std::fs::create_dir(&elsewhere).unwrap();
+    std::os::unix::fs::symlink(&elsewhere, repo.root.join("new")).unwrap();
+    let error = apply(&rig, Effect::Apply).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InUse, "{error}");
+    assert_eq!(std::fs::read_dir(&elsewhere).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn what_was_changed_since_stands_in_the_way_of_taking_it_back() {
+    let rig = Rig::with_box().await;
+    let repo = rig.small();
+    rig.prepare(&repo).await;
+    rig.guest("echo guest >> README.md").await;
+    apply(&rig, Effect::Apply).await.unwrap();
+    repo.write("README.md", "edited since\n");
+    let error = rig.engine.workspace_undo("box", None).await.unwrap_err();
+    assert!(error.to_string().contains("README.md"), "{error}");
+    assert_eq!(repo.read("README.md"), "edited since\n");
+}
+
+#[tokio::test]
+async fn files_that_run_by_themselves_and_links_out_are_pointed_out() {
+    let rig = Rig::with_box().await;
+    let repo = rig.small();
+    rig.prepare(&repo).await;
+    rig.guest(
+        "mkdir -p .github/workflows .husky; echo a > .github/workflows/ci.yml; echo b > .husky/pre-commit; \
+         echo c > .envrc; echo d > plain; ln -s /etc/passwd out; ln -s plain in",
+    )
+    .await;
+    let applied = apply(&rig, Effect::Check).await.unwrap();
+    let looks: Vec<_> = applied
+        .files
+        .iter()
+        .map(|file| {
+            (
+                String::from_utf8_lossy(&file.change.path).into_owned(),
+                file.look.is_some(),
+            )
+        })
+        .collect();
+    let expected = [
+        (".envrc", true),
+        (".github/workflows/ci.yml", true),
+        (".husky/pre-commit", true),
+        ("in", false),
+        ("out", true),
+        ("plain", false),
+    ];
+    assert_eq!(looks, expected.map(|(path, look)| (path.to_owned(), look)));
+}
+
+/// Has the guest's git print this text for a patch.
+async fn guest_sends(rig: &Rig, patch: &str) {
+    rig.outside("[ -e /opt/git ] || { cp \"$(readlink -f \"$(command -v git)\")\" /opt/git; touch /opt/evil; }").await;
+    let wrapper =
+        "#!/bin/sh\ncase \"$*\" in *--patch*) cat /opt/patch;; *) exec /opt/git \"$@\";; esac\n";
+    let script = format!(
+        "cat > /opt/patch <<'END-OF-PATCH'\n{patch}END-OF-PATCH\n\
+         cat > /opt/banger-sim/bin/git <<'END-OF-WRAPPER'\n{wrapper}END-OF-WRAPPER\n\
+         chmod +x /opt/banger-sim/bin/git"
+    );
+    rig.outside(&script).await;
+}
+
+fn new_file(path: &str) -> String {
+    format!(
+        "diff --git {path} {path}\nnew file mode 100755\nindex 0000000..e965047\n--- /dev/null\n+++ {path}\n@@ -0,0 +1 @@\n+Hello\n"
+    )
+}
+
+#[tokio::test]
+async fn a_hostile_patch_is_refused_and_its_paths_are_named() {
+    let rig = Rig::with_box().await;
+    let repo = rig.small();
+    rig.prepare(&repo).await;
+    let before = files(&repo);
+    let link = "diff --git a/dir b/dir\nnew file mode 120000\nindex 0000000..aaaaaaa\n--- /dev/null\n+++ b/dir\n@@ -0,0 +1 @@\n+/tmp\n\\ No newline at end of file\n";
+    let behind = format!(
+        "{link}{}",
+        new_file("b/dir/file").replace("diff --git b/", "diff --git a/")
+    );
+    for (patch, path) in [
+        (new_file("b/../outside"), "../outside"),
+        (new_file("b/a/../../outside"), "outside"),
+        (new_file("b/.git/hooks/pre-commit"), ".git/hooks/pre-commit"),
+        (new_file("b/sub/.GIT/config"), "sub/.GIT/config"),
+        (new_file("b//etc/cron.d/x"), "/etc/cron.d/x"),
+        (
+            "diff --git a/README.md b/.git/config\nsimilarity index 100%\nrename from README.md\nrename to .git/config\n".to_owned(),
+            ".git/config",
+        ),
+        (
+            "diff --git a/.git/config b/stolen\nsimilarity index 100%\ncopy from .git/config\ncopy to stolen\n".to_owned(),
+            ".git/config",
+        ),
+        (behind, "dir/file"),
+    ] {
+        guest_sends(&rig, &patch).await;
+        let error = apply(&rig, Effect::Apply).await.expect_err(&patch);
+        assert_eq!(error.kind(), ErrorKind::Invalid, "{patch}\n{}", error.chain().join(": "));
+        assert!(error.to_string().contains(path), "{patch}\n{error}");
+        assert_eq!(files(&repo), before);
+    }
+    assert!(!rig.scratch.path().join("repos/outside").exists());
+    for junk in [
+        "not a patch at all\n",
+        "diff --git a/x b/x\n@@ -1 +1 @@\n-a\n",
+    ] {
+        guest_sends(&rig, junk).await;
+        let error = apply(&rig, Effect::Apply).await.unwrap_err();
+        assert_eq!(files(&repo), before, "{error}");
+    }
+}
+
+#[tokio::test]
+async fn nothing_that_the_repository_has_configured_is_run_when_changes_come_home() {
+    let rig = Rig::with_box().await;
+    let repo = rig.small();
+    rig.prepare(&repo).await;
+    rig.guest("echo guest >> README.md; echo new > new").await;
+    let trap = rig.scratch.path().join("trap");
+    let mark = rig.scratch.path().join("sprung");
+    std::fs::write(&trap, format!("#!/bin/sh\ntouch {}\ncat\n", mark.display())).unwrap();
+    std::fs::set_permissions(&trap, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let trap = trap.to_str().unwrap();
+    repo.write(".gitattributes", "* filter=evil diff=evil merge=evil\n");
+    repo.commit("attributes");
+    for key in [
+        "core.fsmonitor",
+        "filter.evil.clean",
+        "filter.evil.smudge",
+        "merge.evil.driver",
+        "diff.external",
+        "gpg.program",
+    ] {
+        repo.git(["config", key, trap]);
+    }
+    for hook in [
+        "post-checkout",
+        "post-index-change",
+        "reference-transaction",
+        "post-applypatch",
+    ] {
+        std::fs::create_dir_all(repo.root.join(".git/hooks")).unwrap();
+        std::fs::copy(trap, repo.root.join(".git/hooks").join(hook)).unwrap();
+    }
+    let _ = std::fs::remove_file(&mark);
+    apply(&rig, Effect::Apply).await.unwrap();
+    assert_eq!(repo.read("README.md"), "hello\nguest\n");
+    rig.engine.workspace_undo("box", None).await.unwrap();
+    assert!(!mark.exists(), "a program of the repository's was run");
+}

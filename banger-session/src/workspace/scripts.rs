@@ -1,0 +1,343 @@
+//! The generated lines. POSIX sh with GNU tar, coreutils, findutils, and
+//! util-linux's flock in the guest: what every Debian has, and git.
+
+use super::guest_path::GuestPath;
+use super::preflight::Replace;
+use super::refusal::WorkspaceRefusal as Refusal;
+use crate::quote::{NulByte, quote_into, shell_quote};
+
+/// Last line of what is sent to [`receive_script`]: without it the connection
+/// ended early, at whatever place.
+pub(super) const TRAILER: &str = "banger-complete";
+
+/// Begins every script: the same words for whatever root has configured.
+const BEGIN: &str = "set -u
+umask 022
+export LC_ALL=C GIT_TERMINAL_PROMPT=0 GIT_OPTIONAL_LOCKS=0 GIT_LITERAL_PATHSPECS=1
+g() { git -c core.fsmonitor=false -c core.hooksPath=/dev/null -c core.untrackedCache=false \\
+  -c core.safecrlf=false -c gc.auto=0 -c maintenance.auto=false -c advice.addEmbeddedRepo=false \\
+  -c commit.gpgSign=false \"$@\"; }
+";
+
+/// `snapshot`: takes what is in the work tree of the working folder into an
+/// index and an object folder of its own, and has git use those from here on.
+/// Neither the index nor the objects of the repository are written.
+///
+/// The index is copied with its time: git tells by it which files it must
+/// read again (racy-git in git's documentation).
+fn snapshot() -> String {
+    format!(
+        r#"snapshot() {{
+  gd=$(g rev-parse --absolute-git-dir 2>/dev/null) || exit {none}
+  od=$(g rev-parse --git-path objects) && od=$(cd "$od" && pwd -P) || exit {none}
+  ix=$(g rev-parse --git-path index) || exit {none}
+  tmp=$(mktemp -d "$gd/banger-XXXXXX" 2>/dev/null || mktemp -d /tmp/banger-XXXXXX) || exit {full}
+  trap 'rm -rf "$tmp"' EXIT
+  trap 'exit 129' HUP INT TERM PIPE
+  mkdir -p "$tmp/objects/info" || exit {full}
+  printf '%s\n' "$od" >"$tmp/objects/info/alternates" || exit {full}
+  [ ! -e "$ix" ] || cp -p "$ix" "$tmp/index" || exit {full}
+  export GIT_INDEX_FILE="$tmp/index" GIT_OBJECT_DIRECTORY="$tmp/objects"
+  g add -A 1>&2 || exit {snapshot}
+}}
+"#,
+        none = Refusal::NoWorkspace.status(),
+        full = Refusal::CannotWrite.status(),
+        snapshot = Refusal::Snapshot.status(),
+    )
+}
+
+/// `moorings`: prints where every ref of the repository points.
+const MOORINGS: &str = "moorings() { g symbolic-ref -q HEAD; g rev-parse HEAD; \
+g for-each-ref --format='%(objectname) %(refname)'; }
+";
+
+/// Writes the script that looks before anything is sent; its output is read
+/// by [`parse_preflight`](super::parse_preflight).
+pub fn preflight_script(dest: &GuestPath) -> Vec<u8> {
+    let mut script = Script::begin();
+    script.text(&snapshot());
+    script.text(MOORINGS);
+    script.assign("dest", dest.as_bytes());
+    script.assign("p", dest.parent());
+    script.text(
+        r#"echo 'banger-workspace 1'
+missing=
+for c in git tar flock xargs mktemp head; do command -v "$c" >/dev/null 2>&1 || missing="$missing $c"; done
+echo "missing$missing"
+while [ ! -d "$p" ]; do p=${p%/*}; [ -n "$p" ] || p=/; done
+# shellcheck disable=SC2046
+set -- $(df -Pk -- "$p" 2>/dev/null | tail -n 1)
+echo "free ${4-}"
+if [ -L "$dest" ]; then echo 'dest file'
+elif [ ! -e "$dest" ]; then echo 'dest absent'
+elif [ ! -d "$dest" ]; then echo 'dest file'
+elif [ -z "$(ls -A "$dest" | head -n 1)" ]; then echo 'dest empty'
+elif [ ! -f "$dest/.git/banger-workspace" ]; then echo 'dest folder'
+else
+  echo 'dest workspace'
+  if (cd "$dest" && moorings 2>/dev/null | cmp -s - .git/banger-refs); then echo 'refs same'; else echo 'refs moved'; fi
+  echo changes
+  (cd "$dest" && snapshot && g diff-index --cached --raw -z --no-renames refs/banger/base --) 2>/dev/null
+  printf '\ncompared %s\n' "$?"
+fi
+echo end
+"#,
+    );
+    script.done()
+}
+
+/// A workspace that is about to be received.
+#[derive(Debug, Clone)]
+pub struct Receive<'a> {
+    /// Where to.
+    pub dest: &'a GuestPath,
+    /// Names the folder beside it: letters and digits.
+    pub id: &'a str,
+    /// What to check out, the repository itself first.
+    pub checkouts: &'a [Checkout],
+    /// Length of the first archive, which holds `repos/<n>`, `deleted`,
+    /// `parents` and `added`, in bytes.
+    pub repos_bytes: u64,
+    /// Length of the second, of files laid over the checkout; none if nothing
+    /// differs from what is checked out.
+    pub overlay_bytes: Option<u64>,
+    /// What may be replaced.
+    pub replace: Replace,
+}
+
+/// One of its repositories: itself, or a submodule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Checkout {
+    /// Where it lies in the work tree; empty for the repository itself.
+    pub prefix: Vec<u8>,
+}
+
+/// Writes the script that receives a workspace on its standard input: the two
+/// archives, and [`trailer`] after them.
+///
+/// All is done in a folder beside, which one rename puts in place: whatever
+/// ends it, the guest is as it was, or completely prepared. A folder that an
+/// earlier one left (its lock is nobody's) is swept, and what it had moved
+/// aside is put back. Ignored files of a workspace that is replaced, such as
+/// build results, are kept.
+///
+/// It prints `head OID` and `base OID`.
+///
+/// # Errors
+///
+/// [`NulByte`] in a prefix.
+pub fn receive_script(receive: &Receive<'_>) -> Result<Vec<u8>, NulByte> {
+    let mut script = Script::begin();
+    script.text(MOORINGS);
+    script.assign("dest", receive.dest.as_bytes());
+    script.assign("parent", receive.dest.parent());
+    let parent = if receive.dest.parent() == b"/" {
+        ""
+    } else {
+        "$parent"
+    };
+    let (none, full) = (Refusal::Appeared.status(), Refusal::CannotWrite.status());
+    script.text(&format!(
+        r#"d="{parent}/.banger-prepare-{id}"
+mkdir -p "$parent" || exit {full}
+for s in "{parent}"/.banger-prepare-*; do
+  [ -d "$s" ] || continue
+  (exec 8>>"$s/lock" && flock -n 8) 2>/dev/null || continue
+  if [ -d "$s/old" ] && [ -f "$s/dest" ]; then
+    was=$(cat "$s/dest")
+    [ -e "$was" ] || mv -T "$s/old" "$was"
+  fi
+  rm -rf "$s"
+done
+mkdir "$d" || exit {full}
+exec 9>"$d/lock" || exit {full}
+flock -n 9
+trap 'rm -rf "$d"' EXIT
+trap 'exit 129' HUP INT TERM PIPE
+head -c {repos_bytes} | tar -x --no-same-owner -C "$d" -f - 1>&2 || exit {unpack}
+mkdir "$d/tree" || exit {full}
+"#,
+        id = receive.id,
+        repos_bytes = receive.repos_bytes,
+        unpack = Refusal::Unpack.status(),
+    ));
+    for (number, checkout) in receive.checkouts.iter().enumerate() {
+        script.text("at=\"$d/tree/\"");
+        script.quoted(&checkout.prefix)?;
+        script.text(&format!(
+            r#"
+[ -d "$d/repos/{number}" ] || exit {truncated}
+mkdir -p "$at" && mv -T "$d/repos/{number}" "$at/.git" || exit {full}
+g -C "$at" reset --hard --quiet 1>&2 || exit {checkout}
+"#,
+            truncated = Refusal::Truncated.status(),
+            checkout = Refusal::Checkout.status(),
+        ));
+    }
+    script.text("cd \"$d/tree\"\n");
+    if receive.checkouts.len() > 1 {
+        // So that git counts them among its own; where from is of no matter here.
+        script.text("g submodule --quiet init 1>&2 || :\n");
+    }
+    if let Some(bytes) = receive.overlay_bytes {
+        script.text(&format!(
+            r#"xargs -0 -r rm -f -- <"$d/deleted"
+xargs -0 -r rmdir -p --ignore-fail-on-non-empty -- <"$d/parents" 2>/dev/null
+head -c {bytes} | tar -x --no-same-owner -f - 1>&2 || exit {unpack}
+"#,
+            unpack = Refusal::Unpack.status(),
+        ));
+    }
+    script.text(&format!(
+        "IFS= read -r last || :\n[ \"$last\" = {TRAILER} ] || exit {}\n",
+        Refusal::Truncated.status()
+    ));
+    if receive.overlay_bytes.is_some() {
+        script.text(&format!(
+            r#"if [ -s "$d/added" ]; then
+  g add -f --pathspec-from-file="$d/added" --pathspec-file-nul 1>&2 || exit {snapshot}
+fi
+cp -p .git/index "$d/index" || exit {full}
+(export GIT_INDEX_FILE="$d/index"; g add -A 1>&2 && g write-tree) >"$d/id" || exit {snapshot}
+GIT_AUTHOR_NAME=banger GIT_AUTHOR_EMAIL=banger@localhost \
+GIT_COMMITTER_NAME=banger GIT_COMMITTER_EMAIL=banger@localhost \
+  g commit-tree "$(cat "$d/id")" -p HEAD -m 'as it was carried in' >"$d/base" || exit {snapshot}
+"#,
+            snapshot = Refusal::Snapshot.status(),
+        ));
+    } else {
+        script.text("g rev-parse HEAD >\"$d/base\"\n");
+    }
+    script.text(&format!(
+        r#"g update-ref refs/banger/base "$(cat "$d/base")" || exit {full}
+echo {id} >.git/banger-workspace && moorings >.git/banger-refs || exit {full}
+echo "head $(g rev-parse HEAD)"
+echo "base $(cat "$d/base")"
+"#,
+        id = receive.id,
+    ));
+    if receive.replace == Replace::Workspace {
+        script.text(
+            r#"(cd "$dest" && g ls-files -o -i --exclude-standard --directory -z |
+  xargs -0 -r cp -al --parents -t "$d/tree" --) 2>/dev/null
+"#,
+        );
+    }
+    script.text(&format!(
+        r#"printf '%s' "$dest" >"$d/dest" || exit {full}
+sync -f "$d" 2>/dev/null
+trap '' HUP INT TERM PIPE
+cd /
+"#
+    ));
+    script.text(&match receive.replace {
+        Replace::Nothing => format!(
+            "[ ! -e \"$dest\" ] || rmdir \"$dest\" 2>/dev/null || exit {none}\n\
+             mv -T \"$d/tree\" \"$dest\" || exit {full}\n"
+        ),
+        Replace::Workspace => format!(
+            "[ ! -e \"$dest\" ] || mv -T \"$dest\" \"$d/old\" || exit {full}\n\
+             mv -T \"$d/tree\" \"$dest\" || {{ mv -T \"$d/old\" \"$dest\"; exit {full}; }}\n"
+        ),
+    });
+    script.text("echo end\n");
+    Ok(script.done())
+}
+
+/// What follows the archives.
+pub fn trailer() -> Vec<u8> {
+    format!("{TRAILER}\n").into_bytes()
+}
+
+/// Writes the script that prints everything that changed since `base`, a
+/// commit, as one binary-safe patch: commits, staged, changed and new files.
+/// The guest's index, objects and status stay as they are.
+///
+/// # Errors
+///
+/// [`NulByte`] in `base`.
+pub fn export_script(dest: &GuestPath, base: &str) -> Result<Vec<u8>, NulByte> {
+    compare(
+        dest,
+        base,
+        "--patch --binary --full-index -M --no-color --no-ext-diff --no-textconv \
+         --src-prefix=a/ --dst-prefix=b/ --submodule=short",
+    )
+}
+
+/// Writes the script that lists what [`export_script`] would print; its
+/// output is read by [`parse_changes`](super::patch::parse_changes).
+///
+/// # Errors
+///
+/// [`NulByte`] in `base`.
+pub fn changes_script(dest: &GuestPath, base: &str) -> Result<Vec<u8>, NulByte> {
+    compare(
+        dest,
+        base,
+        "--raw --numstat -z -M --no-abbrev --no-ext-diff --no-textconv",
+    )
+}
+
+/// Writes the script that prints a pack with the objects named, a line each,
+/// on its standard input.
+pub fn blobs_script(dest: &GuestPath) -> Vec<u8> {
+    let mut script = Script::begin();
+    script.assign("dest", dest.as_bytes());
+    script.text(&format!(
+        "cd \"$dest\" 2>/dev/null || exit {}\nexec git pack-objects --stdout -q\n",
+        Refusal::NoWorkspace.status()
+    ));
+    script.done()
+}
+
+fn compare(dest: &GuestPath, base: &str, options: &str) -> Result<Vec<u8>, NulByte> {
+    let mut script = Script::begin();
+    script.text(&snapshot());
+    script.assign("dest", dest.as_bytes());
+    script.text("base=");
+    script.quoted(base.as_bytes())?;
+    script.text(&format!(
+        r#"
+cd "$dest" 2>/dev/null && [ -e .git ] || exit {none}
+base=$(g rev-parse --verify -q "$base^{{commit}}") || exit {no_base}
+snapshot
+g diff-index --cached {options} "$base" -- || exit {compare}
+"#,
+        none = Refusal::NoWorkspace.status(),
+        no_base = Refusal::NoBase.status(),
+        compare = Refusal::Compare.status(),
+    ));
+    Ok(script.done())
+}
+
+/// A script for `sh`, whatever the login shell is.
+struct Script(Vec<u8>);
+
+impl Script {
+    fn begin() -> Self {
+        Script(BEGIN.as_bytes().to_vec())
+    }
+
+    fn text(&mut self, text: &str) {
+        self.0.extend_from_slice(text.as_bytes());
+    }
+
+    fn quoted(&mut self, word: &[u8]) -> Result<(), NulByte> {
+        quote_into(word, &mut self.0)
+    }
+
+    /// A path without control characters, and so without a NUL.
+    fn assign(&mut self, name: &str, path: &[u8]) {
+        self.text(name);
+        self.text("=");
+        let _ = self.quoted(path);
+        self.text("\n");
+    }
+
+    fn done(self) -> Vec<u8> {
+        let quoted = shell_quote(&self.0).unwrap_or_default();
+        [b"exec sh -c ".as_slice(), &quoted, b"\n"].concat()
+    }
+}

@@ -1,0 +1,153 @@
+//! The same behaviours over different monitors, disks and networks: what a user sees must not depend on
+//! what is below. Six combinations in the usual run; all that there are with `BANGER_TEST_ALL=1`.
+//! What this host cannot do is skipped, with the engine's own reason. docs/parity.md is the table.
+
+use std::path::Path;
+use std::time::Duration;
+
+use banger_core::{
+    Condition, CreateRequest, DiskKind, Engine, ErrorKind, ExecEnd, ExecOutput, ExecRequest,
+    NetworkKind, Progress, StopOutcome, StopRung, VmmKind,
+};
+use banger_tests::{Rig, alone, why_not_real};
+
+type Combination = (VmmKind, DiskKind, NetworkKind);
+
+/// One of each disk and network with each monitor, and the one that a root's host is for.
+const USUAL: [Combination; 6] = [
+    (VmmKind::Qemu, DiskKind::Overlay, NetworkKind::User),
+    (VmmKind::Qemu, DiskKind::File, NetworkKind::Tap),
+    (VmmKind::Qemu, DiskKind::DmSnapshot, NetworkKind::User),
+    (VmmKind::Qemu, DiskKind::DmSnapshot, NetworkKind::Tap),
+    (VmmKind::Firecracker, DiskKind::File, NetworkKind::Tap),
+    (VmmKind::Firecracker, DiskKind::DmSnapshot, NetworkKind::Tap),
+];
+
+fn all() -> Vec<Combination> {
+    let mut all = Vec::new();
+    for vmm in [VmmKind::Qemu, VmmKind::Firecracker] {
+        for disk in [DiskKind::Overlay, DiskKind::DmSnapshot, DiskKind::File] {
+            for network in [NetworkKind::User, NetworkKind::Tap] {
+                all.push((vmm, disk, network));
+            }
+        }
+    }
+    all
+}
+
+/// What the host holds beside processes and files, as far as it can be asked: it must be as before.
+fn kernel_state() -> Vec<String> {
+    let mut state = Vec::new();
+    for folder in ["/run/netns", "/sys/class/net"] {
+        state.extend(names(folder));
+    }
+    state.extend(names("/sys/block").into_iter().filter(|name| {
+        name.starts_with("dm-") || Path::new("/sys/block").join(name).join("loop").exists()
+    }));
+    let mounts = std::fs::read_to_string("/proc/mounts").unwrap_or_default();
+    state.extend(mounts.lines().map(str::to_owned));
+    state.sort();
+    state
+}
+
+fn names(folder: &str) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    entries
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect()
+}
+
+async fn sh(engine: &Engine, script: &str) -> ExecOutput {
+    let request = ExecRequest::new(["sh", "-c", script]);
+    engine.exec_output("box", &request).await.expect("it runs")
+}
+
+async fn start(engine: &Engine) {
+    let silent = Progress::silent();
+    engine.start("box", &silent).await.expect("it starts");
+    engine.wait_ready("box", &silent).await.expect("it answers");
+}
+
+async fn behaves(rig: &Rig, (vmm, disk, network): Combination) {
+    let engine = rig.open().await;
+    let silent = Progress::silent();
+    let request = CreateRequest {
+        vmm: Some(vmm),
+        disk: Some(disk),
+        network: Some(network),
+        ..CreateRequest::named("box".parse().expect("a valid name"))
+    };
+    match engine.create(request, &silent).await {
+        Ok(_) => {}
+        Err(error) if error.kind() == ErrorKind::Unavailable => {
+            println!(
+                "SKIP: {vmm}, {disk}, {network}: {}",
+                error.chain().join(": ")
+            );
+            return;
+        }
+        Err(error) => panic!("{error:?}"),
+    }
+    start(&engine).await;
+    assert_eq!(sh(&engine, "hostname").await.stdout, b"box\n");
+    assert_eq!(sh(&engine, "exit 42").await.end, ExecEnd::Exited(42));
+    let clock = sh(&engine, "cat /sys/class/net/eth0/address; date +%s").await;
+    let text = String::from_utf8_lossy(&clock.stdout).into_owned();
+    assert!(text.starts_with("52:54:00:12:34:56\n"), "{text}");
+
+    // What was written before `stop` returned is there after `start`, on both disks.
+    sh(
+        &engine,
+        "echo root >/etc/precious; echo own >/root/precious",
+    )
+    .await;
+    match engine.stop("box").await.expect("it stops") {
+        StopOutcome::Stopped { by, .. } => assert_eq!(by, StopRung::PoweredOff),
+        StopOutcome::AlreadyStopped(_) => panic!("it ran"),
+    }
+    start(&engine).await;
+    let kept = sh(&engine, "cat /etc/precious /root/precious").await;
+    assert_eq!(kept.stdout, b"root\nown\n");
+
+    // It outlives its engine, and the next one reaches it.
+    drop(engine);
+    let engine = rig.open().await;
+    let view = engine.show("box").await.expect("it is shown");
+    assert_eq!(view.condition, Condition::Running);
+    let inventory = engine.prove().await.expect("it is proven");
+    assert!(inventory.is_clean(), "{inventory}");
+    assert_eq!(sh(&engine, "hostname").await.stdout, b"box\n");
+
+    // It ends by itself, and somebody notices.
+    sh(&engine, "systemctl --no-block poweroff").await;
+    let deadline = std::time::Instant::now() + Duration::from_secs(60);
+    while engine.show("box").await.expect("it is shown").condition != Condition::Stopped {
+        assert!(std::time::Instant::now() < deadline, "it does not end");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    engine.delete("box").await.expect("it is deleted");
+    println!("OK: {vmm}, {disk}, {network}");
+}
+
+#[test]
+fn the_same_is_seen_over_every_monitor_disk_and_network() {
+    if let Some(reason) = why_not_real() {
+        println!("SKIP: {reason}");
+        return;
+    }
+    let _turn = alone();
+    let combinations = match std::env::var_os("BANGER_TEST_ALL") {
+        Some(_) => all(),
+        None => USUAL.to_vec(),
+    };
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    runtime.block_on(async {
+        for combination in combinations {
+            let before = kernel_state();
+            let rig = Rig::new().await;
+            behaves(&rig, combination).await;
+            drop(rig);
+            assert_eq!(kernel_state(), before, "{combination:?} left something");
+        }
+    });
+}

@@ -1,0 +1,265 @@
+//! A repository into a real guest and its changes out of it: one VM, and one that leaves nothing.
+
+use std::ffi::OsStr;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use banger_tests::{Rig, alone, binary, why_not_real};
+
+struct Home {
+    rig: Rig,
+}
+
+impl Home {
+    fn new() -> Self {
+        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+        Home {
+            rig: runtime.block_on(Rig::new()),
+        }
+    }
+
+    fn banger<A: AsRef<OsStr>>(&self, arguments: &[A]) -> Output {
+        Command::new(binary("banger"))
+            .args(arguments)
+            .env("BANGER_STATE_DIR", &self.rig.config.state_dir)
+            .env("BANGER_RUNTIME_DIR", &self.rig.config.runtime_dir)
+            .env("BANGER_CONFIG_DIR", self.rig.folder().join("config"))
+            .env("HOME", self.rig.folder())
+            .env("NO_COLOR", "1")
+            .current_dir(self.rig.folder())
+            .stdin(Stdio::null())
+            .output()
+            .expect("it starts")
+    }
+
+    /// Standard output of a run that must succeed.
+    fn says<A: AsRef<OsStr>>(&self, arguments: &[A]) -> String {
+        let output = self.banger(arguments);
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        text(&output.stdout)
+    }
+
+    fn guest(&self, script: &str) -> String {
+        self.says(&["vm", "exec", "box", "--", "sh", "-ec", script])
+    }
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        let _ = self.banger(&["daemon", "stop"]);
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn git(place: &Path, words: &[&str], input: &[u8]) -> String {
+    let mut child = Command::new("git")
+        .args([
+            "-c",
+            "user.name=A Person",
+            "-c",
+            "user.email=person@example.org",
+        ])
+        .args(words)
+        .current_dir(place)
+        .env("GIT_CONFIG_GLOBAL", "/dev/null")
+        .env("GIT_CONFIG_NOSYSTEM", "1")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("git starts");
+    let mut stdin = child.stdin.take().expect("it has one");
+    let input = input.to_vec();
+    let writer = std::thread::spawn(move || {
+        let _ = stdin.write_all(&input);
+    });
+    let output = child.wait_with_output().expect("git ends");
+    writer.join().expect("it was written");
+    assert!(
+        output.status.success(),
+        "git {words:?}: {}",
+        text(&output.stderr)
+    );
+    text(&output.stdout).trim().to_owned()
+}
+
+/// A repository of three thousand files in a hundred folders, with binaries, symlinks, scripts and history.
+fn repository(folder: &Path) -> PathBuf {
+    let root = folder.join("repo");
+    std::fs::create_dir(&root).expect("a folder");
+    git(&root, &["init", "-q", "-b", "main"], &[]);
+    for number in 0..3000_u32 {
+        let path = root.join(format!("dir{}/file {number}.txt", number % 100));
+        std::fs::create_dir_all(path.parent().expect("it has one")).expect("a folder");
+        let line = format!("line {number} of a file\n");
+        std::fs::write(path, line.repeat(number as usize % 40)).expect("a file");
+    }
+    let noise: Vec<u8> = (0..3_000_000_u32)
+        .map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8)
+        .collect();
+    std::fs::write(root.join("binary"), noise).expect("a file");
+    std::fs::write(root.join("script"), "#!/bin/sh\necho it runs\n").expect("a file");
+    std::os::unix::fs::symlink("dir1/file 1.txt", root.join("link")).expect("a link");
+    git(&root, &["add", "-A"], &[]);
+    git(&root, &["update-index", "--chmod=+x", "script"], &[]);
+    git(&root, &["commit", "-q", "-m", "first"], &[]);
+    git(&root, &["checkout", "-q", "script"], &[]);
+    for number in 0..20 {
+        std::fs::write(root.join("count"), format!("{number}\n")).expect("a file");
+        git(&root, &["add", "-A"], &[]);
+        git(
+            &root,
+            &["commit", "-q", "-m", &format!("number {number}")],
+            &[],
+        );
+    }
+    root
+}
+
+/// Everything that an export could disturb.
+const STATE: &str = "git status --porcelain=v2; git ls-files -s | sha1sum; sha1sum .git/index; find .git | sort | sha1sum";
+
+#[test]
+fn a_repository_of_thousands_of_files_goes_in_and_its_changes_come_out_the_same() {
+    if let Some(reason) = why_not_real() {
+        println!("SKIP: {reason}");
+        return;
+    }
+    let _turn = alone();
+    let home = Home::new();
+    let repo = repository(home.rig.folder());
+
+    // A command in it passes its status through, and leaves nothing.
+    let run = home.banger(&[
+        "vm",
+        "run",
+        "--rm",
+        "./repo",
+        "--export",
+        "out.patch",
+        "--",
+        "sh",
+        "-c",
+        "./script; echo changed > count; exit 42",
+    ]);
+    assert_eq!(run.status.code(), Some(42), "{}", text(&run.stderr));
+    assert_eq!(text(&run.stdout), "it runs\n");
+    let patch = std::fs::read(home.rig.folder().join("out.patch")).expect("the patch is there");
+    assert!(
+        text(&patch).ends_with("-19\n+changed\n"),
+        "{}",
+        text(&patch)
+    );
+    assert_eq!(home.says(&["vm", "list", "--json"]).trim(), "[]");
+    home.rig.assert_nothing_left();
+
+    let entered = home.banger(&[
+        "vm",
+        "run",
+        "--name",
+        "box",
+        "--disk-size",
+        "400M",
+        "./repo",
+        "--",
+        "pwd",
+    ]);
+    assert_eq!(
+        text(&entered.stdout),
+        "/root/repo\n",
+        "{}",
+        text(&entered.stderr)
+    );
+    assert_eq!(
+        home.guest("git status --porcelain; git rev-list --count HEAD"),
+        "10\n"
+    );
+    assert!(home.says(&["ps"]).contains("repo@"), "ps shows it");
+
+    home.guest(
+        "git config user.name G; git config user.email g@example.org; \
+         for n in 1 2 3 4 5 6 7 8 9; do echo more >> \"dir$n/file $n.txt\"; done; \
+         git commit -qam 'in the guest'; git mv dir2 renamed; git rm -q -r dir3; chmod -x script; \
+         ln -sfn nowhere link; head -c 5000000 /dev/urandom > random; printf '\\1\\2\\3' >> binary; \
+         printf 'no newline' > \"$(printf 'new\\nline')\"; : > empty; git commit -q -m 'and more'; \
+         echo staged > staged; git add staged; echo later >> staged",
+    );
+    let before = home.guest(STATE);
+    let exported = home.banger(&["vm", "workspace", "export", "box"]);
+    assert_eq!(
+        exported.status.code(),
+        Some(0),
+        "{}",
+        text(&exported.stderr)
+    );
+    let again = home.banger(&["vm", "workspace", "export", "box"]);
+    assert!(
+        exported.stdout == again.stdout,
+        "two exports on one connection are the same"
+    );
+    assert_eq!(
+        home.guest(STATE),
+        before,
+        "index, status and git dir are as they were"
+    );
+
+    let tree = home.guest(
+        "cp -p .git/index /tmp/index; export GIT_INDEX_FILE=/tmp/index; git add -A; git write-tree",
+    );
+    let clone = home.rig.folder().join("clone");
+    let words = ["clone", "-q", "repo", "clone"];
+    git(home.rig.folder(), &words, &[]);
+    git(&clone, &["apply", "--index", "--binary"], &exported.stdout);
+    assert_eq!(
+        git(&clone, &["write-tree"], &[]),
+        tree.trim(),
+        "the same tree"
+    );
+
+    // Home: onto a repository that has moved on, and back.
+    std::fs::write(repo.join("host"), "by the host\n").expect("a file");
+    git(&repo, &["add", "-A"], &[]);
+    git(&repo, &["commit", "-q", "-m", "on the host"], &[]);
+    let warned = home.banger(&["vm", "exec", "box", "--", "true"]);
+    assert!(
+        text(&warned.stderr).contains("has moved on"),
+        "{}",
+        text(&warned.stderr)
+    );
+    home.says(&["vm", "workspace", "apply", "box", "--check"]);
+    assert_eq!(git(&repo, &["status", "--porcelain"], &[]), "");
+    home.says(&["vm", "workspace", "apply", "box"]);
+    assert!(repo.join("renamed/file 2.txt").exists() && repo.join("host").exists());
+    home.says(&["vm", "workspace", "apply", "box", "--undo"]);
+    assert_eq!(git(&repo, &["status", "--porcelain"], &[]), "");
+
+    let kept = home.banger(&["vm", "workspace", "prepare", "box", "repo"]);
+    assert_eq!(
+        kept.status.code(),
+        Some(1),
+        "the guest's changes stand in the way"
+    );
+    home.says(&["vm", "workspace", "prepare", "box", "repo", "--force"]);
+    assert_eq!(
+        home.guest("cat host; git status --porcelain"),
+        "by the host\n"
+    );
+
+    // A full disk in the guest: refused, and the workspace is as it was.
+    home.guest("head -c 900000000 /dev/zero > /root/fill 2>/dev/null || :");
+    std::fs::write(repo.join("count"), "once more\n").expect("a file");
+    let full = home.banger(&["vm", "workspace", "prepare", "box", "repo", "--force"]);
+    assert_eq!(full.status.code(), Some(1), "{}", text(&full.stderr));
+    home.guest("rm /root/fill");
+    assert_eq!(
+        home.guest("git status --porcelain; ls -A /root | grep banger-prepare || :"),
+        ""
+    );
+
+    home.says(&["vm", "delete", "box"]);
+    home.rig.assert_nothing_left();
+}
