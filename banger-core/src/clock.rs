@@ -214,6 +214,10 @@ mod tests {
             true
         }
 
+        async fn dial(&self, _port: u16) -> Result<GuestStream, TransportError> {
+            unreachable!("a clock is set by a script")
+        }
+
         async fn run(&self, _script: &[u8]) -> Result<GuestProcess, TransportError> {
             let (ours, theirs) = tokio::io::duplex(1024);
             let ahead = self.0.clone();
@@ -236,10 +240,6 @@ mod tests {
                 stderr: Box::pin(tokio::io::empty()),
                 end: Box::pin(std::future::pending::<GuestEnd>()),
             })
-        }
-
-        async fn dial(&self, _port: u16) -> Result<GuestStream, TransportError> {
-            unreachable!("a clock is set by a script")
         }
     }
 
