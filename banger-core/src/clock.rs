@@ -195,10 +195,6 @@ mod tests {
             true
         }
 
-        async fn dial(&self, port: u16) -> Result<GuestStream, TransportError> {
-            panic!("a clock is no business of port {port}")
-        }
-
         async fn run(&self, _script: &[u8]) -> Result<GuestProcess, TransportError> {
             let (ours, theirs) = tokio::io::duplex(1024);
             let ahead = self.0.clone();
@@ -221,6 +217,10 @@ mod tests {
                 stderr: Box::pin(tokio::io::empty()),
                 end: Box::pin(std::future::pending::<GuestEnd>()),
             })
+        }
+
+        async fn dial(&self, _port: u16) -> Result<GuestStream, TransportError> {
+            unreachable!("a clock is set by a script")
         }
     }
 

@@ -114,11 +114,6 @@ impl Places {
         self.run(id).join("rescue.sock")
     }
 
-    /// The monitor's end of the guest's serial console.
-    pub fn console_socket(&self, id: &VmId) -> PathBuf {
-        self.run(id).join("console.sock")
-    }
-
     /// The host's end of the guest's vsock.
     pub fn vsock(&self, id: &VmId) -> PathBuf {
         self.run(id).join("vsock.sock")
@@ -127,6 +122,11 @@ impl Places {
     /// The monitor's metrics of this run.
     pub fn metrics(&self, id: &VmId) -> PathBuf {
         self.run(id).join("metrics")
+    }
+
+    /// The monitor's end of the guest's serial console.
+    pub fn console_socket(&self, id: &VmId) -> PathBuf {
+        self.run(id).join("console.sock")
     }
 
     /// The control socket of the ssh master.

@@ -63,8 +63,8 @@ pub enum VmmError {
         /// What it said.
         message: String,
     },
-    /// Its guests have a serial console that is only written.
-    #[error("a console of {vmm} cannot be attached to")]
+    /// Its guests' serial console cannot be typed into.
+    #[error("a guest of {vmm} has a serial console that can only be read")]
     NoConsole {
         /// The monitor.
         vmm: VmmKind,
@@ -79,10 +79,8 @@ impl VmmError {
     pub fn hint(&self) -> Option<String> {
         match self {
             VmmError::Host(host) => host.hint(),
-            VmmError::NoConsole { .. } => {
-                Some("what its guest writes is in: banger vm logs -f NAME".to_owned())
-            }
             VmmError::DiskFormat { .. } => Some("choose another disk or another monitor".into()),
+            VmmError::NoConsole { .. } => Some("read it: banger vm logs -f NAME".into()),
             _ => None,
         }
     }

@@ -83,6 +83,7 @@ fn the_help_of_vm() {
       port-forward  Make ports of a running VM reachable on this host's loopback
       console       Sit at the serial console of a running VM, also if its ssh is dead
       session       Long-lived commands in a VM, which need nobody to run on
+      workspace     A git repository of this host in a VM, and its changes back
 
     Options:
       -q, --quiet    Say nothing but errors
@@ -96,23 +97,26 @@ fn the_help_of_vm_run() {
     assert_snapshot!(help(&["vm", "run"]), @"
     Create and start a VM, and run a command or a shell in it
 
-    Usage: banger vm run [OPTIONS] [-- <COMMAND>...]
+    Usage: banger vm run [OPTIONS] [PATH] [-- <COMMAND>...]
 
     Arguments:
+      [PATH]        A git repository to carry in, and to run the command in
       [COMMAND]...  The command and its arguments, passed on byte for byte; a shell if left out
 
     Options:
-          --name <NAME>  What to call it; made up if left out
-          --rm           Delete it afterwards
-      -d, --detach       Only start it, and print its name; it runs on
-          --explain      Say afterwards where the time went
-      -q, --quiet        Say nothing but errors
-      -v, --verbose      Also say what happens behind the scenes
-      -h, --help         Print help
+          --name <NAME>    What to call it; made up if left out
+          --rm             Delete it afterwards
+      -d, --detach         Only start it, and print its name; it runs on
+          --explain        Say afterwards where the time went
+          --export <FILE>  Write what the command changed in the repository to a file, whatever its exit
+                           status
+      -q, --quiet          Say nothing but errors
+      -v, --verbose        Also say what happens behind the scenes
+      -h, --help           Print help
 
     The command:
       -e, --env <KEY=VALUE>  Set a variable; KEY alone takes the value it has here; may be repeated
-      -w, --workdir <DIR>    The folder in the guest to run in [default: /root]
+      -w, --workdir <DIR>    The folder in the guest to run in [default: the workspace, or /root]
       -t, --tty              Give it a terminal: ours
       -i, --interactive      Pass on standard input even if it is a terminal; from a file or a pipe it
                              always is
@@ -133,11 +137,22 @@ fn the_help_of_vm_run() {
           --nested             Let it run machines of its own (QEMU; emulated if need be)
           --label <KEY=VALUE>  A word of yours to keep with it; may be repeated
 
+    The workspace:
+          --full-copy          Carry all branches, tags, history and submodules, not only the last ten
+                               commits
+          --branch <BRANCH>    The branch to be on in the guest; made there
+          --from <COMMIT>      The commit to check out in the guest [default: the one that is checked
+                               out here]
+          --include-untracked  Carry files that git does not track, too; ignored ones never are
+          --guest-path <DIR>   The folder in the guest [default: /root/repo]
+          --any-owner          Take a repository that belongs to another user
+
     Without --rm the VM runs on afterwards. With it the VM is deleted when this command ends,
     whatever ends it. For exit statuses see: banger --help
 
     Examples:
       banger vm run --rm -- uname -a
+      banger vm run --rm ./repo --export changes.patch -- make test
       banger vm run --name box
       banger vm run -d --name box && banger vm exec box -- make test
       tar c src | banger vm run --rm -- tar xv
@@ -463,13 +478,14 @@ fn the_help_of_vm_exec() {
       <COMMAND>...  The command and its arguments, passed on byte for byte
 
     Options:
-      -q, --quiet    Say nothing but errors
-      -v, --verbose  Also say what happens behind the scenes
-      -h, --help     Print help
+          --auto-prepare  Bring the VM's workspace up to date first, if the repository here has moved on
+      -q, --quiet         Say nothing but errors
+      -v, --verbose       Also say what happens behind the scenes
+      -h, --help          Print help
 
     The command:
       -e, --env <KEY=VALUE>  Set a variable; KEY alone takes the value it has here; may be repeated
-      -w, --workdir <DIR>    The folder in the guest to run in [default: /root]
+      -w, --workdir <DIR>    The folder in the guest to run in [default: the workspace, or /root]
       -t, --tty              Give it a terminal: ours
       -i, --interactive      Pass on standard input even if it is a terminal; from a file or a pipe it
                              always is
@@ -863,7 +879,7 @@ fn the_help_of_vm_set() {
     assert_snapshot!(help(&["vm", "set"]), @"
     Change the processors, memory, disk or labels of VMs
 
-    Usage: banger vm set [OPTIONS] <--vcpu <N>|--memory <SIZE>|--disk-size <SIZE>|--label <KEY=VALUE>|--unlabel <KEY>> <NAME>...
+    Usage: banger vm set [OPTIONS] <NAME>...
 
     Arguments:
       <NAME>...  The VMs' names, or at least four digits of their ids

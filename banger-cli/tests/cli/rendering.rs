@@ -108,6 +108,7 @@ fn a_list_as_json_is_an_array_of_vms() {
         "ssh_port": 46519,
         "last_error": null,
         "stop_reason": null,
+        "workspace": null,
         "created_at": "2130-01-31T12:00:00Z",
         "updated_at": "2130-01-31T12:00:01Z"
       }

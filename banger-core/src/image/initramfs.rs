@@ -32,10 +32,10 @@ pub(crate) struct Identity {
     pub authorized_key: String,
     /// Stirred into the guest's random numbers.
     pub seed: [u8; 32],
-    /// What its own disk was last grown to, in MiB; none if it still has its first size.
-    pub work_disk_grown_to: Option<u64>,
     /// How it ends its machine.
     pub switch_off: SwitchOff,
+    /// What its own disk was last grown to, in MiB; none if it still has its first size.
+    pub work_disk_grown_to: Option<u64>,
     /// Its address; a guest without has no network device.
     pub network: Option<GuestNetwork>,
 }
