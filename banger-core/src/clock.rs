@@ -241,6 +241,10 @@ mod tests {
                 end: Box::pin(std::future::pending::<GuestEnd>()),
             })
         }
+
+        async fn dial(&self, _port: u16) -> Result<GuestStream, TransportError> {
+            unreachable!("a clock is set by a script")
+        }
     }
 
     async fn after(ahead: i64, cause: Cause) -> (ClockOutcome, i64) {

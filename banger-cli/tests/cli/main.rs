@@ -13,6 +13,7 @@ mod banger;
 mod copying;
 mod fake;
 mod help;
+mod help_of_reach;
 mod images;
 mod machines;
 mod owners_words;

@@ -104,16 +104,6 @@ impl Vmm for FirecrackerVmm {
         let control = FirecrackerControl::connect(host, api_socket, limit).await?;
         Ok(Box::new(control))
     }
-
-    async fn open_console(
-        &self,
-        _host: &dyn Host,
-        _console_socket: &Path,
-        _limit: Duration,
-    ) -> Result<GuestStream, VmmError> {
-        // Its console is its own standard input and output, and it must outlive whoever holds those.
-        Err(VmmError::NoConsole { vmm: self.kind() })
-    }
 }
 
 const NEWER: &str = "install a newer one from github.com/firecracker-microvm/firecracker/releases as /usr/local/bin/firecracker";
