@@ -1,5 +1,5 @@
 //! What stands on ssh, over the configuration that `banger ssh-config` makes, against a real VM: ssh
-//! itself, scp, rsync, git; and ports.
+//! itself, scp, rsync, git; and ports. And what works when ssh does not: the serial console.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -202,4 +202,101 @@ fn a_port_is_forwarded(user: &User) {
     );
     forward.kill().expect("it is killed");
     forward.wait().expect("it is gone");
+}
+
+#[test]
+fn a_guest_whose_ssh_is_dead_has_a_console_and_one_whose_disk_grew_finds_it_grown() {
+    if let Some(reason) = why_not_real() {
+        println!("SKIP: {reason}");
+        return;
+    }
+    let _turn = alone();
+    let user = User::new();
+    user.done(&["banger", "vm", "create", "box", "--disk-size", "64M"]);
+    user.done(&["banger", "vm", "start", "box"]);
+    user.done(&["banger", "vm", "exec", "box", "sh", "-c", "echo kept >kept"]);
+    let size = [
+        "banger",
+        "vm",
+        "exec",
+        "box",
+        "sh",
+        "-c",
+        "df -m --output=size /root | tail -n 1",
+    ];
+    let before: u32 = user.done(&size).trim().parse().expect("a number");
+    assert!(before < 64, "{before}");
+
+    let used = user.done(&["banger", "vm", "stats", "--json"]);
+    let used: serde_json::Value = serde_json::from_str(&used).expect("JSON");
+    assert!(used[0]["cpu_ms"].as_u64() > Some(500), "{used}");
+    assert!(used[0]["memory_bytes"].as_u64() > Some(100 << 20), "{used}");
+    assert!(used[0]["uptime_ms"].as_u64() > Some(1000), "{used}");
+    assert!(used[0]["root_disk_bytes"].as_u64() > Some(0), "{used}");
+
+    // The connection that the engine holds is one of sshd's children.
+    let _ = user.run(&[
+        "banger",
+        "vm",
+        "exec",
+        "box",
+        "sh",
+        "-c",
+        "systemctl stop ssh; pkill sshd",
+    ]);
+    let mut console = user
+        .command(&["banger", "vm", "console", "box"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    let mut keyboard = console.stdin.take().expect("it has one");
+    let mut shown = console.stdout.take().expect("it has one");
+    let mut screen = String::new();
+    let mut see = |expected: &str, screen: &mut String| {
+        let mut piece = [0; 1000];
+        while !screen.contains(expected) {
+            let count = shown.read(&mut piece).expect("it is read");
+            assert_ne!(count, 0, "it ended with: {screen}");
+            screen.push_str(&String::from_utf8_lossy(&piece[..count]));
+        }
+    };
+    keyboard.write_all(b"\r").expect("it is typed");
+    see("root@box:~#", &mut screen);
+    keyboard
+        .write_all(b"echo answer-$((40 + 2))-$(cat kept)\r")
+        .expect("it is typed");
+    see("answer-42-kept", &mut screen);
+    let log = user.done(&["banger", "vm", "logs", "box"]);
+    assert!(
+        log.contains("answer-42-kept"),
+        "all of it is in the log too"
+    );
+    keyboard.write_all(b"poweroff\r").expect("it is typed");
+    let mut rest = String::new();
+    shown.read_to_string(&mut rest).expect("it is read");
+    let ended = console.wait_with_output().expect("it ends");
+    assert_eq!(ended.status.code(), Some(0));
+    assert_eq!(String::from_utf8_lossy(&ended.stderr), "\nbox has ended\n");
+
+    let stopped = user.done(&["banger", "vm", "stop", "box"]);
+    assert_eq!(stopped, "");
+    user.done(&[
+        "banger",
+        "vm",
+        "set",
+        "box",
+        "--disk-size",
+        "300M",
+        "--vcpu",
+        "1",
+    ]);
+    user.done(&["banger", "vm", "start", "box"]);
+    let after: u32 = user.done(&size).trim().parse().expect("a number");
+    assert!(after > 200, "{before}, then {after}");
+    let seen = user.done(&["banger", "vm", "exec", "box", "sh", "-c", "cat kept; nproc"]);
+    assert_eq!(seen, "kept\n1\n");
+    user.done(&["banger", "vm", "delete", "box"]);
+    user.rig.assert_nothing_left();
 }

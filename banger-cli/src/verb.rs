@@ -2,6 +2,7 @@
 
 pub(crate) mod change;
 pub(crate) mod completion;
+pub(crate) mod console;
 pub(crate) mod cp;
 pub(crate) mod create;
 pub(crate) mod daemon;
@@ -15,9 +16,11 @@ pub(crate) mod port_forward;
 pub(crate) mod prune;
 pub(crate) mod run;
 pub(crate) mod session;
+pub(crate) mod set;
 pub(crate) mod show;
 pub(crate) mod ssh;
 pub(crate) mod ssh_config;
+pub(crate) mod stats;
 pub(crate) mod workspace;
 
 use crate::arguments::{Command, DaemonCommand, VmCommand};
@@ -60,6 +63,9 @@ async fn vm(command: &VmCommand, screen: &Screen) -> Result<ExitStatus, CommandE
         VmCommand::Show(arguments) => show::show(arguments, screen).await,
         VmCommand::Exec(arguments) => exec::exec(arguments, screen).await,
         VmCommand::Ssh(arguments) => ssh::ssh(arguments, screen).await,
+        VmCommand::Console(arguments) => console::console(arguments, screen).await,
+        VmCommand::Stats(arguments) => stats::stats(arguments, screen).await,
+        VmCommand::Set(arguments) => set::set(arguments, screen).await,
         VmCommand::Cp(arguments) => cp::cp(arguments, screen).await,
         VmCommand::PortForward(arguments) => port_forward::port_forward(arguments, screen).await,
         VmCommand::Logs(arguments) => logs::logs(arguments, screen).await,

@@ -107,6 +107,8 @@ pub struct Limits {
     pub ctrl_alt_del: Duration,
     /// A monitor's answer to SIGTERM, and the kernel's to SIGKILL: 5 s each.
     pub signal: Duration,
+    /// How often the logs of a VM that runs are looked at: every 30 s. One over 8 MiB begins anew.
+    pub logs: Duration,
     /// A guest's answer to one script of a session: 30 s.
     pub session: Duration,
     /// A session's command, to read what it is sent, and to end after TERM: 10 s each.
@@ -123,6 +125,7 @@ impl Default for Limits {
             power_off: Duration::from_secs(30),
             ctrl_alt_del: Duration::from_secs(30),
             signal: Duration::from_secs(5),
+            logs: Duration::from_secs(30),
             session: Duration::from_secs(30),
             session_command: Duration::from_secs(10),
             mirror: Duration::from_secs(20),

@@ -180,6 +180,9 @@ pub trait Disk: fmt::Debug + Send + Sync {
 /// The name of a VM's own disk in its folder.
 pub(crate) const WORK_DISK: &str = "work.ext4";
 
+/// The name, in a VM's folder, of the file that says that its own disk was ever grown.
+pub(crate) const GROWN: &str = "work.grown";
+
 /// Makes a VM's own disk: an empty ext4, sparse. A minute is enough for terabytes: nothing but the
 /// first block groups is written, the guest initialises the rest when it needs it.
 pub(crate) async fn create_work_disk(

@@ -94,6 +94,20 @@ pub enum Error {
         /// What it is instead.
         condition: String,
     },
+    /// The VM runs, and what was asked can only be done to one that does not.
+    #[error("VM {vm} is running: {what} cannot be changed meanwhile")]
+    StillRunning {
+        /// The VM.
+        vm: VmName,
+        /// What was to be changed.
+        what: &'static str,
+    },
+    /// Somebody is attached to the VM's serial console.
+    #[error("somebody is attached to the console of VM {vm} already")]
+    ConsoleHeld {
+        /// The VM.
+        vm: VmName,
+    },
     /// Whether the VM runs could not be found out, and so nothing was touched.
     #[error("cannot tell whether VM {vm} runs: {reason}")]
     CannotTell {
@@ -335,7 +349,9 @@ impl Error {
             }
             Error::AmbiguousId { .. } | Error::AmbiguousSession { .. } => ErrorKind::Invalid,
             Error::SessionNameTaken { .. } => ErrorKind::NameTaken,
-            Error::SessionHeld { .. } => ErrorKind::InUse,
+            Error::SessionHeld { .. } | Error::StillRunning { .. } | Error::ConsoleHeld { .. } => {
+                ErrorKind::InUse
+            }
             Error::SessionAnswer { .. } => ErrorKind::NotReady,
             Error::SessionRefused { source, .. } => match source {
                 Refusal::NoSession | Refusal::CwdMissing => ErrorKind::NotFound,
@@ -410,6 +426,10 @@ impl Error {
             )),
             Error::Unusable { hint, .. } => hint.clone(),
             Error::NotRunning { vm, .. } => Some(format!("start it: banger vm start {vm}")),
+            Error::StillRunning { vm, .. } => Some(format!("stop it first: banger vm stop {vm}")),
+            Error::ConsoleHeld { vm } => {
+                Some(format!("what it writes can be followed all the same: banger vm logs -f {vm}"))
+            }
             Error::Start { source, .. } => source.hint(),
             Error::NotReady {
                 vm, console_log, ..

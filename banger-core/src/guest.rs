@@ -167,7 +167,7 @@ impl Engine {
     }
 
     /// Returns what this process keeps of a VM, if it truly runs.
-    async fn running(&self, vm: &VMRecord, asker: Asker) -> Result<Arc<Live>, Error> {
+    pub(crate) async fn running(&self, vm: &VMRecord, asker: Asker) -> Result<Arc<Live>, Error> {
         let inner = &self.inner;
         if let Some(live) = inner.live(&vm.id) {
             return Ok(live);

@@ -62,6 +62,9 @@ pub trait Host: Devices + Spaces + fmt::Debug + Send + Sync {
     /// Reads at most the last `limit` bytes of a file; a missing one is empty.
     async fn read_tail(&self, path: &Path, limit: u64) -> Result<Vec<u8>, HostError>;
 
+    /// Reads at most `limit` bytes of a file from an offset on; a missing one is empty there.
+    async fn read_at(&self, path: &Path, offset: u64, limit: u64) -> Result<Vec<u8>, HostError>;
+
     /// Replaces a file in one step (temporary file, then rename), with the given access mode.
     async fn write_file(&self, path: &Path, contents: &[u8], mode: u32) -> Result<(), HostError>;
 
@@ -117,6 +120,12 @@ pub trait Host: Devices + Spaces + fmt::Debug + Send + Sync {
     /// Looks at one process; `None` if there is none with that number, or only a zombie.
     async fn process(&self, pid: u32) -> Result<Option<ProcessFacts>, HostError>;
 
+    /// Says what one process has used of the machine; none if it is gone.
+    async fn process_usage(
+        &self,
+        process: &ProcessIdentity,
+    ) -> Result<Option<ProcessUsage>, HostError>;
+
     /// Finds every process that has `token` in its command line. Zombies have none.
     async fn find_processes(&self, token: &str) -> Result<Vec<ProcessFacts>, HostError>;
 
@@ -164,6 +173,17 @@ pub struct ProcessFacts {
     pub command_line: String,
     /// Whether it is stopped, by SIGSTOP or a debugger: it answers nothing until it is let go on.
     pub stopped: bool,
+}
+
+/// What a process has used of the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProcessUsage {
+    /// The processor time that all its threads have taken.
+    pub cpu: Duration,
+    /// The memory that it holds, in bytes: its own and what it shares.
+    pub resident_bytes: u64,
+    /// The time since it started.
+    pub age: Duration,
 }
 
 /// How a process ended.

@@ -29,6 +29,7 @@ mod boot;
 mod choice;
 mod clock;
 mod config;
+mod console;
 mod dial;
 mod disk;
 mod doctor;
@@ -52,6 +53,7 @@ mod places;
 mod progress;
 mod reconcile;
 mod session;
+mod stats;
 mod steps;
 mod store;
 mod transport;
@@ -72,6 +74,7 @@ pub use banger_session::workspace::{GuestPath, InvalidGuestPath, Mode as Workspa
 pub use banger_session::{ProcessGroup, Signal};
 pub use choice::{Probe, Usable};
 pub use config::{BackendChoice, Defaults, EngineConfig, Limits};
+pub use console::{Console, ConsoleLog};
 pub use dial::SshClient;
 pub use disk::{Access, BlockFormat, BlockSource, Disk, DiskError, LayerRun};
 pub use doctor::{Doctor, Fact};
@@ -87,8 +90,8 @@ pub use host::{
     BootId, CloneMethod, CpuFacts, Crash, Delivery, Detached, DeviceList, DeviceRemoval, Devices,
     FakeHost, FakeProcess, Fault, FileAct, FileFacts, FileLock, Host, HostError, LinuxHost,
     LinuxHostConfig, LoopFacts, Moment, PipedProgram, ProcessEnd, ProcessFacts, ProcessIdentity,
-    ProcessSignal, Program, ProgramOutput, SnapshotDevice, SnapshotFacts, SnapshotSpec,
-    SnapshotState, Spaces, TapSpec,
+    ProcessSignal, ProcessUsage, Program, ProgramOutput, SnapshotDevice, SnapshotFacts,
+    SnapshotSpec, SnapshotState, Spaces, TapSpec,
 };
 pub use image::{
     Capability, ImageError, ImageManifest, ImageSpec, Initrd, Kernel, KernelError, ManifestError,
@@ -100,7 +103,8 @@ pub use inventory::{
     RemovalLine, RemovalOutcome,
 };
 pub use lifecycle::{
-    CreateRequest, DeleteOutcome, PruneOutcome, StartOutcome, StopOutcome, StopRung,
+    CreateRequest, DeleteOutcome, PruneOutcome, SetOutcome, SetRequest, StartOutcome, StopOutcome,
+    StopRung,
 };
 pub use liveness::{
     Census, Condition, HostLiveness, Liveness, Monitor, ProcessHandle, Promise, Sighting, VMState,
@@ -121,6 +125,7 @@ pub use session::{
     LogEvent, LogRequest, LogStart, SessionAttach, SessionDeleteOutcome, SessionFolder,
     SessionLogs, SessionRequest, SessionSpec, SessionStopOutcome, SessionView,
 };
+pub use stats::{MonitorStats, VmStats};
 pub use store::StoreError;
 pub use transport::{
     DialHelper, GuestConnection, GuestEnd, GuestProcess, GuestStream, GuestTarget, GuestTransport,

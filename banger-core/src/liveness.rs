@@ -24,7 +24,9 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use crate::handles::VMHandles;
-use crate::host::{Delivery, Host, HostError, ProcessEnd, ProcessIdentity, ProcessSignal};
+use crate::host::{
+    Delivery, Host, HostError, ProcessEnd, ProcessIdentity, ProcessSignal, ProcessUsage,
+};
 use crate::names::{EngineId, RunId, VmId};
 
 /// What was last promised of a VM's state. Opaque: it says nothing about what is true now.
@@ -262,6 +264,9 @@ pub trait Liveness: fmt::Debug + Send + Sync {
     /// Returns the TCP ports on which a monitor listens, sorted.
     async fn ports(&self, monitor: &Monitor) -> Result<Vec<u16>, HostError>;
 
+    /// Says what a monitor has used of the machine; none if it is gone.
+    async fn usage(&self, monitor: &Monitor) -> Result<Option<ProcessUsage>, HostError>;
+
     /// Signals a monitor that was judged alive. By pidfd, after one more look at its start time.
     async fn signal(&self, monitor: &Monitor, signal: ProcessSignal)
     -> Result<Delivery, HostError>;
@@ -362,6 +367,10 @@ impl Liveness for HostLiveness {
 
     async fn ports(&self, monitor: &Monitor) -> Result<Vec<u16>, HostError> {
         self.host.listening_ports(&monitor.process).await
+    }
+
+    async fn usage(&self, monitor: &Monitor) -> Result<Option<ProcessUsage>, HostError> {
+        self.host.process_usage(&monitor.process).await
     }
 
     async fn signal(

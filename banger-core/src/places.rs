@@ -124,6 +124,11 @@ impl Places {
         self.run(id).join("metrics")
     }
 
+    /// The monitor's end of the guest's serial console.
+    pub fn console_socket(&self, id: &VmId) -> PathBuf {
+        self.run(id).join("console.sock")
+    }
+
     /// The control socket of the ssh master.
     pub fn ssh_control(&self, id: &VmId) -> PathBuf {
         self.run(id).join("ssh")
@@ -148,7 +153,7 @@ impl Places {
     pub fn check_socket_paths(&self) -> Result<(), PlaceError> {
         let id = VmId::from_random([0; 16]);
         let longest = [
-            (self.rescue_socket(&id), MAX_SOCKET_PATH),
+            (self.console_socket(&id), MAX_SOCKET_PATH),
             (self.ssh_control(&id), MAX_CONTROL_PATH),
         ];
         let runtime = self.runtime.as_os_str().len();

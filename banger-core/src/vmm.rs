@@ -17,6 +17,7 @@ use crate::host::{Host, HostError, ProcessIdentity};
 use crate::inventory::ObjectKind;
 use crate::names::Mebibytes;
 use crate::network::NetworkAttachment;
+use crate::transport::GuestStream;
 use crate::vm::{Nesting, NetworkKind, VmmKind};
 
 pub(crate) use firecracker::{FirecrackerVmm, GUEST_CID};
@@ -62,6 +63,12 @@ pub enum VmmError {
         /// What it said.
         message: String,
     },
+    /// Its guests' serial console cannot be typed into.
+    #[error("a guest of {vmm} has a serial console that can only be read")]
+    NoConsole {
+        /// The monitor.
+        vmm: VmmKind,
+    },
     /// The host refused.
     #[error(transparent)]
     Host(#[from] HostError),
@@ -73,6 +80,7 @@ impl VmmError {
         match self {
             VmmError::Host(host) => host.hint(),
             VmmError::DiskFormat { .. } => Some("choose another disk or another monitor".into()),
+            VmmError::NoConsole { .. } => Some("read it: banger vm logs -f NAME".into()),
             _ => None,
         }
     }
@@ -103,6 +111,8 @@ pub struct Launch {
     pub api_socket: PathBuf,
     /// The second control socket.
     pub rescue_socket: PathBuf,
+    /// The socket at which the serial console can be attached to, to be made by the monitor.
+    pub console_socket: PathBuf,
     /// Where the serial console is appended.
     pub console_log: PathBuf,
     /// Where the monitor's own words are appended.
@@ -169,6 +179,14 @@ pub trait Vmm: fmt::Debug + Send + Sync {
         api_socket: &Path,
         limit: Duration,
     ) -> Result<Box<dyn VmmControl>, VmmError>;
+
+    /// Attaches to the serial console of a running guest. One at a time: the engine sees to it.
+    async fn open_console(
+        &self,
+        host: &dyn Host,
+        console_socket: &Path,
+        limit: Duration,
+    ) -> Result<GuestStream, VmmError>;
 }
 
 /// A connection to one running monitor. Every call has a time limit; after a failure the connection

@@ -26,6 +26,8 @@ pub(crate) struct Live {
     control: Mutex<Option<Arc<dyn VmmControl>>>,
     /// Held while a connection is being made, so that it is made once.
     pub(crate) connection: AsyncMutex<Option<Arc<dyn GuestConnection>>>,
+    /// Held by who is attached to the serial console: a monitor serves one.
+    pub(crate) console: Arc<AsyncMutex<()>>,
     /// What our clocks said when its guest's was last known to agree; none before the first connection.
     pub(crate) agreed: Mutex<Option<HostClock>>,
     watcher: Mutex<Option<AbortHandle>>,
@@ -81,6 +83,7 @@ impl Inner {
             monitor,
             control: Mutex::new(control),
             connection: AsyncMutex::new(None),
+            console: Arc::default(),
             agreed: Mutex::new(None),
             watcher: Mutex::new(None),
             end: watch::Sender::new(None),
@@ -90,10 +93,19 @@ impl Inner {
         if let Some(before) = before {
             before.stop_watching();
         }
+        let logs = Logs {
+            host: Arc::clone(&self.config.host),
+            often: self.config.limits.logs,
+            paths: std::iter::once(&vm.runtime.log_path)
+                .chain(&vm.runtime.metrics_path)
+                .cloned()
+                .collect(),
+        };
         let task = tokio::spawn(watch_until_end(
             Arc::downgrade(self),
             vm.id.clone(),
             live.clone(),
+            logs,
         ));
         *lock(&live.watcher) = Some(task.abort_handle());
     }
@@ -106,15 +118,16 @@ impl Inner {
     }
 }
 
-async fn watch_until_end(engine: Weak<Inner>, id: VmId, live: Arc<Live>) {
+async fn watch_until_end(engine: Weak<Inner>, id: VmId, live: Arc<Live>, logs: Logs) {
     let liveness = match engine.upgrade() {
         Some(inner) => inner.liveness.clone(),
         None => return,
     };
     let end = tokio::select! {
-        // Both are cancel-safe: one waits on a pidfd, the other holds nothing but a socket.
+        // All are cancel-safe: one waits on a pidfd, the others hold nothing but a socket and a timer.
         end = liveness.wait_end(&live.monitor) => end,
         never = seek_control(&engine, &id, &live) => match never {},
+        never = logs.keep_short() => match never {},
     };
     let end = match end {
         Ok(end) => end,
@@ -145,6 +158,32 @@ async fn told_reason(control: &dyn VmmControl) -> Option<EndReason> {
     let mut reason = control.end_reason();
     let told = tokio::time::timeout(Duration::from_millis(200), reason.wait_for(Option::is_some));
     told.await.ok()?.ok().and_then(|reason| *reason)
+}
+
+/// What a monitor writes for as long as it runs, and nobody else shortens.
+struct Logs {
+    host: Arc<dyn Host>,
+    often: Duration,
+    paths: Vec<PathBuf>,
+}
+
+impl Logs {
+    /// A guest that talks without end must not fill the host's disk: a log that has grown too long begins
+    /// anew. Monitors append to it, so that they go on at its beginning.
+    async fn keep_short(&self) -> Infallible {
+        const LONGEST: u64 = 8 << 20;
+        loop {
+            tokio::time::sleep(self.often).await;
+            for path in &self.paths {
+                let facts = self.host.stat(path).await;
+                if facts.is_ok_and(|it| it.is_some_and(|it| it.bytes > LONGEST))
+                    && let Err(error) = self.host.truncate_file(path, 0).await
+                {
+                    tracing::warn!(path = %path.display(), %error, "cannot shorten a log");
+                }
+            }
+        }
+    }
 }
 
 /// How long a monitor that did not answer is left in peace.

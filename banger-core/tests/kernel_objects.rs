@@ -235,3 +235,24 @@ async fn backends_that_do_not_fit_together_are_refused_with_the_reason() {
     let usable = |it: &&banger_core::Candidate| it.probe.usable == Usable::Yes;
     assert_eq!(doctor.candidates.iter().filter(usable).count(), 5);
 }
+
+#[tokio::test]
+async fn a_console_that_grows_without_end_begins_anew_while_its_guest_runs() {
+    let mut lab = Lab::new();
+    lab.config.limits.logs = std::time::Duration::from_millis(5);
+    let engine = lab.open().await;
+    let vm = running(&engine, "box").await;
+    let log = &vm.runtime.log_path;
+    std::fs::write(log, "few words").unwrap();
+    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    assert_eq!(std::fs::read(log).unwrap(), b"few words");
+    std::fs::File::create(log)
+        .unwrap()
+        .set_len(9 << 20)
+        .unwrap();
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    while log.metadata().unwrap().len() > 0 {
+        assert!(std::time::Instant::now() < deadline, "it stays long");
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+}

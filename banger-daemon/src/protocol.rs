@@ -9,6 +9,7 @@
 //! The version of the protocol is the version of the crate: [`VERSION`].
 
 mod image;
+mod machine;
 mod reach;
 mod session;
 mod workspace;
@@ -21,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub use image::*;
+pub use machine::*;
 pub use reach::*;
 pub use session::*;
 pub use workspace::*;
@@ -108,6 +110,14 @@ methods! {
     VmShow = "vm.show": VmParams => VmInfo;
     /// Returns the end of a VM's serial console.
     VmLogs = "vm.logs": LogsParams => LogsAnswer;
+    /// Follows a VM's serial console until it ends; answers with the ticket of its stream.
+    VmFollowLogs = "vm.follow_logs": LogsParams => TicketAnswer;
+    /// Attaches to a running VM's serial console; answers with the ticket of its stream.
+    VmConsole = "vm.console": VmParams => TicketAnswer;
+    /// Says what VMs use of the host.
+    VmStats = "vm.stats": StatsParams => StatsAnswer;
+    /// Changes what was asked for when a VM was created.
+    VmSet = "vm.set": SetParams => ChangeAnswer;
     /// Waits for a running VM's ssh, and says how to call it.
     VmSsh = "vm.ssh": VmParams => SshAnswer;
     /// Runs a command in a running VM; answers with the ticket of its stream.
@@ -220,7 +230,7 @@ pub struct StartParams {
 /// What a verb changed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChangeAnswer {
-    /// `started`, `already_running`, `stopped`, `already_stopped`, `deleted`.
+    /// `started`, `already_running`, `stopped`, `already_stopped`, `deleted`, `changed`, `already_so`.
     pub outcome: String,
     /// What a person may want to know of it: how a stop worked.
     pub detail: Option<String>,

@@ -11,11 +11,13 @@
 //! all its answers. VMs that it asked for as ephemeral are deleted then.
 
 mod connection;
+mod console;
 mod ephemeral;
 mod exec;
 mod fault;
 mod hangup;
 mod image;
+mod machine;
 mod methods;
 mod reach;
 mod request;

@@ -14,8 +14,8 @@ use async_trait::async_trait;
 use banger_core::{
     BootId, CloneMethod, CpuFacts, Delivery, Detached, DeviceList, DeviceRemoval, Devices,
     FileFacts, FileLock, Host, HostError, Moment, PipedProgram, ProcessEnd, ProcessFacts,
-    ProcessIdentity, ProcessSignal, Program, ProgramOutput, SnapshotDevice, SnapshotSpec,
-    SnapshotState, Spaces, TapSpec,
+    ProcessIdentity, ProcessSignal, ProcessUsage, Program, ProgramOutput, SnapshotDevice,
+    SnapshotSpec, SnapshotState, Spaces, TapSpec,
 };
 use tokio::net::{TcpStream, UnixStream};
 
@@ -239,6 +239,10 @@ impl Host for FailingHost {
         self.host.read_tail(path, limit).await
     }
 
+    async fn read_at(&self, path: &Path, offset: u64, limit: u64) -> Result<Vec<u8>> {
+        self.host.read_at(path, offset, limit).await
+    }
+
     async fn write_file(&self, path: &Path, contents: &[u8], mode: u32) -> Result<()> {
         let effect = self.host.write_file(path, contents, mode);
         self.act(named("write", path), effect).await
@@ -321,6 +325,10 @@ impl Host for FailingHost {
 
     async fn process(&self, pid: u32) -> Result<Option<ProcessFacts>> {
         self.host.process(pid).await
+    }
+
+    async fn process_usage(&self, process: &ProcessIdentity) -> Result<Option<ProcessUsage>> {
+        self.host.process_usage(process).await
     }
 
     async fn find_processes(&self, token: &str) -> Result<Vec<ProcessFacts>> {

@@ -79,7 +79,7 @@ impl Change {
 }
 
 /// `box: already running`, `box: stopped (the guest powered off)`.
-fn outcome(answer: &ChangeAnswer) -> String {
+pub(crate) fn outcome(answer: &ChangeAnswer) -> String {
     let words = answer.outcome.replace('_', " ");
     match &answer.detail {
         Some(detail) => format!("{}: {words} ({detail})", answer.name),

@@ -1,12 +1,13 @@
 //! `banger vm logs`.
 
-use banger_daemon::protocol::{LogsParams, VmLogs};
+use banger_daemon::protocol::{LogsParams, VmFollowLogs, VmLogs};
 use clap::Args;
 use clap_complete::ArgValueCandidates;
 
 use crate::command_error::CommandError;
 use crate::daemon::Daemon;
 use crate::exit::ExitStatus;
+use crate::guest_command::{Seat, Signals, sit};
 use crate::screen::Screen;
 use crate::verb::completion::vm_names;
 
@@ -20,8 +21,12 @@ pub(crate) struct LogsArguments {
     #[arg(short = 'n', long, value_name = "N")]
     lines: Option<u32>,
 
+    /// Go on with what comes, until the VM ends
+    #[arg(short, long)]
+    follow: bool,
+
     /// Print the text and the file's path as an object
-    #[arg(long)]
+    #[arg(long, conflicts_with = "follow")]
     json: bool,
 }
 
@@ -30,6 +35,9 @@ pub(crate) async fn logs(
     arguments: &LogsArguments,
     screen: &Screen,
 ) -> Result<ExitStatus, CommandError> {
+    if arguments.follow {
+        return follow(arguments, screen).await;
+    }
     let mut daemon = Daemon::open(screen).await?;
     let answer = daemon
         .call::<VmLogs>(LogsParams {
@@ -43,5 +51,21 @@ pub(crate) async fn logs(
         screen.whisper(format_args!("all of it: {}", answer.path.display()));
         screen.data(&answer.text)?;
     }
+    Ok(ExitStatus::SUCCESS)
+}
+
+async fn follow(arguments: &LogsArguments, screen: &Screen) -> Result<ExitStatus, CommandError> {
+    let mut signals = Signals::catch()?;
+    let params = LogsParams {
+        vm: arguments.name.clone(),
+        lines: arguments.lines,
+    };
+    let connect = async {
+        let mut daemon = Daemon::open(screen).await?;
+        let ticket = daemon.call::<VmFollowLogs>(params).await?;
+        daemon.stream(&ticket).await
+    };
+    let stream = signals.or(connect, || None).await?;
+    sit(stream, Seat::Spectator, &mut signals).await?;
     Ok(ExitStatus::SUCCESS)
 }

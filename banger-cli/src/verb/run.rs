@@ -32,6 +32,7 @@ Examples:
   banger vm run --rm -- uname -a
   banger vm run --rm ./repo --export changes.patch -- make test
   banger vm run --name box
+  banger vm run -d --name box && banger vm exec box -- make test
   tar c src | banger vm run --rm -- tar xv")]
 pub(crate) struct RunArguments {
     /// What to call it; made up if left out
@@ -41,6 +42,10 @@ pub(crate) struct RunArguments {
     /// Delete it afterwards
     #[arg(long)]
     rm: bool,
+
+    /// Only start it, and print its name; it runs on
+    #[arg(short, long, conflicts_with = "rm")]
+    detach: bool,
 
     /// Say afterwards where the time went
     #[arg(long)]
@@ -74,6 +79,8 @@ enum Work {
     Streams,
     /// ssh on our terminal, with a line to run or a shell.
     Terminal { line: Option<OsString> },
+    /// None.
+    Nothing,
 }
 
 /// Creates, starts, runs, and with `--rm` deletes.
@@ -121,6 +128,10 @@ pub(crate) async fn run(
             screen.progress().add("delete", since.elapsed());
             deleted.map(|()| status)
         }
+        (Ok(status), false) if arguments.detach => {
+            screen.data(&format!("{}\n", vm.name))?;
+            Ok(status)
+        }
         (Ok(status), false) => {
             screen.say(runs_on(&vm));
             Ok(status)
@@ -157,6 +168,18 @@ fn carry(arguments: &RunArguments) -> Result<Option<Carry>, CommandError> {
 
 fn work(arguments: &RunArguments) -> Result<Work, CommandError> {
     let options = &arguments.options;
+    if arguments.detach {
+        return match arguments.command.is_empty() {
+            true => Ok(Work::Nothing),
+            false => Err(
+                CommandError::new("--detach only starts the VM: it runs no command")
+                    .hint(
+                        "leave a command running in it by: banger vm session start NAME -- COMMAND",
+                    )
+                    .with_status(ExitStatus::USAGE),
+            ),
+        };
+    }
     if arguments.command.is_empty() {
         if !io::stdin().is_terminal() {
             return Err(CommandError::new(
@@ -262,6 +285,7 @@ async fn at_work(
     screen: &Screen,
 ) -> Result<ExitStatus, CommandError> {
     match work {
+        Work::Nothing => Ok(ExitStatus::SUCCESS),
         Work::Streams => {
             let options = &arguments.options;
             let params = options.params(&vm.id, &arguments.command, home(arguments).as_deref())?;

@@ -31,9 +31,9 @@ fn the_help_of_banger() {
       vm          Run, start, stop and look at VMs
       ps          List the VMs that run
       image       Make, list and delete what VMs boot from
-      daemon      Look after bangerd, which keeps the VMs
-      doctor      Say what works on this host, what is picked and why; fails if no VM can be run
       ssh-config  Let ssh, scp, rsync, git and editors reach VMs as NAME.vm
+      doctor      Say what works on this host, what is picked and why; fails if no VM can be run
+      daemon      Look after bangerd, which keeps the VMs
       completion  Write a completion script, to be used as: source <(banger completion bash)
       help        Print this message or the help of the given subcommand(s)
 
@@ -68,17 +68,20 @@ fn the_help_of_vm() {
       create        Create VMs without starting them
       start         Start VMs, and wait until they can be used
       stop          Stop VMs so that nothing is lost
-      kill          End VMs at once, as pulling the plug would
       restart       Stop and start VMs
+      kill          End VMs at once, as pulling the plug would
       delete        Delete VMs and their disks, running or not [alias: rm]
+      prune         Delete VMs that are stopped
+      set           Change the processors, memory, disk or labels of VMs
       list          List all VMs [alias: ls]
       show          Show all there is to know about VMs
+      stats         Say what running VMs use of this host
+      logs          Print what a VM wrote to its serial console
       exec          Run a command in a running VM
       ssh           Open a shell in a running VM
       cp            Copy files and folders into a running VM or out of it
       port-forward  Make ports of a running VM reachable on this host's loopback
-      logs          Print what a VM wrote to its serial console
-      prune         Delete VMs that are stopped
+      console       Sit at the serial console of a running VM, also if its ssh is dead
       session       Long-lived commands in a VM, which need nobody to run on
       workspace     A git repository of this host in a VM, and its changes back
 
@@ -150,6 +153,7 @@ fn the_help_of_vm_run() {
       banger vm run --rm -- uname -a
       banger vm run --rm ./repo --export changes.patch -- make test
       banger vm run --name box
+      banger vm run -d --name box && banger vm exec box -- make test
       tar c src | banger vm run --rm -- tar xv
     "#);
 }
@@ -523,6 +527,7 @@ fn the_help_of_vm_logs() {
 
     Options:
       -n, --lines <N>  At most this many last lines; all that is kept if left out
+      -f, --follow     Go on with what comes, until the VM ends
           --json       Print the text and the file's path as an object
       -q, --quiet      Say nothing but errors
       -v, --verbose    Also say what happens behind the scenes
@@ -708,7 +713,7 @@ fn a_mistyped_verb_is_guessed() {
     assert_snapshot!(refused(&["vm", "strat", "box"]), @"
     error: unrecognized subcommand 'strat'
 
-      tip: some similar subcommands exist: 'create', 'restart', 'start'
+      tip: some similar subcommands exist: 'create', 'restart', 'stats', 'start'
 
     Usage: banger vm [OPTIONS] <COMMAND>
 
@@ -744,4 +749,151 @@ fn the_version_is_that_of_the_protocol() {
     let run = World::new().banger(&["--version"]);
     let version = format!("banger {}\n", banger_daemon::protocol::VERSION);
     assert_eq!(run.stdout, version.as_bytes());
+}
+
+#[test]
+fn the_help_of_ssh_config() {
+    assert_snapshot!(help(&["ssh-config"]), @"
+    Let ssh, scp, rsync, git and editors reach VMs as NAME.vm
+
+    Usage: banger ssh-config [OPTIONS]
+
+    Options:
+          --install    Include it in ~/.ssh/config, by three lines at its top; nothing else there is
+                       touched
+          --uninstall  Take those lines out again
+      -q, --quiet      Say nothing but errors
+      -v, --verbose    Also say what happens behind the scenes
+      -h, --help       Print help
+
+    Without a flag the configuration is printed, to be put wherever you like.
+
+    Examples:
+      banger ssh-config --install
+      ssh box.vm
+      scp notes.txt box.vm:
+      rsync -a src/ box.vm:src/
+      git clone box.vm:repo
+    ");
+}
+
+#[test]
+fn the_help_of_vm_cp() {
+    assert_snapshot!(help(&["vm", "cp"]), @"
+    Copy files and folders into a running VM or out of it
+
+    Usage: banger vm cp [OPTIONS] <SRC> <DST>
+
+    Arguments:
+      <SRC>  A file or folder: PATH, NAME:PATH or -
+      <DST>  Where to: PATH, NAME:PATH or -
+
+    Options:
+      -q, --quiet    Say nothing but errors
+      -v, --verbose  Also say what happens behind the scenes
+      -h, --help     Print help
+
+    A path in a VM is NAME:PATH; one that is not absolute begins in /root. - is standard input or
+    output. As with cp -r, what is copied to a folder that is there goes into it, SRC/. is what is in
+    SRC, and modes are kept as far as the umask allows.
+
+    Examples:
+      banger vm cp notes.txt box:             a file, to /root/notes.txt
+      banger vm cp box:/var/log ./logs        a folder
+      banger vm cp - box:/etc/motd <motd      standard input
+    ");
+}
+
+#[test]
+fn the_help_of_vm_port_forward() {
+    assert_snapshot!(help(&["vm", "port-forward"]), @"
+    Make ports of a running VM reachable on this host's loopback
+
+    Usage: banger vm port-forward [OPTIONS] <NAME> <[[ADDRESS:]HOST:]PORT>...
+
+    Arguments:
+      <NAME>                      The VM's name, or at least four digits of its id
+      <[[ADDRESS:]HOST:]PORT>...  A port in the guest, behind the same one here or another; 0 here is
+                                  any that is free
+
+    Options:
+      -q, --quiet    Say nothing but errors
+      -v, --verbose  Also say what happens behind the scenes
+      -h, --help     Print help
+
+    It stays until Ctrl-C, and needs no network in the VM but its ssh. What listens in the guest may
+    do so on its loopback only.
+
+    Examples:
+      banger vm port-forward box 8080         127.0.0.1:8080 here is port 8080 there
+      banger vm port-forward box 9000:80 0:22 9000 is 80; a free port, which is printed, is 22
+    ");
+}
+
+#[test]
+fn the_help_of_vm_console() {
+    assert_snapshot!(help(&["vm", "console"]), @"
+    Sit at the serial console of a running VM, also if its ssh is dead
+
+    Usage: banger vm console [OPTIONS] <NAME>
+
+    Arguments:
+      <NAME>  The VM's name, or at least four digits of its id
+
+    Options:
+      -q, --quiet    Say nothing but errors
+      -v, --verbose  Also say what happens behind the scenes
+      -h, --help     Print help
+
+    Ctrl-] leaves it; all other keys are the guest's. In an image of ours Enter opens a shell as root,
+    without a password: who may use this daemon is root in its guests anyway. One at a time; everybody
+    else can watch by: banger vm logs -f
+    ");
+}
+
+#[test]
+fn the_help_of_vm_stats() {
+    assert_snapshot!(help(&["vm", "stats"]), @"
+    Say what running VMs use of this host
+
+    Usage: banger vm stats [OPTIONS] [NAME]...
+
+    Arguments:
+      [NAME]...  The VMs' names, or at least four digits of their ids; all that run if left out
+
+    Options:
+          --json     Print an array of objects
+      -q, --quiet    Say nothing but errors
+      -v, --verbose  Also say what happens behind the scenes
+      -h, --help     Print help
+
+    CPU is what the VM took of one processor in the last half second: two busy ones are 200%. MEMORY
+    is what its monitor holds of this host, DISK and ROOT what its own disk and its changes to the
+    image take here.
+    ");
+}
+
+#[test]
+fn the_help_of_vm_set() {
+    assert_snapshot!(help(&["vm", "set"]), @"
+    Change the processors, memory, disk or labels of VMs
+
+    Usage: banger vm set [OPTIONS] <--vcpu <N>|--memory <SIZE>|--disk-size <SIZE>|--label <KEY=VALUE>|--unlabel <KEY>> <NAME>...
+
+    Arguments:
+      <NAME>...  The VMs' names, or at least four digits of their ids
+
+    Options:
+          --vcpu <N>           Virtual processors
+          --memory <SIZE>      Memory: 512M, 4G; a bare number is MiB
+          --disk-size <SIZE>   The size of its own disk, mounted at /root
+          --label <KEY=VALUE>  A word of yours to keep with it; may be repeated
+          --unlabel <KEY>      A word of yours to take away; may be repeated
+      -q, --quiet              Say nothing but errors
+      -v, --verbose            Also say what happens behind the scenes
+      -h, --help               Print help
+
+    Processors, memory and disk are changed while the VM is stopped; labels at any time. The disk
+    only grows, and its file system grows with it at the next start.
+    ");
 }

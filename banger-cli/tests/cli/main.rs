@@ -14,6 +14,7 @@ mod copying;
 mod fake;
 mod help;
 mod images;
+mod machines;
 mod owners_words;
 mod reach;
 mod rendering;

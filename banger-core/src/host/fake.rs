@@ -23,7 +23,7 @@ use super::program::Surroundings;
 use super::{
     BootId, CloneMethod, CpuFacts, Delivery, Detached, FileFacts, FileLock, Host, HostError,
     LinuxHostConfig, Moment, PipedProgram, ProcessEnd, ProcessFacts, ProcessIdentity,
-    ProcessSignal, Program, ProgramOutput, files, named,
+    ProcessSignal, ProcessUsage, Program, ProgramOutput, files, named,
 };
 use crate::transport::SimGuests;
 
@@ -388,6 +388,10 @@ impl Host for FakeHost {
         self.look(|_| files::read_tail(path, limit))?
     }
 
+    async fn read_at(&self, path: &Path, offset: u64, limit: u64) -> Result<Vec<u8>> {
+        self.look(|_| files::read_at(path, offset, limit))?
+    }
+
     async fn write_file(&self, path: &Path, contents: &[u8], mode: u32) -> Result<()> {
         let half = || {
             let _ = std::fs::write(files::aside(path), &contents[..contents.len() / 2]);
@@ -545,6 +549,19 @@ impl Host for FakeHost {
         self.look(|inner| {
             let process = inner.processes.get(&pid).filter(|p| p.end.is_none());
             process.map(facts)
+        })
+    }
+
+    async fn process_usage(&self, process: &ProcessIdentity) -> Result<Option<ProcessUsage>> {
+        self.look(|inner| {
+            let found = inner.processes.get(&process.pid);
+            let alive = found.filter(|p| p.end.is_none() && p.identity == *process);
+            // It is a number in a table, and uses nothing.
+            alive.map(|_| ProcessUsage {
+                cpu: Duration::ZERO,
+                resident_bytes: 0,
+                age: Duration::ZERO,
+            })
         })
     }
 

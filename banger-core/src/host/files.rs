@@ -49,6 +49,21 @@ pub(super) fn read_tail(path: &Path, limit: u64) -> Result<Vec<u8>> {
     }
 }
 
+pub(super) fn read_at(path: &Path, offset: u64, limit: u64) -> Result<Vec<u8>> {
+    let read = || -> io::Result<Vec<u8>> {
+        let mut file = File::open(path)?;
+        file.seek(io::SeekFrom::Start(offset))?;
+        let mut piece = Vec::new();
+        file.take(limit).read_to_end(&mut piece)?;
+        Ok(piece)
+    };
+    match read() {
+        Ok(piece) => Ok(piece),
+        Err(error) if is_missing(&error) => Ok(Vec::new()),
+        Err(error) => Err(failed(FileAct::Read, path)(error)),
+    }
+}
+
 pub(super) fn write(path: &Path, contents: &[u8], mode: u32) -> Result<()> {
     let aside = aside(path);
     let written = (|| -> io::Result<()> {

@@ -14,8 +14,8 @@ use tokio::net::UnixStream;
 use super::program::Surroundings;
 use super::{
     BootId, CloneMethod, CpuFacts, Delivery, Detached, FileFacts, FileLock, Host, HostError,
-    Moment, PipedProgram, ProcessEnd, ProcessFacts, ProcessIdentity, ProcessSignal, Program,
-    ProgramOutput,
+    Moment, PipedProgram, ProcessEnd, ProcessFacts, ProcessIdentity, ProcessSignal, ProcessUsage,
+    Program, ProgramOutput,
 };
 use super::{files, ports, process, tsc};
 
@@ -110,6 +110,10 @@ impl Host for LinuxHost {
         files::read_tail(path, limit)
     }
 
+    async fn read_at(&self, path: &Path, offset: u64, limit: u64) -> Result<Vec<u8>, HostError> {
+        files::read_at(path, offset, limit)
+    }
+
     async fn write_file(&self, path: &Path, contents: &[u8], mode: u32) -> Result<(), HostError> {
         files::write(path, contents, mode)
     }
@@ -183,6 +187,13 @@ impl Host for LinuxHost {
 
     async fn process(&self, pid: u32) -> Result<Option<ProcessFacts>, HostError> {
         process::facts(pid)
+    }
+
+    async fn process_usage(
+        &self,
+        process: &ProcessIdentity,
+    ) -> Result<Option<ProcessUsage>, HostError> {
+        process::usage(process)
     }
 
     async fn find_processes(&self, token: &str) -> Result<Vec<ProcessFacts>, HostError> {

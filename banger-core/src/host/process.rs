@@ -3,11 +3,14 @@
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
 
 use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions};
 use tokio::io::unix::AsyncFd;
 
-use super::{Delivery, HostError, ProcessEnd, ProcessFacts, ProcessIdentity, ProcessSignal};
+use super::{
+    Delivery, HostError, ProcessEnd, ProcessFacts, ProcessIdentity, ProcessSignal, ProcessUsage,
+};
 
 type Result<T> = std::result::Result<T, HostError>;
 
@@ -24,6 +27,46 @@ pub(super) fn facts(pid: u32) -> Result<Option<ProcessFacts>> {
         Err(error) if is_gone(&error) => Ok(None),
         Err(source) => Err(failed("look at", pid)(source)),
     }
+}
+
+/// What proc(5) says a process has used: fields 14 and 15 (ticks in user and kernel mode), 22 and 24.
+pub(super) fn usage(process: &ProcessIdentity) -> Result<Option<ProcessUsage>> {
+    let pid = process.pid;
+    if !facts(pid)?.is_some_and(|facts| facts.identity == *process) {
+        return Ok(None);
+    }
+    let stat = match fs::read_to_string(format!("/proc/{pid}/stat")) {
+        Ok(stat) => stat,
+        Err(error) if is_gone(&error) => return Ok(None),
+        Err(source) => return Err(failed("look at", pid)(source)),
+    };
+    let uptime = fs::read_to_string("/proc/uptime").map_err(failed("look at", pid))?;
+    let uptime: f64 = uptime
+        .split(' ')
+        .next()
+        .and_then(|seconds| seconds.parse().ok())
+        .unwrap_or_default();
+    let hertz = rustix::param::clock_ticks_per_second();
+    Ok(
+        parse_usage(&stat, hertz).map(|(cpu, pages, start)| ProcessUsage {
+            cpu,
+            resident_bytes: pages * rustix::param::page_size() as u64,
+            age: Duration::try_from_secs_f64(uptime)
+                .unwrap_or_default()
+                .saturating_sub(start),
+        }),
+    )
+}
+
+/// Returns processor time, resident pages, and the time from the boot to its start.
+fn parse_usage(stat: &str, hertz: u64) -> Option<(Duration, u64, Duration)> {
+    let fields: Vec<&str> = stat[stat.rfind(')')? + 1..]
+        .split_ascii_whitespace()
+        .collect();
+    // The first of these is field 3.
+    let field = |number: usize| fields.get(number - 3)?.parse::<u64>().ok();
+    let time = |ticks: u64| Duration::from_secs_f64(ticks as f64 / hertz.max(1) as f64);
+    Some((time(field(14)? + field(15)?), field(24)?, time(field(22)?)))
 }
 
 pub(super) fn find(token: &str) -> Result<Vec<ProcessFacts>> {
@@ -196,6 +239,14 @@ mod tests {
     fn the_name_of_a_process_cannot_confuse_its_start_time() {
         let stat = "77 (a) b) Z (c) S 1 77 77 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 4242 9 9";
         assert_eq!(parse_stat(stat), Some(('S', 4242)));
+    }
+
+    #[test]
+    fn what_a_process_used_is_read_from_its_fields() {
+        let stat = "77 (a) b) S 1 77 77 0 -1 4194560 1 0 0 0 150 50 7 7 20 0 1 0 300 9 12 8";
+        let expected = (Duration::from_secs(2), 12, Duration::from_secs(3));
+        assert_eq!(parse_usage(stat, 100), Some(expected));
+        assert_eq!(parse_usage("77 (a) S 1", 100), None);
     }
 
     #[tokio::test]

@@ -85,5 +85,18 @@ mount -t tracefs -o nosuid,nodev,noexec tracefs /sys/kernel/tracing
 for api in /sys /dev /proc; do
     mount --move "$api" "/sysroot$api" || give_up "the root disk has no folder $api"
 done
+# Only a disk that was ever grown has a size here, and only a new size costs more than reading a line.
+if [ -n "$banger_work_disk" ] && [ -n "${banger_work_size:-}" ]; then
+    grown=
+    [ ! -f /sysroot/etc/banger/work-size ] || read -r grown </sysroot/etc/banger/work-size
+    if [ "$grown" != "$banger_work_size" ]; then
+        if /bin/busybox chroot /sysroot /sbin/resize2fs "$banger_work_disk"; then
+            echo "$banger_work_size" >/sysroot/etc/banger/work-size
+        else
+            say "the file system on $banger_work_disk keeps its size: it cannot be grown from here"
+        fi
+    fi
+fi
+
 say "handing over to $banger_init"
 exec /bin/busybox switch_root /sysroot "$banger_init"

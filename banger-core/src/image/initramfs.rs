@@ -34,6 +34,8 @@ pub(crate) struct Identity {
     pub seed: [u8; 32],
     /// How it ends its machine.
     pub switch_off: SwitchOff,
+    /// What its own disk was last grown to, in MiB; none if it still has its first size.
+    pub work_disk_grown_to: Option<u64>,
     /// Its address; a guest without has no network device.
     pub network: Option<GuestNetwork>,
 }
@@ -85,6 +87,9 @@ pub(crate) fn identity_archive(identity: &Identity) -> Vec<u8> {
     let mut archive = Archive::default();
     archive.folder("banger");
     archive.folder("banger/identity");
+    // In the place of the image's: an image that was made long ago boots as one of today.
+    archive.file("init", 0o755, INIT.as_bytes());
+    archive.file("banger/identity.sh", 0o755, IDENTITY.as_bytes());
     let mut file = |name: &str, mode: u32, contents: &str| {
         archive.file(
             &format!("banger/identity/{name}"),
@@ -124,6 +129,10 @@ fn assignments(identity: &Identity) -> String {
         ("seed", seed),
         ("root_disk", "/dev/vda".to_owned()),
         ("work_disk", "/dev/vdb".to_owned()),
+        (
+            "work_size",
+            (identity.work_disk_grown_to).map_or_else(String::new, |size| size.to_string()),
+        ),
         ("init", "/sbin/init".to_owned()),
         ("interface", "eth0".to_owned()),
         (
@@ -232,6 +241,7 @@ pub(super) mod tests {
 
     pub(in crate::image) fn identity() -> Identity {
         Identity {
+            work_disk_grown_to: None,
             hostname: "box".into(),
             machine_id: "0123456789abcdef0123456789abcdef".into(),
             ssh_host_key: "-----BEGIN\nabc\n-----END".into(),

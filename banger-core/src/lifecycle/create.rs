@@ -249,7 +249,7 @@ impl Inner {
     }
 }
 
-fn in_range<N: PartialOrd + std::fmt::Display>(
+pub(super) fn in_range<N: PartialOrd + std::fmt::Display>(
     what: &'static str,
     given: N,
     least: N,
@@ -326,6 +326,7 @@ mod tests {
             session,
             session_command,
             mirror,
+            logs,
         } = Limits::default();
         for (what, limit) in [
             ("a guest's first answer over ssh, from power-on", ready),
@@ -342,6 +343,7 @@ mod tests {
                 "a Debian mirror's silence while an image is made, twice",
                 mirror,
             ),
+            ("between two looks at the size of a running VM's logs", logs),
         ] {
             says(&format!("| {what} | {} s |", limit.as_secs()));
         }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::disk::{Access, BlockFormat, BlockSource, LayerRun};
+use crate::disk::{Access, BlockFormat, BlockSource, GROWN, LayerRun};
 use crate::engine::{Engine, Inner, random};
 use crate::error::Error;
 use crate::handles::{VMHandles, write_handles_file};
@@ -235,11 +235,13 @@ impl Step<StartContext> for WriteIdentity {
         host.create_dir(&inner.places.run(&vm.id)).await?;
         let stored = read_identity(host, &vm.runtime.vm_dir).await?;
         let guest = inner.backends.network(vm.spec.network)?.guest();
+        let grown = host.stat(&vm.runtime.vm_dir.join(GROWN)).await?.is_some();
         let authorized_key = {
             let _alone = inner.key.lock().await;
             client_key(host, &inner.places.client_key()).await?
         };
         let archive = identity_archive(&Identity {
+            work_disk_grown_to: grown.then_some(vm.spec.work_disk.0),
             hostname: vm.name.to_string(),
             machine_id: stored.machine_id,
             ssh_host_key: stored.host_key,
@@ -300,6 +302,7 @@ impl Step<StartContext> for SpawnMonitor {
             network,
             api_socket: vm.runtime.api_sock_path.clone(),
             rescue_socket: inner.places.rescue_socket(&vm.id),
+            console_socket: inner.places.console_socket(&vm.id),
             console_log: vm.runtime.log_path.clone(),
             monitor_log: vm.runtime.vm_dir.join("monitor.log"),
             metrics: inner.places.metrics(&vm.id),

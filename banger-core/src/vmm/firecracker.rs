@@ -19,6 +19,7 @@ use crate::choice::{Probe, Usable};
 use crate::disk::BlockFormat;
 use crate::host::{Detached, Host, ProcessIdentity, Program};
 use crate::inventory::ObjectKind;
+use crate::transport::GuestStream;
 use crate::vm::{NetworkKind, VmmKind};
 
 pub(crate) use control::GUEST_CID;
@@ -102,6 +103,16 @@ impl Vmm for FirecrackerVmm {
     ) -> Result<Box<dyn VmmControl>, VmmError> {
         let control = FirecrackerControl::connect(host, api_socket, limit).await?;
         Ok(Box::new(control))
+    }
+
+    async fn open_console(
+        &self,
+        _host: &dyn Host,
+        _console_socket: &Path,
+        _limit: Duration,
+    ) -> Result<GuestStream, VmmError> {
+        // Its console is its own standard input and output, and it must outlive whoever holds those.
+        Err(VmmError::NoConsole { vmm: self.kind() })
     }
 }
 

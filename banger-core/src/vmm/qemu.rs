@@ -13,6 +13,7 @@ use crate::choice::Probe;
 use crate::disk::BlockFormat;
 use crate::host::{Detached, Host, ProcessIdentity};
 use crate::inventory::ObjectKind;
+use crate::transport::GuestStream;
 use crate::vm::{NetworkKind, VmmKind};
 
 use command_line::{Acceleration, arguments};
@@ -85,5 +86,18 @@ impl Vmm for QemuVmm {
         Ok(Box::new(
             QmpControl::connect(host, api_socket, limit).await?,
         ))
+    }
+
+    async fn open_console(
+        &self,
+        host: &dyn Host,
+        console_socket: &Path,
+        limit: Duration,
+    ) -> Result<GuestStream, VmmError> {
+        let (read, write) = host.connect_unix(console_socket, limit).await?.into_split();
+        Ok(GuestStream {
+            read: Box::pin(read),
+            write: Box::pin(write),
+        })
     }
 }

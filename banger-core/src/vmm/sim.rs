@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::io::AsyncWriteExt;
 use tokio::sync::watch;
 
 use super::{EndReason, Launch, SwitchOff, Vmm, VmmControl, VmmError};
@@ -15,6 +16,7 @@ use crate::engine::lock;
 use crate::host::{Detached, FakeHost, Host, ProcessEnd, ProcessIdentity};
 use crate::inventory::ObjectKind;
 use crate::names::VmId;
+use crate::transport::GuestStream;
 use crate::vm::{NetworkKind, VmmKind};
 
 /// The monitor `sim`.
@@ -132,6 +134,27 @@ impl Vmm for SimVmm {
         };
         control.answer("connect").await?;
         Ok(Box::new(control))
+    }
+
+    async fn open_console(
+        &self,
+        _host: &dyn Host,
+        _console_socket: &Path,
+        _limit: Duration,
+    ) -> Result<GuestStream, VmmError> {
+        // Nobody sits at it: what is typed comes back, as from a terminal that echoes.
+        let (ours, theirs) = tokio::io::duplex(4096);
+        let (read, write) = tokio::io::split(ours);
+        tokio::spawn(async move {
+            let (mut typed, mut shown) = tokio::io::split(theirs);
+            let _ = shown.write_all(b"simulated console\r\n").await;
+            let _ = tokio::io::copy(&mut typed, &mut shown).await;
+            let _ = shown.shutdown().await;
+        });
+        Ok(GuestStream {
+            read: Box::pin(read),
+            write: Box::pin(write),
+        })
     }
 }
 

@@ -22,6 +22,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::Shared;
+use super::console::{serve_console, serve_log};
 use super::hangup::Hangup;
 use super::session_stream::{serve_attach, serve_logs};
 use super::stop::Stop;
@@ -53,6 +54,10 @@ pub(super) async fn serve_stream(
 ) {
     match shared.tickets.redeem(ticket) {
         Some(Held::Exec(started)) => pump(started, read, write, &hangup, &shared.stop).await,
+        Some(Held::Console(console)) => {
+            serve_console(*console, read, write, &hangup, &shared.stop).await;
+        }
+        Some(Held::ConsoleLog(log)) => serve_log(log, write, &hangup, &shared.stop).await,
         Some(Held::Socket(socket)) => {
             if let Err(error) = write.send_descriptor(socket.as_fd()).await {
                 tracing::info!(%error, "nobody took a connection to a guest");

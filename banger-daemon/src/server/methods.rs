@@ -52,6 +52,12 @@ impl Operation {
             VmList::NAME => with::<VmList, _>(params, |_| self.list()).await,
             VmShow::NAME => with::<VmShow, _>(params, |params| self.show(params)).await,
             VmLogs::NAME => with::<VmLogs, _>(params, |params| self.logs(params)).await,
+            VmFollowLogs::NAME => {
+                with::<VmFollowLogs, _>(params, |params| self.follow_logs(params)).await
+            }
+            VmConsole::NAME => with::<VmConsole, _>(params, |params| self.console(params)).await,
+            VmStats::NAME => with::<VmStats, _>(params, |params| self.stats(params)).await,
+            VmSet::NAME => with::<VmSet, _>(params, |params| self.set(params)).await,
             VmSsh::NAME => with::<VmSsh, _>(params, |params| self.ssh(params)).await,
             VmExec::NAME => with::<VmExec, _>(params, |params| self.exec(params)).await,
             ImageBuild::NAME => {

@@ -5,7 +5,9 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use banger_core::{Engine, Execution, SessionAttach, SessionLogs, Signal, WorkspaceExport};
+use banger_core::{
+    Console, ConsoleLog, Engine, Execution, SessionAttach, SessionLogs, Signal, WorkspaceExport,
+};
 use banger_session::mux::Stream;
 use tokio::task::AbortHandle;
 
@@ -38,6 +40,10 @@ impl Default for Tickets {
 pub(super) enum Held {
     /// A started command.
     Exec(Started),
+    /// An attached serial console. Nobody else can attach while it waits.
+    Console(Box<Console>),
+    /// A serial console's log.
+    ConsoleLog(ConsoleLog),
     /// A connected socket, to be passed on as it is.
     Socket(OwnedFd),
     /// A session's log.

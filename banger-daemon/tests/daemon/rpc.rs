@@ -196,7 +196,7 @@ async fn an_unknown_backend_is_invalid_and_named_with_those_there_are() {
     let answered = answers(&rig, format!("{request}\n").as_bytes()).await;
     let error = &answered[0]["error"];
     assert_eq!(error["data"]["kind"], "invalid");
-    let message = "there is no monitor \"vmware\"; there are: qemu";
+    let message = "there is no monitor \"vmware\"; there are: qemu, firecracker";
     assert_eq!(error["message"], message);
 }
 

@@ -61,11 +61,12 @@ pub(super) fn arguments(launch: &Launch, acceleration: Acceleration) -> Vec<OsSt
     words.pair("-object", "rng-random,id=rng0,filename=/dev/urandom");
     words.pair("-device", "virtio-rng-device,rng=rng0");
 
-    words.path(
-        "-chardev",
-        "file,id=console,append=on,path=",
-        &launch.console_log,
-    );
+    // Whoever attaches or not: all of it is appended to the log.
+    let mut console = OsString::from("socket,id=console,server=on,wait=off,path=");
+    console.push(doubled_commas(&launch.console_socket));
+    console.push(",logappend=on,logfile=");
+    console.push(doubled_commas(&launch.console_log));
+    words.pair("-chardev", console);
     words.pair("-serial", "chardev:console");
     words.pair("-device", "virtio-serial-device,id=serial0,max_ports=2");
     words.pair("-chardev", "null,id=agent");
@@ -205,6 +206,7 @@ mod tests {
             network: NetworkAttachment::User(Internet::Closed),
             api_socket: "/run/api.sock".into(),
             rescue_socket: "/run/rescue.sock".into(),
+            console_socket: "/run/console.sock".into(),
             console_log: "/vms/console.log".into(),
             monitor_log: "/vms/monitor.log".into(),
             metrics: "/run/metrics".into(),

@@ -1,0 +1,173 @@
+//! The serial console: attached to, for a guest whose ssh is dead, and its log, followed.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWrite};
+use tokio::sync::OwnedMutexGuard;
+
+use crate::engine::Engine;
+use crate::error::Error;
+use crate::guest::Asker;
+use crate::liveness::Condition;
+use crate::names::VmId;
+use crate::transport::GuestStream;
+use crate::watch::Live;
+
+/// How much of the log is shown to who attaches, in bytes: what is on the screen, so to say.
+const SCREEN: u64 = 2000;
+
+/// How often a log that is followed is looked at.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// How much of a log is read at once, in bytes.
+const PIECE: u64 = 64 << 10;
+
+/// An attached serial console. Dropping it leaves.
+///
+/// Read on without a pause: a guest that writes to a console that nobody reads stands still.
+pub struct Console {
+    screen: Vec<u8>,
+    read: std::pin::Pin<Box<dyn tokio::io::AsyncRead + Send>>,
+    write: Option<std::pin::Pin<Box<dyn AsyncWrite + Send>>>,
+    live: Arc<Live>,
+    engine: Engine,
+    _held: OwnedMutexGuard<()>,
+}
+
+impl std::fmt::Debug for Console {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Console").finish_non_exhaustive()
+    }
+}
+
+/// The log of a serial console, being read.
+#[derive(Debug)]
+pub struct ConsoleLog {
+    engine: Engine,
+    vm: VmId,
+    path: PathBuf,
+    offset: u64,
+}
+
+impl Engine {
+    /// Attaches to a running VM's serial console, which works whatever has become of its guest's network
+    /// and ssh. One at a time.
+    pub async fn console(&self, vm: &str) -> Result<Console, Error> {
+        let vm = self.lookup(vm).await?;
+        let inner = &self.inner;
+        let live = self.running(&vm, Asker::Anybody).await?;
+        let Ok(held) = live.console.clone().try_lock_owned() else {
+            return Err(Error::ConsoleHeld { vm: vm.name });
+        };
+        let vmm = inner.backends.vmm(vm.spec.vmm)?;
+        let socket = inner.places.console_socket(&vm.id);
+        let limit = inner.config.limits.control;
+        let GuestStream { read, write } = vmm.open_console(inner.host(), &socket, limit).await?;
+        let screen = inner.host().read_tail(&vm.runtime.log_path, SCREEN).await?;
+        Ok(Console {
+            screen,
+            read,
+            write: Some(write),
+            live,
+            engine: self.clone(),
+            _held: held,
+        })
+    }
+
+    /// Reads a VM's serial console from its last `lines` lines on (all that is kept if none are given),
+    /// and goes on with what comes.
+    pub async fn console_log(&self, vm: &str, lines: Option<u32>) -> Result<ConsoleLog, Error> {
+        let vm = self.lookup(vm).await?;
+        let path = vm.runtime.log_path;
+        let host = self.inner.host();
+        let length = host.stat(&path).await?.map_or(0, |facts| facts.bytes);
+        let kept = host.read_at(&path, 0, length).await?;
+        Ok(ConsoleLog {
+            engine: self.clone(),
+            vm: vm.id,
+            offset: lines.map_or(0, |lines| last_lines(&kept, lines as usize)),
+            path,
+        })
+    }
+}
+
+impl Console {
+    /// Takes what the console showed last, before it was attached to.
+    pub fn take_screen(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.screen)
+    }
+
+    /// Takes the keyboard. It can be taken once.
+    pub fn take_input(&mut self) -> Option<std::pin::Pin<Box<dyn AsyncWrite + Send>>> {
+        self.write.take()
+    }
+
+    /// Waits for what the guest writes; none once the VM has ended. Cancel-safe.
+    pub async fn next(&mut self) -> Option<Vec<u8>> {
+        let mut piece = vec![0; 4096];
+        let read = tokio::select! {
+            // Both are cancel-safe.
+            read = self.read.read(&mut piece) => read.unwrap_or(0),
+            _ = self.live.ended(&*self.engine.inner.liveness) => 0,
+        };
+        piece.truncate(read);
+        (read > 0).then_some(piece)
+    }
+}
+
+impl ConsoleLog {
+    /// Waits for the next piece; none once the VM does not run and all is read. Cancel-safe.
+    pub async fn next(&mut self) -> Result<Option<Vec<u8>>, Error> {
+        loop {
+            // Asked before the log is read: what was written before the end is in it then.
+            let runs = match self.engine.show(self.vm.as_str()).await {
+                Ok(view) => matches!(view.condition, Condition::Running | Condition::Unresponsive),
+                Err(Error::NoSuchVm { .. }) => return Ok(None),
+                Err(error) => return Err(error),
+            };
+            let host = self.engine.inner.host();
+            let length = host.stat(&self.path).await?.map_or(0, |facts| facts.bytes);
+            if length < self.offset {
+                // It is cut at a start, once it has grown long.
+                self.offset = 0;
+            }
+            let piece = host.read_at(&self.path, self.offset, PIECE).await?;
+            if !piece.is_empty() {
+                self.offset += piece.len() as u64;
+                return Ok(Some(piece));
+            }
+            if !runs {
+                return Ok(None);
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+}
+
+/// Where the last lines begin.
+fn last_lines(text: &[u8], count: usize) -> u64 {
+    let body = text.strip_suffix(b"\n").unwrap_or(text);
+    let newlines = body.iter().enumerate().rev();
+    let mut newlines = newlines.filter(|(_, byte)| **byte == b'\n');
+    let begin = match count {
+        0 => text.len(),
+        count => newlines.nth(count - 1).map_or(0, |(at, _)| at + 1),
+    };
+    begin as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::last_lines;
+
+    #[test]
+    fn the_last_lines_begin_after_the_newline_before_them() {
+        for (count, begin) in [(0, 6), (1, 4), (2, 2), (3, 0), (9, 0)] {
+            assert_eq!(last_lines(b"a\nb\nc\n", count), begin, "{count}");
+        }
+        assert_eq!(last_lines(b"a\nb", 1), 2);
+        assert_eq!(last_lines(b"", 1), 0);
+    }
+}
