@@ -8,6 +8,8 @@ mod rig;
 
 #[path = "workspaces/applying.rs"]
 mod applying;
+#[path = "workspaces/bad_days.rs"]
+mod bad_days;
 #[path = "workspaces/exporting.rs"]
 mod exporting;
 #[path = "workspaces/preparing.rs"]

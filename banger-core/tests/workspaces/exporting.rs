@@ -2,14 +2,7 @@
 
 use banger_core::{ChangeKind, ErrorKind};
 
-use crate::rig::Rig;
-
-/// Everything that a name can be: spaces, quotes, newlines, dashes, bytes that are no UTF-8, two forms of ä.
-const NAMES: &str = r#"
-mkdir -p names; cd names
-for n in 'a b' "it's" '"quoted"' '-dash' '--help' '$HOME' '*' '\back' 'tab	tab' ' lead' 'trail ' 'ä' 'ä'; do echo "$n" > "./$n"; done
-printf 'x' > "$(printf 'new\nline')"; printf 'y' > "$(printf 'not\377utf8')"
-"#;
+use crate::rig::{NAMES, Rig};
 
 #[tokio::test]
 async fn a_patch_makes_the_same_tree_on_a_fresh_clone_whatever_was_done_in_the_guest() {

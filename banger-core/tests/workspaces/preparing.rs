@@ -515,7 +515,7 @@ async fn what_an_interrupted_prepare_left_is_swept_and_what_it_had_moved_is_put_
 async fn a_stop_ends_a_prepare_and_never_waits_for_it() {
     let rig = Rig::with_box().await;
     let repo = rig.small();
-    repo.write("big", vec![7; 300 << 20]);
+    repo.write("big", vec![7; 120 << 20]);
     let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
     let progress = banger_core::Progress::new(move |stage| drop(tell.send(stage.text)));
     let engine = rig.engine.clone();

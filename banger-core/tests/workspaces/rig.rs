@@ -10,6 +10,13 @@ use banger_core::{
     Prepared, Progress, VmName,
 };
 
+/// Everything that a name can be: spaces, quotes, newlines, dashes, bytes that are no UTF-8, two forms of ä.
+pub(crate) const NAMES: &str = r#"
+mkdir -p names; cd names
+for n in 'a b' "it's" '"quoted"' '-dash' '--help' '$HOME' '*' '\back' 'tab	tab' ' lead' 'trail ' 'ä' 'ä'; do echo "$n" > "./$n"; done
+printf 'x' > "$(printf 'new\nline')"; printf 'y' > "$(printf 'not\377utf8')"
+"#;
+
 pub(crate) struct Rig {
     pub(crate) engine: Engine,
     pub(crate) host: Arc<FakeHost>,

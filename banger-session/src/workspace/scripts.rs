@@ -63,7 +63,7 @@ pub fn preflight_script(dest: &GuestPath) -> Vec<u8> {
     script.text(
         r#"echo 'banger-workspace 1'
 missing=
-for c in git tar flock xargs mktemp head; do command -v "$c" >/dev/null 2>&1 || missing="$missing $c"; done
+for c in git tar flock find xargs mktemp; do command -v "$c" >/dev/null 2>&1 || missing="$missing $c"; done
 echo "missing$missing"
 while [ ! -d "$p" ]; do p=${p%/*}; [ -n "$p" ] || p=/; done
 # shellcheck disable=SC2046
@@ -72,7 +72,7 @@ echo "free ${4-}"
 if [ -L "$dest" ]; then echo 'dest file'
 elif [ ! -e "$dest" ]; then echo 'dest absent'
 elif [ ! -d "$dest" ]; then echo 'dest file'
-elif [ -z "$(ls -A "$dest" | head -n 1)" ]; then echo 'dest empty'
+elif [ -z "$(find "$dest" -mindepth 1 -maxdepth 1 -print -quit)" ]; then echo 'dest empty'
 elif [ ! -f "$dest/.git/banger-workspace" ]; then echo 'dest folder'
 else
   echo 'dest workspace'
@@ -130,6 +130,11 @@ pub struct Checkout {
 pub fn receive_script(receive: &Receive<'_>) -> Result<Vec<u8>, NulByte> {
     let mut script = Script::begin();
     script.text(MOORINGS);
+    // git does not say why it could not write.
+    script.text(&format!(
+        "room() {{ head -c 65536 /dev/zero >\"$d/probe\" 2>/dev/null || exit {}; }}\n",
+        Refusal::CannotWrite.status()
+    ));
     script.assign("dest", receive.dest.as_bytes());
     script.assign("parent", receive.dest.parent());
     let parent = if receive.dest.parent() == b"/" {
@@ -169,13 +174,13 @@ mkdir "$d/tree" || exit {full}
             r#"
 [ -d "$d/repos/{number}" ] || exit {truncated}
 mkdir -p "$at" && mv -T "$d/repos/{number}" "$at/.git" || exit {full}
-g -C "$at" reset --hard --quiet 1>&2 || exit {checkout}
+g -C "$at" reset --hard --quiet 1>&2 || {{ room; exit {checkout}; }}
 "#,
             truncated = Refusal::Truncated.status(),
             checkout = Refusal::Checkout.status(),
         ));
     }
-    script.text("cd \"$d/tree\"\n");
+    script.text(&format!("cd \"$d/tree\" || exit {full}\n"));
     if receive.checkouts.len() > 1 {
         // So that git counts them among its own; where from is of no matter here.
         script.text("g submodule --quiet init 1>&2 || :\n");
@@ -199,7 +204,7 @@ head -c {bytes} | tar -x --no-same-owner -f - 1>&2 || exit {unpack}
   g add -f --pathspec-from-file="$d/added" --pathspec-file-nul 1>&2 || exit {snapshot}
 fi
 cp -p .git/index "$d/index" || exit {full}
-(export GIT_INDEX_FILE="$d/index"; g add -A 1>&2 && g write-tree) >"$d/id" || exit {snapshot}
+(export GIT_INDEX_FILE="$d/index"; g add -A 1>&2 && g write-tree) >"$d/id" || {{ room; exit {snapshot}; }}
 GIT_AUTHOR_NAME=banger GIT_AUTHOR_EMAIL=banger@localhost \
 GIT_COMMITTER_NAME=banger GIT_COMMITTER_EMAIL=banger@localhost \
   g commit-tree "$(cat "$d/id")" -p HEAD -m 'as it was carried in' >"$d/base" || exit {snapshot}
@@ -228,7 +233,7 @@ echo "base $(cat "$d/base")"
         r#"printf '%s' "$dest" >"$d/dest" || exit {full}
 sync -f "$d" 2>/dev/null
 trap '' HUP INT TERM PIPE
-cd /
+cd / || exit {full}
 "#
     ));
     script.text(&match receive.replace {

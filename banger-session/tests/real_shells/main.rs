@@ -9,3 +9,4 @@ mod guest;
 mod session;
 mod shell;
 mod stdin_and_logs;
+mod workspace;
