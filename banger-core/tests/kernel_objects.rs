@@ -246,7 +246,10 @@ async fn a_console_that_grows_without_end_begins_anew_while_its_guest_runs() {
     std::fs::write(log, "few words").unwrap();
     tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     assert_eq!(std::fs::read(log).unwrap(), b"few words");
-    std::fs::File::create(log).unwrap().set_len(9 << 20).unwrap();
+    std::fs::File::create(log)
+        .unwrap()
+        .set_len(9 << 20)
+        .unwrap();
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
     while log.metadata().unwrap().len() > 0 {
         assert!(std::time::Instant::now() < deadline, "it stays long");
