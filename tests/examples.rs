@@ -77,6 +77,18 @@ fn agent_rpc_is_answered_across_two_attaches_and_ends_with_the_agent_s_status() 
 }
 
 #[test]
+fn workspace_roundtrip_brings_home_what_changed_in_the_guest() {
+    let text = run("workspace_roundtrip");
+    assert!(
+        text.contains("\nmodified: greeting\nadded: stamp\n"),
+        "{text}"
+    );
+    assert!(text.contains("\nhome: hello\nguest\n"), "{text}");
+    assert!(text.contains("from-the-guest: by the guest\n"), "{text}");
+    assert!(text.ends_with("left: 0 VMs\n"), "{text}");
+}
+
+#[test]
 fn every_example_is_tested_here() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples");
     let here = include_str!("examples.rs");

@@ -26,7 +26,7 @@ fn a_session_survives_all_but_its_own_end() {
     let home = Home::new();
     home.ok(&["-q", "vm", "run", "--name", "box", "--", "true"]);
     let all: [fn(&Home); 6] = [
-        runs_in_a_folder_made_before,
+        runs_in_a_prepared_workspace,
         is_fed_and_watched_through_killed_daemons_and_clients,
         is_whole_or_told_of_when_the_daemon_is_killed_at_its_start,
         prints_a_hundred_megabytes_through_a_killed_daemon,
@@ -42,16 +42,17 @@ fn a_session_survives_all_but_its_own_end() {
     home.rig.assert_nothing_left();
 }
 
-fn runs_in_a_folder_made_before(home: &Home) {
-    home.ok(&[
-        "vm",
-        "exec",
-        "box",
-        "--",
-        "sh",
-        "-c",
-        "mkdir /root/repo; echo hello >/root/repo/file",
-    ]);
+fn runs_in_a_prepared_workspace(home: &Home) {
+    let repository = home.rig.folder().join("repository");
+    let script = "git init -q \"$0\" && cd \"$0\" && echo hello >file && git add file && \
+        git -c user.name=me -c user.email=me@host commit -qm first";
+    let made = Command::new("sh")
+        .args(["-c", script])
+        .arg(&repository)
+        .status();
+    assert!(made.expect("it starts").success());
+    let path = repository.to_string_lossy().into_owned();
+    home.ok(&["-q", "vm", "workspace", "prepare", "box", &path]);
     start(
         home,
         "job",
@@ -173,7 +174,7 @@ fn is_whole_or_told_of_when_the_daemon_is_killed_at_its_start(home: &Home) {
                 home.ok(&["vm", "session", "stop", "box", &name]);
                 assert_eq!(shown(home, &name)["exit_code"], 143);
             }
-            Some("failed") => assert!(left["error"].is_string(), "{left}"),
+            Some("failed") => assert_eq!(left["failed_at"], "launch", "{left}"),
             other => panic!("it is {other:?}"),
         }
     }

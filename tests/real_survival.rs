@@ -172,3 +172,44 @@ fn a_monitor_that_is_killed_is_noticed_at_once_and_the_reason_is_shown() {
         home.ok(&["vm", "delete", "box"]);
     });
 }
+
+#[test]
+fn a_proof_shows_a_stray_a_fix_removes_it_and_another_engine_s_vm_is_left_alone() {
+    real(|home| {
+        let other = Home::new();
+        other.ok(&["ps"]);
+        other.boot("theirs");
+        let theirs = other.monitor("theirs");
+        home.boot("box");
+        let ours = home.monitor("box");
+
+        let engine = home.json(&["daemon", "status"])["engine"].clone();
+        let engine = engine.as_str().expect("an id");
+        let stray = home
+            .rig
+            .config
+            .runtime_dir
+            .join(engine)
+            .join("0123456789ab");
+        std::fs::create_dir(&stray).expect("a folder");
+        let proof = home.banger(&["doctor", "--prove"]);
+        assert_eq!(proof.status.code(), Some(1));
+        let shown = text(&proof.stdout);
+        let line = shown.lines().find(|line| line.contains("0123456789ab"));
+        assert!(line.is_some_and(|line| line.contains("STRAY")), "{shown}");
+        assert!(stray.exists(), "a proof changes nothing");
+        let told = text(&proof.stderr);
+        assert!(told.contains("not this one, has 1 VM running"), "{told}");
+
+        let fixed = home.banger(&["doctor", "--prove", "--fix"]);
+        assert_eq!(fixed.status.code(), Some(0), "{}", text(&fixed.stderr));
+        assert!(text(&fixed.stdout).contains("STRAY"), "it is shown first");
+        assert!(!stray.exists());
+        home.assert_proven("after a fix");
+        assert_eq!(home.monitor("box"), ours);
+        assert_eq!(other.monitor("theirs"), theirs);
+        other.assert_proven("the other engine");
+        other.ok(&["vm", "delete", "theirs"]);
+        home.ok(&["vm", "delete", "box"]);
+    });
+}

@@ -51,13 +51,13 @@ pub(crate) enum Command {
     /// Make, list and delete what VMs boot from
     #[command(subcommand, disable_help_subcommand = true)]
     Image(ImageCommand),
+    /// Let ssh, scp, rsync, git and editors reach VMs as NAME.vm
+    SshConfig(verb::ssh_config::SshConfigArguments),
+    /// Say what works on this host, what is picked and why; fails if no VM can be run
+    Doctor(verb::doctor::DoctorArguments),
     /// Look after bangerd, which keeps the VMs
     #[command(subcommand, disable_help_subcommand = true)]
     Daemon(DaemonCommand),
-    /// Say what works on this host, what is picked and why; fails if no VM can be run
-    Doctor(verb::doctor::DoctorArguments),
-    /// Let ssh, scp, rsync, git and editors reach VMs as NAME.vm
-    SshConfig(verb::ssh_config::SshConfigArguments),
     /// Write a completion script, to be used as: source <(banger completion bash)
     Completion(verb::completion::CompletionArguments),
     /// What ssh calls.
@@ -76,36 +76,36 @@ pub(crate) enum VmCommand {
     Start(verb::change::NamesArguments),
     /// Stop VMs so that nothing is lost
     Stop(verb::change::NamesArguments),
-    /// End VMs at once, as pulling the plug would
-    Kill(verb::change::NamesArguments),
     /// Stop and start VMs
     Restart(verb::change::NamesArguments),
+    /// End VMs at once, as pulling the plug would
+    Kill(verb::change::NamesArguments),
     /// Delete VMs and their disks, running or not
     #[command(visible_alias = "rm")]
     Delete(verb::change::NamesArguments),
+    /// Delete VMs that are stopped
+    Prune(verb::prune::PruneArguments),
+    /// Change the processors, memory, disk or labels of VMs
+    Set(verb::set::SetArguments),
     /// List all VMs
     #[command(visible_alias = "ls")]
     List(verb::list::ListArguments),
     /// Show all there is to know about VMs
     Show(verb::show::ShowArguments),
+    /// Say what running VMs use of this host
+    Stats(verb::stats::StatsArguments),
+    /// Print what a VM wrote to its serial console
+    Logs(verb::logs::LogsArguments),
     /// Run a command in a running VM
     Exec(verb::exec::ExecArguments),
     /// Open a shell in a running VM
     Ssh(verb::ssh::SshArguments),
-    /// Sit at the serial console of a running VM, also if its ssh is dead
-    Console(verb::console::ConsoleArguments),
     /// Copy files and folders into a running VM or out of it
     Cp(verb::cp::CpArguments),
     /// Make ports of a running VM reachable on this host's loopback
     PortForward(verb::port_forward::PortForwardArguments),
-    /// Say what running VMs use of this host
-    Stats(verb::stats::StatsArguments),
-    /// Change the processors, memory, disk or labels of VMs
-    Set(verb::set::SetArguments),
-    /// Print what a VM wrote to its serial console
-    Logs(verb::logs::LogsArguments),
-    /// Delete VMs that are stopped
-    Prune(verb::prune::PruneArguments),
+    /// Sit at the serial console of a running VM, also if its ssh is dead
+    Console(verb::console::ConsoleArguments),
     /// Long-lived commands in a VM, which need nobody to run on
     #[command(
         subcommand,

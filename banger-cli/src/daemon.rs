@@ -8,7 +8,10 @@ use std::pin::pin;
 use banger_daemon::client::{self, Client, ClientError, Places, Reached, StreamConnection};
 use banger_daemon::folders::Folders;
 use banger_daemon::protocol::{
-    DaemonStatus, Method, Nothing, ProgressParams, Status, TicketAnswer, VERSION,
+    DaemonSsh, DaemonStatus, Doctor, DoctorProve, ImageList, ImageShow, Method, Nothing,
+    ProgressParams, SessionList, SessionLogs, SessionShow, Status, TicketAnswer, VERSION,
+    VmConsole, VmDial, VmFollowLogs, VmHostKey, VmKill, VmList, VmLogs, VmSet, VmShow, VmSsh,
+    VmStart, VmStats, VmStop,
 };
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -22,6 +25,8 @@ pub(crate) struct Daemon<'a> {
     client: Client,
     socket: PathBuf,
     screen: &'a Screen,
+    /// Where to ask again what this one does not answer; none once it has answered.
+    again: Option<Places>,
 }
 
 /// How many daemons may end while they are asked who they are.
@@ -39,26 +44,13 @@ impl<'a> Daemon<'a> {
         screen: &'a Screen,
     ) -> Result<Self, CommandError> {
         let places = places(folders);
-        // One that is just ending, or was just killed, may still have taken the connection.
-        for attempt in 1..=ATTEMPTS {
-            let (mut client, reached) = client::connect_or_start(&places).await.map_err(told)?;
-            if reached == Reached::Started {
-                screen.whisper(format_args!("started {}", places.daemon_program.display()));
-            }
-            match client.call::<DaemonStatus>(&Nothing {}, &mut |_| {}).await {
-                Err(ClientError::Lost) if attempt < ATTEMPTS => {}
-                Err(error) => return Err(told(error)),
-                Ok(status) => {
-                    same_version(&status)?;
-                    return Ok(Daemon {
-                        client,
-                        socket: places.socket,
-                        screen,
-                    });
-                }
-            }
-        }
-        Err(told(ClientError::Lost))
+        let client = greeted(&places, screen).await?;
+        Ok(Daemon {
+            client,
+            socket: places.socket.clone(),
+            screen,
+            again: Some(places),
+        })
     }
 
     /// Connects to the daemon if there is one, of whatever version.
@@ -69,6 +61,7 @@ impl<'a> Daemon<'a> {
                 client,
                 socket,
                 screen,
+                again: None,
             })),
             Err(ClientError::NotRunning { .. }) => Ok(None),
             Err(error) => Err(told(error)),
@@ -82,12 +75,25 @@ impl<'a> Daemon<'a> {
         &mut self,
         params: M::Params,
     ) -> Result<M::Answer, CommandError> {
+        let outcome = self.ask::<M>(&params).await;
+        let again = self.again.take();
+        match (outcome, again) {
+            (Err(ClientError::Lost), Some(places)) if REPEATABLE.contains(&M::NAME) => {
+                // It was ending when it greeted us, and nothing was asked of it before.
+                self.client = greeted(&places, self.screen).await?;
+                self.ask::<M>(&params).await.map_err(told)
+            }
+            (outcome, _) => outcome.map_err(told),
+        }
+    }
+
+    async fn ask<M: Method>(&mut self, params: &M::Params) -> Result<M::Answer, ClientError> {
         let screen = self.screen;
         let mut on_progress = |progress: ProgressParams| {
             screen.progress().begin(&progress.stage, &progress.text);
         };
         let outcome = {
-            let mut call = pin!(self.client.call::<M>(&params, &mut on_progress));
+            let mut call = pin!(self.client.call::<M>(params, &mut on_progress));
             let mut ticks = interval(TICK);
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
             loop {
@@ -99,7 +105,7 @@ impl<'a> Daemon<'a> {
             }
         };
         screen.progress().end();
-        outcome.map_err(told)
+        outcome
     }
 
     /// Fetches the connected socket that a ticket stands for.
@@ -109,11 +115,19 @@ impl<'a> Daemon<'a> {
             .map_err(told)
     }
 
+    /// Where its stages are shown.
+    pub(crate) fn screen(&self) -> &'a Screen {
+        self.screen
+    }
+
     /// Opens the stream that a ticket stands for.
     pub(crate) async fn stream(
         &self,
         ticket: &TicketAnswer,
     ) -> Result<StreamConnection, CommandError> {
+        if let Some(note) = &ticket.note {
+            self.screen.say(note);
+        }
         Client::open_stream(&self.socket, &ticket.ticket)
             .await
             .map_err(told)
@@ -169,6 +183,52 @@ fn same_version(status: &Status) -> Result<(), CommandError> {
     ))
     .hint(format!("the VMs run on meanwhile; {RESTART}")))
 }
+
+/// Connects to a daemon of our version, started if there is none. One that is just ending, or was just
+/// killed, may still have taken the connection.
+async fn greeted(places: &Places, screen: &Screen) -> Result<Client, CommandError> {
+    for attempt in 1..=ATTEMPTS {
+        let (mut client, reached) = client::connect_or_start(places).await.map_err(told)?;
+        if reached == Reached::Started {
+            screen.whisper(format_args!("started {}", places.daemon_program.display()));
+        }
+        match client.call::<DaemonStatus>(&Nothing {}, &mut |_| {}).await {
+            Err(ClientError::Lost) if attempt < ATTEMPTS => {}
+            Err(error) => return Err(told(error)),
+            Ok(status) => {
+                same_version(&status)?;
+                return Ok(client);
+            }
+        }
+    }
+    Err(told(ClientError::Lost))
+}
+
+/// The methods of which asking twice is as good as asking once, whatever became of the first time: a start
+/// finds its VM running, a list is a list. A second create would find its own name taken.
+const REPEATABLE: &[&str] = &[
+    DaemonSsh::NAME,
+    Doctor::NAME,
+    DoctorProve::NAME,
+    ImageList::NAME,
+    ImageShow::NAME,
+    SessionList::NAME,
+    SessionLogs::NAME,
+    SessionShow::NAME,
+    VmConsole::NAME,
+    VmDial::NAME,
+    VmFollowLogs::NAME,
+    VmHostKey::NAME,
+    VmKill::NAME,
+    VmList::NAME,
+    VmLogs::NAME,
+    VmSet::NAME,
+    VmShow::NAME,
+    VmSsh::NAME,
+    VmStart::NAME,
+    VmStats::NAME,
+    VmStop::NAME,
+];
 
 /// Where the daemon of these folders is, and how it is started.
 pub(crate) fn places(folders: &Folders) -> Places {

@@ -17,6 +17,7 @@ mod pipe;
 mod sender;
 mod session;
 mod signals;
+mod unreached;
 
 pub(crate) use console::{Risen, Seat, sit};
 pub(crate) use input::read_stdin;
@@ -29,7 +30,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use banger_daemon::client::{StreamConnection, StreamError, StreamReader};
-use banger_daemon::protocol::{ExecParams, VmExec};
+use banger_daemon::protocol::{ExecParams, VmExec, VmParams, VmShow};
 use banger_session::Signal;
 use banger_session::mux::{Control, Frame, Stream};
 use tokio::time::{Instant, sleep_until, timeout};
@@ -40,6 +41,7 @@ use crate::exit::ExitStatus;
 
 use output::{Output, OutputEnd};
 use sender::Sender;
+use unreached::Unreached;
 
 /// A second Ctrl-C within this time ends banger itself.
 const TWICE: Duration = Duration::from_secs(1);
@@ -58,6 +60,7 @@ pub(crate) async fn stream(
     params: ExecParams,
 ) -> Result<ExitStatus, CommandError> {
     let with_input = !params.stdin_closed;
+    let vm = params.vm.clone();
     // Dropped half-way, the ticket is never shown, and the daemon ends the command by itself.
     let connect = async {
         let ticket = daemon.call::<VmExec>(params).await?;
@@ -79,10 +82,17 @@ pub(crate) async fn stream(
         )
     })?;
 
-    let end = converse(&mut read, &sender, &mut output, signals).await;
+    let mut unreached = Unreached::default();
+    let end = converse(&mut read, &sender, &mut output, signals, &mut unreached).await;
     match end {
         End::Told(control) => match output.finish(signals).await {
-            OutputEnd::Written => status(control),
+            OutputEnd::Written => {
+                let status = status(control)?;
+                if status != ExitStatus::SUCCESS && unreached.noticed() {
+                    say_that_it_reaches_nothing(daemon, vm).await;
+                }
+                Ok(status)
+            }
             OutputEnd::Failed(error) => Err(error),
             OutputEnd::Interrupted(signal) => Err(given_up(signal)),
         },
@@ -112,6 +122,7 @@ async fn converse(
     sender: &Sender,
     output: &mut Output,
     signals: &mut Signals,
+    unreached: &mut Unreached,
 ) -> End {
     let mut pending: VecDeque<(Stream, Vec<u8>)> = VecDeque::new();
     let mut last_interrupt: Option<Instant> = None;
@@ -121,7 +132,12 @@ async fn converse(
         tokio::select! {
             // Cancel-safe: a frame is taken from the reader whole or not at all.
             frame = read.next_frame(), if pending.is_empty() => match frame {
-                Ok(Some(Frame::Data { stream, bytes })) => pending.push_back((stream, bytes)),
+                Ok(Some(Frame::Data { stream, bytes })) => {
+                    if stream == Stream::Stderr {
+                        unreached.hear(&bytes);
+                    }
+                    pending.push_back((stream, bytes));
+                }
                 Ok(Some(Frame::Control(control))) if control.is_last() => {
                     return End::Told(control);
                 }
@@ -156,6 +172,19 @@ async fn converse(
                 return End::Interrupted(signal);
             }
         }
+    }
+}
+
+/// If it does: a command that found no way out on an open VM has another reason.
+async fn say_that_it_reaches_nothing(daemon: &mut Daemon<'_>, vm: String) {
+    // What can be said only if it can be found out is left unsaid otherwise.
+    if let Ok(vm) = daemon.call::<VmShow>(VmParams { vm }).await
+        && !vm.nat
+    {
+        daemon.screen().say(format!(
+            "banger: {} reaches nothing by itself; one made with --nat reaches the internet",
+            vm.name
+        ));
     }
 }
 

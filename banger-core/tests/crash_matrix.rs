@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use banger_core::{
     Condition, Crash, CreateRequest, DiskKind, Engine, EngineConfig, Error, ErrorKind, FakeHost,
-    Fault, NetworkKind, Progress, VmName,
+    Fault, Mebibytes, NetworkKind, Progress, SetRequest, VmName,
 };
 
 #[path = "crash_matrix/images.rs"]
@@ -32,16 +32,18 @@ enum Verb {
     Kill,
     Restart,
     Delete,
+    Set,
     Reconcile,
 }
 
-const VERBS: [Verb; 7] = [
+const VERBS: [Verb; 8] = [
     Verb::Create,
     Verb::Start,
     Verb::Stop,
     Verb::Kill,
     Verb::Restart,
     Verb::Delete,
+    Verb::Set,
     Verb::Reconcile,
 ];
 
@@ -60,6 +62,7 @@ impl Verb {
             Verb::Kill => engine.kill("box").await.map(drop),
             Verb::Restart => engine.restart("box", &silent).await.map(drop),
             Verb::Delete => engine.delete("box").await.map(drop),
+            Verb::Set => engine.set("box", larger()).await.map(drop),
             Verb::Reconcile => engine.reconcile().await.map(drop),
         }
     }
@@ -72,6 +75,7 @@ impl Verb {
             Verb::Stop | Verb::Kill => &[Some(Condition::Running), Some(Condition::Stopped)],
             Verb::Restart => &[Some(Condition::Running), Some(Condition::Stopped)],
             Verb::Delete => &[Some(Condition::Running), Some(Condition::Stopped), None],
+            Verb::Set => &[Some(Condition::Created)],
             Verb::Reconcile => &[Some(Condition::Stopped)],
         }
     }
@@ -110,7 +114,7 @@ impl Rig {
             engine.create(request("box"), &silent).await.unwrap();
         }
         let engine = match verb {
-            Verb::Create | Verb::Start => engine,
+            Verb::Create | Verb::Start | Verb::Set => engine,
             Verb::Reconcile => {
                 // Something to reconcile: it ended while no engine was watching. The engine that is to
                 // crash is one that has not seen it yet.
@@ -214,6 +218,15 @@ fn request(name: &str) -> CreateRequest {
     }
 }
 
+/// A processor more, and a larger disk.
+fn larger() -> SetRequest {
+    SetRequest {
+        vcpus: Some(3),
+        work_disk: Some(Mebibytes(64 << 10)),
+        ..SetRequest::default()
+    }
+}
+
 fn names(folder: &Path) -> BTreeSet<String> {
     std::fs::read_dir(folder)
         .unwrap()
@@ -264,6 +277,15 @@ async fn outcome(verb: Verb, crash: Crash, call: &str) -> Option<Condition> {
     if condition.is_some() || verb == Verb::Create {
         let again = verb.run(&engine).await;
         let already = verb == Verb::Create && condition.is_some();
+        if verb == Verb::Set {
+            let spec = engine.lookup("box").await.unwrap().spec;
+            let wished = (spec.vcpus, spec.work_disk);
+            assert_eq!(
+                wished,
+                (3, Mebibytes(64 << 10)),
+                "{what}: all of it or none, and then all"
+            );
+        }
         assert_eq!(again.is_err(), already, "{what}: again: {again:?}");
     }
     condition

@@ -358,6 +358,9 @@ pub struct SshAnswer {
     pub config: PathBuf,
     /// The host's name in it.
     pub host: String,
+    /// The folder of the VM's workspace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workspace: Option<Bytes>,
 }
 
 /// `vm.exec`.
@@ -377,6 +380,9 @@ pub struct ExecParams {
     /// Whether it reads nothing: `/dev/null`.
     #[serde(default)]
     pub stdin_closed: bool,
+    /// Whether it runs in the VM's workspace, if it has one and `cwd` names no folder.
+    #[serde(default)]
+    pub in_workspace: bool,
 }
 
 /// Bytes that are mostly text: a JSON string if they are UTF-8, else an array of numbers.
@@ -409,6 +415,9 @@ impl From<Bytes> for Vec<u8> {
 pub struct TicketAnswer {
     /// To be sent in [`STREAM_OPEN`].
     pub ticket: String,
+    /// What a person may want to know: the host's repository has moved on since it was carried.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
 }
 
 /// `daemon.status`.

@@ -78,6 +78,7 @@ impl CommandOptions {
             argv: words(command).map(|word| word.to_vec().into()).collect(),
             env: env.map(|(name, value)| (name, value.into())).collect(),
             cwd: self.folder(home).map(|folder| folder.to_vec().into()),
+            in_workspace: true,
             stdin_closed: self.no_stdin || (!self.interactive && io::stdin().is_terminal()),
         })
     }

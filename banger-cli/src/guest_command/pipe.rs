@@ -97,6 +97,7 @@ impl<'a> Pipe<'a> {
         feed: Option<Feed>,
     ) -> Result<Self, CommandError> {
         let params = ExecParams {
+            in_workspace: false,
             vm: vm.to_owned(),
             argv: argv.into_iter().map(Into::into).collect(),
             env: Vec::new(),

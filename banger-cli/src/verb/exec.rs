@@ -16,7 +16,6 @@ use crate::screen::Screen;
 use crate::ssh::{Terminal, become_ssh, command_line};
 use crate::verb::completion::vm_names;
 use crate::verb::workspace::carry::summary;
-use crate::verb::workspace::show::stale;
 
 #[derive(Args, Debug)]
 #[command(after_help = "\
@@ -52,64 +51,65 @@ pub(crate) async fn exec(
     let options = &arguments.options;
     match options.way()? {
         Way::Streams => {
+            let params = options.params(&arguments.name, &arguments.command, None)?;
             let mut signals = Signals::catch()?;
             let mut daemon = signals.or(Daemon::open(screen), || None).await?;
-            let home = signals
-                .or(home(arguments, &mut daemon, screen), || None)
-                .await?;
-            let params = options.params(&arguments.name, &arguments.command, home.as_deref())?;
+            if arguments.auto_prepare {
+                let refreshed = refresh(&arguments.name, &mut daemon, screen);
+                signals.or(refreshed, || None).await?;
+            }
             guest_command::stream(&mut daemon, &mut signals, params).await
         }
         Way::Terminal => {
             let mut daemon = Daemon::open(screen).await?;
-            let home = home(arguments, &mut daemon, screen).await?;
+            let vm = arguments.name.clone();
+            if arguments.auto_prepare {
+                refresh(&vm, &mut daemon, screen).await?;
+            }
+            let access = daemon.call::<VmSsh>(VmParams { vm }).await?;
+            let home = access.workspace.clone().map(Vec::from);
             let line = command_line(
                 words(&arguments.command),
                 &options.variables()?,
                 options.folder(home.as_deref()),
             )?;
-            let vm = arguments.name.clone();
-            let access = daemon.call::<VmSsh>(VmParams { vm }).await?;
             Err(become_ssh(&access, Terminal::Yes, Some(&line)))
         }
     }
 }
 
-/// The folder of the VM's workspace, brought up to date or warned of if the repository here has moved on.
-async fn home(
-    arguments: &ExecArguments,
-    daemon: &mut Daemon<'_>,
-    screen: &Screen,
-) -> Result<Option<Vec<u8>>, CommandError> {
-    let vm = &arguments.name;
+/// Brings the VM's workspace up to date if the repository here has moved on.
+async fn refresh(vm: &str, daemon: &mut Daemon<'_>, screen: &Screen) -> Result<(), CommandError> {
+    let vm = vm.to_owned();
     let found = daemon
         .call::<WorkspaceShow>(VmParams { vm: vm.clone() })
         .await?;
-    let Some(workspace) = &found.workspace else {
-        return Ok(None);
+    let Some(workspace) = found.workspace else {
+        return Err(
+            CommandError::new(format!("VM {vm} has no workspace to bring up to date")).hint(
+                format!("carry one in: banger vm workspace prepare {vm} PATH"),
+            ),
+        );
     };
-    if let Some(warning) = stale(&found, vm) {
-        if arguments.auto_prepare {
-            let what = Carry {
-                path: workspace.host_root.clone(),
-                mode: Some(workspace.mode.clone()),
-                branch: None,
-                from: None,
-                include_untracked: false,
-                guest_path: Some(workspace.guest_path.clone()),
-                force: false,
-                any_owner: false,
-            };
-            let params = PrepareParams {
-                vm: vm.clone(),
-                what,
-                dry_run: false,
-            };
-            let answer = daemon.call::<WorkspacePrepare>(params).await?;
-            screen.say(summary(&answer, vm));
-        } else {
-            screen.say(warning);
-        }
+    if found.host.as_deref() != Some("moved") {
+        return Ok(());
     }
-    Ok(Some(workspace.guest_path.clone().into()))
+    let what = Carry {
+        path: workspace.host_root,
+        mode: Some(workspace.mode),
+        branch: None,
+        from: None,
+        include_untracked: false,
+        guest_path: Some(workspace.guest_path),
+        force: false,
+        any_owner: false,
+    };
+    let params = PrepareParams {
+        vm: vm.clone(),
+        what,
+        dry_run: false,
+    };
+    let answer = daemon.call::<WorkspacePrepare>(params).await?;
+    screen.say(summary(&answer, &vm));
+    Ok(())
 }

@@ -15,6 +15,7 @@ use crate::verb::completion::vm_names;
 
 #[derive(Args, Debug)]
 #[command(
+    override_usage = "banger vm set [OPTIONS] <NAME>...",
     after_help = "\
 Processors, memory and disk are changed while the VM is stopped; labels at any time. The disk
 only grows, and its file system grows with it at the next start.",

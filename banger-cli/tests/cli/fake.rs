@@ -101,6 +101,7 @@ impl FakeDaemon {
 /// The ticket of a stream.
 pub(crate) fn ticket() -> Reply {
     Reply::Answer(json!(TicketAnswer {
+        note: None,
         ticket: "t1".to_owned(),
     }))
 }

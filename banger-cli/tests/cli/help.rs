@@ -31,9 +31,9 @@ fn the_help_of_banger() {
       vm          Run, start, stop and look at VMs
       ps          List the VMs that run
       image       Make, list and delete what VMs boot from
-      daemon      Look after bangerd, which keeps the VMs
-      doctor      Say what works on this host, what is picked and why; fails if no VM can be run
       ssh-config  Let ssh, scp, rsync, git and editors reach VMs as NAME.vm
+      doctor      Say what works on this host, what is picked and why; fails if no VM can be run
+      daemon      Look after bangerd, which keeps the VMs
       completion  Write a completion script, to be used as: source <(banger completion bash)
       help        Print this message or the help of the given subcommand(s)
 
@@ -58,7 +58,7 @@ fn the_help_of_banger() {
 
 #[test]
 fn the_help_of_vm() {
-    assert_snapshot!(help(&["vm"]), @"
+    assert_snapshot!(help(&["vm"]), @r#"
     Run, start, stop and look at VMs
 
     Usage: banger vm [OPTIONS] <COMMAND>
@@ -68,51 +68,54 @@ fn the_help_of_vm() {
       create        Create VMs without starting them
       start         Start VMs, and wait until they can be used
       stop          Stop VMs so that nothing is lost
-      kill          End VMs at once, as pulling the plug would
       restart       Stop and start VMs
+      kill          End VMs at once, as pulling the plug would
       delete        Delete VMs and their disks, running or not [alias: rm]
+      prune         Delete VMs that are stopped
+      set           Change the processors, memory, disk or labels of VMs
       list          List all VMs [alias: ls]
       show          Show all there is to know about VMs
+      stats         Say what running VMs use of this host
+      logs          Print what a VM wrote to its serial console
       exec          Run a command in a running VM
       ssh           Open a shell in a running VM
-      console       Sit at the serial console of a running VM, also if its ssh is dead
       cp            Copy files and folders into a running VM or out of it
       port-forward  Make ports of a running VM reachable on this host's loopback
-      stats         Say what running VMs use of this host
-      set           Change the processors, memory, disk or labels of VMs
-      logs          Print what a VM wrote to its serial console
-      prune         Delete VMs that are stopped
+      console       Sit at the serial console of a running VM, also if its ssh is dead
       session       Long-lived commands in a VM, which need nobody to run on
+      workspace     A git repository of this host in a VM, and its changes back
 
     Options:
       -q, --quiet    Say nothing but errors
       -v, --verbose  Also say what happens behind the scenes
       -h, --help     Print help
-    ");
+    "#);
 }
 
 #[test]
 fn the_help_of_vm_run() {
-    assert_snapshot!(help(&["vm", "run"]), @"
+    assert_snapshot!(help(&["vm", "run"]), @r#"
     Create and start a VM, and run a command or a shell in it
 
-    Usage: banger vm run [OPTIONS] [-- <COMMAND>...]
+    Usage: banger vm run [OPTIONS] [PATH] [-- <COMMAND>...]
 
     Arguments:
+      [PATH]        A git repository to carry in, and to run the command in
       [COMMAND]...  The command and its arguments, passed on byte for byte; a shell if left out
 
     Options:
-          --name <NAME>  What to call it; made up if left out
-          --rm           Delete it afterwards
-      -d, --detach       Only start it, and print its name; it runs on
-          --explain      Say afterwards where the time went
-      -q, --quiet        Say nothing but errors
-      -v, --verbose      Also say what happens behind the scenes
-      -h, --help         Print help
+          --name <NAME>    What to call it; made up if left out
+          --rm             Delete it afterwards
+          --explain        Say afterwards where the time went
+          --export <FILE>  Write what the command changed in the repository to a file, whatever its exit
+                           status
+      -q, --quiet          Say nothing but errors
+      -v, --verbose        Also say what happens behind the scenes
+      -h, --help           Print help
 
     The command:
       -e, --env <KEY=VALUE>  Set a variable; KEY alone takes the value it has here; may be repeated
-      -w, --workdir <DIR>    The folder in the guest to run in [default: /root]
+      -w, --workdir <DIR>    The folder in the guest to run in [default: the workspace, or /root]
       -t, --tty              Give it a terminal: ours
       -i, --interactive      Pass on standard input even if it is a terminal; from a file or a pipe it
                              always is
@@ -133,15 +136,26 @@ fn the_help_of_vm_run() {
           --nested             Let it run machines of its own (QEMU; emulated if need be)
           --label <KEY=VALUE>  A word of yours to keep with it; may be repeated
 
+    The workspace:
+          --full-copy          Carry all branches, tags, history and submodules, not only the last ten
+                               commits
+          --branch <BRANCH>    The branch to be on in the guest; made there
+          --from <COMMIT>      The commit to check out in the guest [default: the one that is checked
+                               out here]
+          --include-untracked  Carry files that git does not track, too; ignored ones never are
+          --guest-path <DIR>   The folder in the guest [default: /root/repo]
+          --any-owner          Take a repository that belongs to another user
+
     Without --rm the VM runs on afterwards. With it the VM is deleted when this command ends,
     whatever ends it. For exit statuses see: banger --help
 
     Examples:
       banger vm run --rm -- uname -a
+      banger vm run --rm ./repo --export changes.patch -- make test
       banger vm run --name box
       banger vm run -d --name box && banger vm exec box -- make test
       tar c src | banger vm run --rm -- tar xv
-    ");
+    "#);
 }
 
 #[test]
@@ -453,7 +467,7 @@ fn the_help_of_vm_show() {
 
 #[test]
 fn the_help_of_vm_exec() {
-    assert_snapshot!(help(&["vm", "exec"]), @"
+    assert_snapshot!(help(&["vm", "exec"]), @r#"
     Run a command in a running VM
 
     Usage: banger vm exec [OPTIONS] <NAME> <COMMAND>...
@@ -463,13 +477,14 @@ fn the_help_of_vm_exec() {
       <COMMAND>...  The command and its arguments, passed on byte for byte
 
     Options:
-      -q, --quiet    Say nothing but errors
-      -v, --verbose  Also say what happens behind the scenes
-      -h, --help     Print help
+          --auto-prepare  Bring the VM's workspace up to date first, if the repository here has moved on
+      -q, --quiet         Say nothing but errors
+      -v, --verbose       Also say what happens behind the scenes
+      -h, --help          Print help
 
     The command:
       -e, --env <KEY=VALUE>  Set a variable; KEY alone takes the value it has here; may be repeated
-      -w, --workdir <DIR>    The folder in the guest to run in [default: /root]
+      -w, --workdir <DIR>    The folder in the guest to run in [default: the workspace, or /root]
       -t, --tty              Give it a terminal: ours
       -i, --interactive      Pass on standard input even if it is a terminal; from a file or a pipe it
                              always is
@@ -478,7 +493,7 @@ fn the_help_of_vm_exec() {
 
     Ctrl-C, SIGTERM, SIGHUP and SIGQUIT go to the command and all its children; a second Ctrl-C
     within a second ends banger itself. For exit statuses see: banger --help
-    ");
+    "#);
 }
 
 #[test]
@@ -734,4 +749,151 @@ fn the_version_is_that_of_the_protocol() {
     let run = World::new().banger(&["--version"]);
     let version = format!("banger {}\n", banger_daemon::protocol::VERSION);
     assert_eq!(run.stdout, version.as_bytes());
+}
+
+#[test]
+fn the_help_of_ssh_config() {
+    assert_snapshot!(help(&["ssh-config"]), @"
+    Let ssh, scp, rsync, git and editors reach VMs as NAME.vm
+
+    Usage: banger ssh-config [OPTIONS]
+
+    Options:
+          --install    Include it in ~/.ssh/config, by three lines at its top; nothing else there is
+                       touched
+          --uninstall  Take those lines out again
+      -q, --quiet      Say nothing but errors
+      -v, --verbose    Also say what happens behind the scenes
+      -h, --help       Print help
+
+    Without a flag the configuration is printed, to be put wherever you like.
+
+    Examples:
+      banger ssh-config --install
+      ssh box.vm
+      scp notes.txt box.vm:
+      rsync -a src/ box.vm:src/
+      git clone box.vm:repo
+    ");
+}
+
+#[test]
+fn the_help_of_vm_cp() {
+    assert_snapshot!(help(&["vm", "cp"]), @"
+    Copy files and folders into a running VM or out of it
+
+    Usage: banger vm cp [OPTIONS] <SRC> <DST>
+
+    Arguments:
+      <SRC>  A file or folder: PATH, NAME:PATH or -
+      <DST>  Where to: PATH, NAME:PATH or -
+
+    Options:
+      -q, --quiet    Say nothing but errors
+      -v, --verbose  Also say what happens behind the scenes
+      -h, --help     Print help
+
+    A path in a VM is NAME:PATH; one that is not absolute begins in /root. - is standard input or
+    output. As with cp -r, what is copied to a folder that is there goes into it, SRC/. is what is in
+    SRC, and modes are kept as far as the umask allows.
+
+    Examples:
+      banger vm cp notes.txt box:             a file, to /root/notes.txt
+      banger vm cp box:/var/log ./logs        a folder
+      banger vm cp - box:/etc/motd <motd      standard input
+    ");
+}
+
+#[test]
+fn the_help_of_vm_port_forward() {
+    assert_snapshot!(help(&["vm", "port-forward"]), @"
+    Make ports of a running VM reachable on this host's loopback
+
+    Usage: banger vm port-forward [OPTIONS] <NAME> <[[ADDRESS:]HOST:]PORT>...
+
+    Arguments:
+      <NAME>                      The VM's name, or at least four digits of its id
+      <[[ADDRESS:]HOST:]PORT>...  A port in the guest, behind the same one here or another; 0 here is
+                                  any that is free
+
+    Options:
+      -q, --quiet    Say nothing but errors
+      -v, --verbose  Also say what happens behind the scenes
+      -h, --help     Print help
+
+    It stays until Ctrl-C, and needs no network in the VM but its ssh. What listens in the guest may
+    do so on its loopback only.
+
+    Examples:
+      banger vm port-forward box 8080         127.0.0.1:8080 here is port 8080 there
+      banger vm port-forward box 9000:80 0:22 9000 is 80; a free port, which is printed, is 22
+    ");
+}
+
+#[test]
+fn the_help_of_vm_console() {
+    assert_snapshot!(help(&["vm", "console"]), @"
+    Sit at the serial console of a running VM, also if its ssh is dead
+
+    Usage: banger vm console [OPTIONS] <NAME>
+
+    Arguments:
+      <NAME>  The VM's name, or at least four digits of its id
+
+    Options:
+      -q, --quiet    Say nothing but errors
+      -v, --verbose  Also say what happens behind the scenes
+      -h, --help     Print help
+
+    Ctrl-] leaves it; all other keys are the guest's. In an image of ours Enter opens a shell as root,
+    without a password: who may use this daemon is root in its guests anyway. One at a time; everybody
+    else can watch by: banger vm logs -f
+    ");
+}
+
+#[test]
+fn the_help_of_vm_stats() {
+    assert_snapshot!(help(&["vm", "stats"]), @"
+    Say what running VMs use of this host
+
+    Usage: banger vm stats [OPTIONS] [NAME]...
+
+    Arguments:
+      [NAME]...  The VMs' names, or at least four digits of their ids; all that run if left out
+
+    Options:
+          --json     Print an array of objects
+      -q, --quiet    Say nothing but errors
+      -v, --verbose  Also say what happens behind the scenes
+      -h, --help     Print help
+
+    CPU is what the VM took of one processor in the last half second: two busy ones are 200%. MEMORY
+    is what its monitor holds of this host, DISK and ROOT what its own disk and its changes to the
+    image take here.
+    ");
+}
+
+#[test]
+fn the_help_of_vm_set() {
+    assert_snapshot!(help(&["vm", "set"]), @"
+    Change the processors, memory, disk or labels of VMs
+
+    Usage: banger vm set [OPTIONS] <--vcpu <N>|--memory <SIZE>|--disk-size <SIZE>|--label <KEY=VALUE>|--unlabel <KEY>> <NAME>...
+
+    Arguments:
+      <NAME>...  The VMs' names, or at least four digits of their ids
+
+    Options:
+          --vcpu <N>           Virtual processors
+          --memory <SIZE>      Memory: 512M, 4G; a bare number is MiB
+          --disk-size <SIZE>   The size of its own disk, mounted at /root
+          --label <KEY=VALUE>  A word of yours to keep with it; may be repeated
+          --unlabel <KEY>      A word of yours to take away; may be repeated
+      -q, --quiet              Say nothing but errors
+      -v, --verbose            Also say what happens behind the scenes
+      -h, --help               Print help
+
+    Processors, memory and disk are changed while the VM is stopped; labels at any time. The disk
+    only grows, and its file system grows with it at the next start.
+    ");
 }

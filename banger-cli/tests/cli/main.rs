@@ -23,3 +23,4 @@ mod session_lives;
 mod sessions;
 mod simulator;
 mod streams;
+mod workspaces;

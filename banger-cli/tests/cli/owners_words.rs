@@ -1,11 +1,13 @@
-//! Labels, and what is chosen by them; pruning; the word of warning about `--nat`.
+//! Labels, and what is chosen by them; pruning; the words about `--nat`.
 
 use std::io::Write;
 use std::process::Stdio;
 
 use banger_daemon::protocol::{
     CreateParams, PruneAnswer, PruneFailure, VmCreate, VmInfo, VmList, VmListAnswer, VmPrune,
+    VmShow,
 };
+use banger_session::mux::Stream;
 use insta::assert_snapshot;
 use serde_json::json;
 
@@ -266,4 +268,47 @@ fn a_vm_that_reaches_the_internet_by_qemus_network_is_told_to_reach_more() {
     assert_eq!(nat, [Some(true), Some(false), None]);
     let both = world.banger(&["vm", "create", "box", "--nat", "--no-nat"]);
     assert_eq!(both.status, Some(2));
+}
+
+#[test]
+fn a_command_that_finds_no_way_out_is_explained_if_the_vm_has_none() {
+    for (nat, stderr, exit_code, explained) in [
+        (
+            false,
+            "curl: (6) Could not resolve host: example.org",
+            6,
+            true,
+        ),
+        (
+            true,
+            "curl: (6) Could not resolve host: example.org",
+            6,
+            false,
+        ),
+        (
+            false,
+            "warning: Could not resolve host: example.org",
+            0,
+            false,
+        ),
+        (false, "make: *** Error 2", 2, false),
+    ] {
+        let world = World::new();
+        let daemon = FakeDaemon::start(&world);
+        daemon.on::<VmShow>([Reply::Answer(json!(VmInfo { nat, ..vm("box") }))]);
+        daemon.on_exec(move |guest| {
+            guest.says(Stream::Stderr, stderr.as_bytes());
+            guest.says(Stream::Stderr, b"\n");
+            guest.exits(exit_code);
+        });
+        let run = world.banger(&["vm", "exec", "-n", "box", "--", "curl", "example.org"]);
+        assert_eq!(run.status, Some(exit_code), "{run}");
+        let told = match explained {
+            true => {
+                "banger: box reaches nothing by itself; one made with --nat reaches the internet\n"
+            }
+            false => "",
+        };
+        assert_eq!(run.stderr, format!("{stderr}\n{told}"));
+    }
 }

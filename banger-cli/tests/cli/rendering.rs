@@ -108,6 +108,7 @@ fn a_list_as_json_is_an_array_of_vms() {
         "ssh_port": 46519,
         "last_error": null,
         "stop_reason": null,
+        "workspace": null,
         "created_at": "2130-01-31T12:00:00Z",
         "updated_at": "2130-01-31T12:00:01Z"
       }
@@ -677,4 +678,28 @@ fn verbs_and_live_names_are_completed() {
     assert_eq!(offered(&world, &["vm", "exec", "o"]), ["other-one"]);
     let without_daemon = World::new();
     assert!(offered(&without_daemon, &["vm", "stop", "b"]).is_empty());
+}
+
+#[test]
+fn what_a_dying_daemon_leaves_unanswered_is_asked_of_the_next_if_twice_is_as_good_as_once() {
+    let (world, daemon) = world();
+    let list = VmListAnswer {
+        vms: vec![vm("box")],
+    };
+    daemon.on::<VmList>([Reply::HangUp, Reply::Answer(json!(list))]);
+    let run = world.banger(&["vm", "list", "--json"]);
+    assert_eq!((run.status, run.stderr.as_str()), (Some(0), ""), "{run}");
+    assert_eq!(daemon.methods(), ["vm.list", "vm.list"]);
+    // Once only, and never what could be done twice.
+    daemon.on::<VmList>([Reply::HangUp]);
+    assert_eq!(world.banger(&["vm", "list"]).status, Some(1));
+    daemon.on::<VmCreate>([Reply::HangUp]);
+    assert_snapshot!(world.banger(&["vm", "create", "box"]), @"
+    status: 1
+    ----- stdout -----
+    ----- stderr -----
+    error: the daemon ended the connection before it answered
+    hint: see how it is: banger daemon status
+    ");
+    assert_eq!(daemon.asked::<VmCreate>().len(), 1);
 }

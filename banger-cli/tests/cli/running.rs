@@ -23,6 +23,7 @@ fn world(guest: impl Fn(&mut Guest) + Send + Sync + 'static) -> (World, FakeDaem
     daemon.on::<VmStart>([Reply::After(stages, Box::new(started))]);
     daemon.on::<VmDelete>([Reply::Answer(json!(changed("box", "deleted", None)))]);
     daemon.on::<VmSsh>([Reply::Answer(json!(SshAnswer {
+        workspace: None,
         config: "/var/lib/banger/ssh_config".into(),
         host: "box.vm".to_owned(),
     }))]);

@@ -227,6 +227,43 @@ fn what_a_session_would_miss_is_told() {
 }
 
 #[test]
+fn a_session_runs_in_a_prepared_workspace() {
+    let world = Simulated::with_box();
+    let repository = world.path().join("repository");
+    let script = "git init -q \"$1\" && cd \"$1\" && echo hello >file && git add file && \
+        git -c user.name=me -c user.email=me@host commit -qm first";
+    let made = std::process::Command::new("sh")
+        .args(["-c", script, "sh"])
+        .arg(&repository)
+        .env("HOME", world.path())
+        .status();
+    assert!(made.unwrap().success());
+    let path = repository.to_str().unwrap();
+    let run = world.banger(&["vm", "workspace", "prepare", "box", path]);
+    assert_eq!(run.status, Some(0), "{run}");
+    let run = world.banger(&[
+        "vm",
+        "session",
+        "start",
+        "box",
+        "--name",
+        "build",
+        "--cwd",
+        "/root/repo",
+        "--require",
+        "git",
+        "--",
+        "sh",
+        "-c",
+        "pwd; cat file; git log --format=%s; echo built >result",
+    ]);
+    assert_eq!(run.status, Some(0), "{run}");
+    until("it has ended", || world.shown("build").status == "exited");
+    assert_eq!(world.stdout_of("build"), b"/root/repo\nhello\nfirst\n");
+    assert_eq!(world.shown("build").exit_code, Some(0));
+}
+
+#[test]
 fn programs_are_told_in_json() {
     let world = Simulated::with_box();
     let run = world.banger(&[

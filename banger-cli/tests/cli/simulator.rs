@@ -396,3 +396,71 @@ fn an_id_is_as_good_as_a_name() {
     let run = world.banger(&["vm", "exec", &id[..8], "echo", "hi"]);
     assert_eq!(run.stdout, b"hi\n", "{run}");
 }
+
+#[test]
+fn names_and_sizes_that_make_no_sense_are_told_with_what_would_do() {
+    let world = Simulated::new();
+    let long = "a".repeat(64);
+    let shown = session(
+        &world,
+        &[
+            &["vm", "create", ""],
+            &["vm", "create", "Box"],
+            &["vm", "create", "--name=-x"],
+            &["vm", "create", "x-"],
+            &["vm", "create", ".."],
+            &["vm", "create", &long],
+            &["vm", "create", "x", "--memory", "0"],
+            &["vm", "create", "x", "--memory", "10T"],
+            &["vm", "create", "x", "--disk-size", "1"],
+            &["vm", "create", "x", "--disk-size", "17T"],
+            &["vm", "create", "a", "--memory", "1GiB"],
+            &["vm", "create", "b", "--memory", "2048"],
+            &["vm", "create", "c", "--memory", "2g"],
+        ],
+    );
+    assert_snapshot!(shown, @r#"
+    $ banger vm create 
+      | error: a VM name cannot be empty
+    => Some(1)
+    $ banger vm create Box
+      | error: the VM name "Box" is not valid: use small letters, digits and '-', beginning and ending with a letter or digit
+    => Some(1)
+    $ banger vm create --name=-x
+      | error: the VM name "-x" is not valid: use small letters, digits and '-', beginning and ending with a letter or digit
+    => Some(1)
+    $ banger vm create x-
+      | error: the VM name "x-" is not valid: use small letters, digits and '-', beginning and ending with a letter or digit
+    => Some(1)
+    $ banger vm create ..
+      | error: the VM name ".." is not valid: use small letters, digits and '-', beginning and ending with a letter or digit
+    => Some(1)
+    $ banger vm create aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa
+      | error: the VM name "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa" has 64 characters; at most 63 are allowed
+    => Some(1)
+    $ banger vm create x --memory 0
+      | error: --memory must be 128 to 65536 MiB (what this host has), not 0
+    => Some(1)
+    $ banger vm create x --memory 10T
+      | error: --memory must be 128 to 65536 MiB (what this host has), not 10485760
+    => Some(1)
+    $ banger vm create x --disk-size 1
+      | error: --disk-size must be 16 to 16777216 MiB, not 1
+    => Some(1)
+    $ banger vm create x --disk-size 17T
+      | error: --disk-size must be 16 to 16777216 MiB, not 17825792
+    => Some(1)
+    $ banger vm create a --memory 1GiB
+    a
+      | banger: making its disks…
+    $ banger vm create b --memory 2048
+    b
+      | banger: making its disks…
+    $ banger vm create c --memory 2g
+    c
+      | banger: making its disks…
+    "#);
+    let mut memory: Vec<_> = world.vms().iter().map(|vm| vm.memory_mib).collect();
+    memory.sort_unstable();
+    assert_eq!(memory, [1024, 2048, 2048]);
+}

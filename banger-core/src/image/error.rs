@@ -237,9 +237,9 @@ impl ImageError {
             ImageError::NoFilesystem { .. } => {
                 "a file system is wanted, not a disk with partitions: mke2fs -d FOLDER makes one"
             }
-            ImageError::Contract { .. } | ImageError::NoModules { .. } => {
-                "docs/images.md says what an image must hold"
-            }
+            ImageError::Contract { .. }
+            | ImageError::NoModules { .. }
+            | ImageError::Kernel { .. } => "docs/images.md says what an image must hold",
             ImageError::NoBusybox => {
                 "make the default image first, which brings one: banger image build; or install it: apt-get install --no-install-recommends busybox-static"
             }

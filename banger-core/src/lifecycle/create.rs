@@ -327,6 +327,7 @@ mod tests {
             session,
             session_command,
             mirror,
+            logs,
         } = Limits::default();
         for (what, limit) in [
             ("a guest's first answer over ssh, from power-on", ready),
@@ -344,6 +345,7 @@ mod tests {
                 "a Debian mirror's silence while an image is made, twice",
                 mirror,
             ),
+            ("between two looks at the size of a running VM's logs", logs),
         ] {
             says(&format!("| {what} | {} s |", limit.as_secs()));
         }

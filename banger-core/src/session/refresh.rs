@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use banger_session::session::{
-    Folder, SessionState, SessionStatus, Stage, StateSnapshot, apply_state_snapshot, fail_launch,
-    inspect_script, parse_state, state_changed,
+    Folder, Liveness, SessionState, SessionStatus, Stage, StateSnapshot, apply_state_snapshot,
+    fail_launch, inspect_script, parse_state, state_changed,
 };
 use jiff::Timestamp;
 
@@ -22,7 +22,7 @@ const SEPARATOR: &[u8] = b"\x1e\n";
 /// Sessions asked about in one round trip: a script has to stay far below 128 KiB.
 const ABREAST: usize = 16;
 
-/// How long a session may have no folder in its guest after it was asked for: the script that launches it
+/// How long a session may have no folder, or no monitor, in its guest after it was asked for: the script that launches it
 /// goes on when the engine that sent it dies.
 const LAUNCH_GRACE: Duration = Duration::from_secs(15);
 
@@ -262,7 +262,7 @@ impl Inner {
     ) -> Result<GuestSession, Error> {
         let age = Timestamp::now().duration_since(session.created_at);
         let still_comes = session.state.status == SessionStatus::Starting
-            && seen.folder == Folder::Missing
+            && (seen.folder == Folder::Missing || is_being_launched(seen))
             && age < jiff::SignedDuration::from_secs(LAUNCH_GRACE.as_secs() as i64);
         if still_comes || self.desk.is_launching(&session.id) {
             return self.session_now(vm, session).await;
@@ -332,6 +332,15 @@ impl Inner {
     fn needs_look(&self, session: &GuestSession) -> bool {
         !session.state.status.is_final() && !self.desk.is_launching(&session.id)
     }
+}
+
+/// Says whether a guest has a session's files, and its monitor has not begun yet: on a busy guest that may
+/// take its time.
+fn is_being_launched(seen: &StateSnapshot) -> bool {
+    seen.liveness != Liveness::Rebooted
+        && seen.monitor_pid.is_none()
+        && seen.error.is_none()
+        && matches!(seen.status, None | Some(SessionStatus::Starting))
 }
 
 pub(super) fn no_such_session(vm: &VmName, name: &str) -> Error {

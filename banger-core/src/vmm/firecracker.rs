@@ -43,16 +43,6 @@ impl Vmm for FirecrackerVmm {
         VmmKind::Firecracker
     }
 
-    async fn open_console(
-        &self,
-        _host: &dyn Host,
-        _console_socket: &Path,
-        _limit: Duration,
-    ) -> Result<GuestStream, VmmError> {
-        let vmm = VmmKind::Firecracker;
-        Err(VmmError::NoConsole { vmm })
-    }
-
     async fn probe(&self, host: &dyn Host) -> Probe {
         let program = Probe::needs_program(host, PROGRAM).await;
         if program.usable == Usable::No {
@@ -113,6 +103,16 @@ impl Vmm for FirecrackerVmm {
     ) -> Result<Box<dyn VmmControl>, VmmError> {
         let control = FirecrackerControl::connect(host, api_socket, limit).await?;
         Ok(Box::new(control))
+    }
+
+    async fn open_console(
+        &self,
+        _host: &dyn Host,
+        _console_socket: &Path,
+        _limit: Duration,
+    ) -> Result<GuestStream, VmmError> {
+        // Its console is its own standard input and output, and it must outlive whoever holds those.
+        Err(VmmError::NoConsole { vmm: self.kind() })
     }
 }
 

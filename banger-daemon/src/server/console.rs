@@ -31,13 +31,13 @@ impl Operation {
             .shared
             .tickets
             .issue(Held::Console(Box::new(console)))?;
-        Ok(TicketAnswer { ticket })
+        Ok(TicketAnswer { ticket, note: None })
     }
 
     pub(super) async fn follow_logs(&self, params: LogsParams) -> Result<TicketAnswer, Fault> {
         let log = self.engine().console_log(&params.vm, params.lines).await?;
         let ticket = self.shared.tickets.issue(Held::ConsoleLog(log))?;
-        Ok(TicketAnswer { ticket })
+        Ok(TicketAnswer { ticket, note: None })
     }
 }
 

@@ -267,17 +267,25 @@ impl Operation {
     async fn ssh(&self, params: VmParams) -> Result<SshAnswer, Fault> {
         let access = self.engine().ssh_access(&params.vm, &self.progress);
         let access = self.waiting_for_guest(&params.vm, access).await?;
-        Ok(access.into())
+        let workspace = self.engine().workspace(&params.vm).await?;
+        Ok(SshAnswer {
+            workspace: workspace.map(|workspace| workspace.guest_path.0.into()),
+            ..access.into()
+        })
     }
 
     async fn exec(&self, params: ExecParams) -> Result<TicketAnswer, Fault> {
-        let folder: Vec<u8> = params.cwd.clone().map(Vec::from).unwrap_or_default();
+        let (cwd, note) = match params.cwd {
+            None if params.in_workspace => self.workspace_home(&params.vm).await?,
+            cwd => (cwd.map(Vec::from), None),
+        };
+        let folder = cwd.clone().unwrap_or_default();
         let request = ExecRequest {
             argv: params.argv.into_iter().map(Vec::from).collect(),
             env: (params.env.into_iter())
                 .map(|(name, value)| (name, value.into()))
                 .collect(),
-            cwd: params.cwd.map(Vec::from),
+            cwd,
             stdin: match params.stdin_closed {
                 true => ExecStdin::Closed,
                 false => ExecStdin::Channel,
@@ -289,7 +297,7 @@ impl Operation {
             execution,
             folder: String::from_utf8_lossy(&folder).into_owned(),
         }))?;
-        Ok(TicketAnswer { ticket })
+        Ok(TicketAnswer { ticket, note })
     }
 
     pub(super) fn engine(&self) -> &Engine {

@@ -10,7 +10,7 @@ impl Operation {
         let dialled = self.engine().dial(&params.vm, params.port, &self.progress);
         let socket = self.waiting_for_guest(&params.vm, dialled).await?;
         let ticket = self.shared.tickets.issue(Held::Socket(socket))?;
-        Ok(TicketAnswer { ticket })
+        Ok(TicketAnswer { ticket, note: None })
     }
 
     pub(super) async fn host_key(&self, params: VmParams) -> Result<HostKeyAnswer, Fault> {

@@ -75,7 +75,7 @@ impl Operation {
             logs: logs.await?,
         };
         let ticket = self.shared.tickets.issue(held)?;
-        Ok(TicketAnswer { ticket })
+        Ok(TicketAnswer { ticket, note: None })
     }
 
     pub(super) async fn session_send(&self, params: SessionSendParams) -> Result<Nothing, Fault> {
@@ -113,7 +113,7 @@ impl Operation {
             engine: engine.clone(),
         };
         let ticket = self.shared.tickets.issue(held)?;
-        Ok(TicketAnswer { ticket })
+        Ok(TicketAnswer { ticket, note: None })
     }
 
     pub(super) async fn session_stop(

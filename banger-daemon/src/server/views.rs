@@ -111,6 +111,7 @@ impl From<SshAccess> for SshAnswer {
         SshAnswer {
             config: access.config,
             host: access.host,
+            workspace: None,
         }
     }
 }

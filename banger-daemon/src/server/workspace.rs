@@ -82,6 +82,28 @@ impl Operation {
         })
     }
 
+    /// The folder of a VM's workspace, and what to say if the repository here has moved on since.
+    pub(super) async fn workspace_home(
+        &self,
+        vm: &str,
+    ) -> Result<(Option<Vec<u8>>, Option<String>), Fault> {
+        let Some(workspace) = self.engine().workspace(vm).await? else {
+            return Ok((None, None));
+        };
+        let note = match self.engine().workspace_freshness(&workspace).await {
+            Freshness::Moved { head } => Some(format!(
+                "{} has moved on to {} since it was carried into {vm} at {}; bring it up to date: \
+                 banger vm workspace prepare {vm} {}",
+                workspace.name,
+                short(&head),
+                short(&workspace.host_head),
+                String::from_utf8_lossy(&workspace.host_root.0).escape_debug(),
+            )),
+            Freshness::Fresh | Freshness::Unknown { .. } => None,
+        };
+        Ok((Some(workspace.guest_path.0), note))
+    }
+
     pub(super) async fn workspace_export(
         &self,
         params: ExportParams,
@@ -91,7 +113,7 @@ impl Operation {
             .workspace_export(&params.vm, params.base.as_deref());
         let export = self.waiting_for_guest(&params.vm, export).await?;
         let ticket = self.shared.tickets.issue(Held::Export(Box::new(export)))?;
-        Ok(TicketAnswer { ticket })
+        Ok(TicketAnswer { ticket, note: None })
     }
 
     pub(super) async fn workspace_changes(
@@ -212,6 +234,11 @@ fn request_of(what: Carry, method: &'static str) -> Result<PrepareRequest, Fault
             false => Overwrite::Refuse,
         },
     })
+}
+
+/// A commit as people say it.
+fn short(commit: &str) -> &str {
+    commit.get(..12).unwrap_or(commit)
 }
 
 fn source_of(

@@ -33,6 +33,7 @@ impl Guest {
 
     async fn ticket(&mut self, argv: &[&str]) -> String {
         let params = ExecParams {
+            in_workspace: false,
             vm: "box".to_owned(),
             argv: argv
                 .iter()
@@ -289,6 +290,7 @@ async fn a_folder_that_cannot_be_entered_is_no_exit_status() {
     };
     let ticket = guest
         .asked(ExecParams {
+            in_workspace: false,
             vm: "box".to_owned(),
             argv: vec![Bytes::Text("true".to_owned())],
             env: Vec::new(),

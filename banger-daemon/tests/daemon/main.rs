@@ -9,6 +9,7 @@ mod ephemeral;
 mod exec;
 mod image;
 mod process;
+mod reach;
 mod rig;
 mod rpc;
 mod session;

@@ -20,7 +20,8 @@ pub fn inspect_script(dir: &SessionDir) -> Vec<u8> {
     // of a session that ended in between.
     format!(
         r#"{FIRST}{LIVES}echo '{HEADER}'
-if cd {path} 2>/dev/null; then
+# Without a boot id it is being made this moment, or was not made to the end.
+if cd {path} 2>/dev/null && [ -s boot_id ]; then
 # One that is being launched this moment gets a moment to show its monitor.
 first status
 if [ "$v" = starting ]; then first monitor_pid; [ -n "$v" ] || sleep 1; fi

@@ -303,6 +303,15 @@ fn a_guest_that_was_rebooted_fails_the_session_and_says_so() {
 }
 
 #[test]
+fn a_folder_that_is_being_made_is_no_session_yet() {
+    for guest in Guest::all() {
+        std::fs::create_dir_all(guest.dir.path()).unwrap();
+        std::fs::write(guest.dir.script(), "half of").unwrap();
+        assert_eq!(guest.inspect().folder, Folder::Missing);
+    }
+}
+
+#[test]
 fn a_killed_monitor_is_told_from_an_end() {
     for guest in Guest::all() {
         guest.start_sh(LONG, StdinMode::Closed);

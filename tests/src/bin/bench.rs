@@ -4,6 +4,9 @@
 //! started, so that kernel line, disks and machine are the same), a qcow2 layer and a work disk made the
 //! same way, one connection held until sshd greets on it and then handed to ssh.
 
+#[path = "../bench_workspaces.rs"]
+mod workspaces;
+
 use std::io::IoSlice;
 use std::mem::MaybeUninit;
 use std::net::{TcpListener, TcpStream};
@@ -30,6 +33,9 @@ fn main() -> Result<(), AnyError> {
         .map_or(Ok(5), |n| n.parse::<usize>())?;
     let runtime = tokio::runtime::Runtime::new()?;
     let rig = runtime.block_on(Rig::new());
+    if std::env::args().nth(2).as_deref() == Some("workspaces") {
+        return only_workspaces(&rig, rounds);
+    }
     let pattern = runtime.block_on(Pattern::take(&rig))?;
     let mut table = Vec::new();
 
@@ -61,6 +67,7 @@ fn main() -> Result<(), AnyError> {
     }
     table.push(Row::new("vm exec -- /bin/true", with, bare));
     table.extend(session_rows(&rig, &config, rounds * 4)?);
+    table.extend(workspaces::rows(&rig, &config, rounds)?);
     banger(&rig, &["vm", "delete", "bench"])?;
 
     for number in 0..100 {
@@ -90,13 +97,7 @@ fn main() -> Result<(), AnyError> {
 
     let many = many_running()?;
 
-    println!(
-        "{:<28}{:>12}{:>12}{:>10}{:>18}",
-        "", "banger", "bare", "ratio", "spread of ratios"
-    );
-    for row in &table {
-        println!("{}", row.line());
-    }
+    show(&table);
     let mut json: Vec<_> = table.iter().map(Row::json).collect();
     println!(
         "\na thousand running VMs, simulated; to open an engine over them is to take up a second at most"
@@ -109,6 +110,26 @@ fn main() -> Result<(), AnyError> {
     std::fs::write(&path, serde_json::to_string_pretty(&json)?)?;
     println!("also in {}", path.display());
     Ok(())
+}
+
+/// `bench ROUNDS workspaces`: those rows alone.
+fn only_workspaces(rig: &Rig, rounds: usize) -> Result<(), AnyError> {
+    banger(rig, &["-q", "vm", "run", "--name", "bench", "--", "true"])?;
+    let table = workspaces::rows(rig, &ssh_config(rig)?, rounds)?;
+    banger(rig, &["vm", "delete", "bench"])?;
+    banger(rig, &["daemon", "stop"])?;
+    show(&table);
+    Ok(())
+}
+
+fn show(table: &[Row]) {
+    println!(
+        "{:<28}{:>12}{:>12}{:>10}{:>18}",
+        "", "banger", "bare", "ratio", "spread of ratios"
+    );
+    for row in table {
+        println!("{}", row.line());
+    }
 }
 
 /// What an engine takes for a thousand running VMs, in milliseconds, as the example of it tells.

@@ -94,7 +94,7 @@ mod tests {
         assert_eq!(names(&files), "build.rs\n\"new\\n\"\nlogo.png\n");
         assert_eq!(
             stat(&files),
-            " build.rs        | +1 -1\n old -> \"new\\n\" | +2 -2\n logo.png        | binary\n \
+            " build.rs       | +1 -1\n old -> \"new\\n\" | +2 -2\n logo.png       | binary\n \
              3 files changed, 3 lines added, 3 lines removed\n"
         );
     }

@@ -1,4 +1,4 @@
-//! `banger vm workspace show`, and what `exec` makes of a workspace.
+//! `banger vm workspace show`.
 
 use std::fmt::Display;
 
@@ -76,19 +76,4 @@ fn here(answer: &WorkspaceShowAnswer) -> String {
         Some("unknown") => format!("not known: {detail}"),
         _ => "on the same commit".to_owned(),
     }
-}
-
-/// What to warn of before a command runs in a workspace; none if there is nothing.
-pub(crate) fn stale(answer: &WorkspaceShowAnswer, vm: &str) -> Option<String> {
-    let workspace = answer.workspace.as_ref()?;
-    (answer.host.as_deref() == Some("moved")).then(|| {
-        format!(
-            "{} has moved on to {} since it was carried into {vm} at {}; \
-             bring it up to date: banger vm workspace prepare {vm} {}",
-            workspace.name,
-            short(answer.detail.as_deref().unwrap_or_default()),
-            short(&workspace.host_head),
-            shown(&workspace.host_root)
-        )
-    })
 }
