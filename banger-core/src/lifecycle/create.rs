@@ -323,7 +323,6 @@ mod tests {
             power_off,
             ctrl_alt_del,
             signal,
-            logs,
             session,
             session_command,
             mirror,
@@ -335,7 +334,6 @@ mod tests {
             ("a guest's own power-off, asked for over ssh", power_off),
             ("a guest's answer to Ctrl-Alt-Del", ctrl_alt_del),
             ("a monitor's answer to SIGTERM, and then to SIGKILL", signal),
-            ("from one look at a VM's logs to the next", logs),
             ("a guest's answer to one script of a session", session),
             (
                 "a session's command, to read what it is sent, and to end after TERM",
