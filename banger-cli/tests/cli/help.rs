@@ -94,7 +94,7 @@ fn the_help_of_vm() {
 
 #[test]
 fn the_help_of_vm_run() {
-    assert_snapshot!(help(&["vm", "run"]), @r#"
+    assert_snapshot!(help(&["vm", "run"]), @"
     Create and start a VM, and run a command or a shell in it
 
     Usage: banger vm run [OPTIONS] [PATH] [-- <COMMAND>...]
@@ -106,6 +106,7 @@ fn the_help_of_vm_run() {
     Options:
           --name <NAME>    What to call it; made up if left out
           --rm             Delete it afterwards
+      -d, --detach         Only start it, and print its name; it runs on
           --explain        Say afterwards where the time went
           --export <FILE>  Write what the command changed in the repository to a file, whatever its exit
                            status
@@ -155,7 +156,7 @@ fn the_help_of_vm_run() {
       banger vm run --name box
       banger vm run -d --name box && banger vm exec box -- make test
       tar c src | banger vm run --rm -- tar xv
-    "#);
+    ");
 }
 
 #[test]
@@ -878,7 +879,7 @@ fn the_help_of_vm_set() {
     assert_snapshot!(help(&["vm", "set"]), @"
     Change the processors, memory, disk or labels of VMs
 
-    Usage: banger vm set [OPTIONS] <--vcpu <N>|--memory <SIZE>|--disk-size <SIZE>|--label <KEY=VALUE>|--unlabel <KEY>> <NAME>...
+    Usage: banger vm set [OPTIONS] <NAME>...
 
     Arguments:
       <NAME>...  The VMs' names, or at least four digits of their ids

@@ -250,7 +250,7 @@ fn a_vm_is_changed_while_it_is_stopped() {
       | error: the following required arguments were not provided:
       |   <--vcpu <N>|--memory <SIZE>|--disk-size <SIZE>|--label <KEY=VALUE>|--unlabel <KEY>>
       | 
-      | Usage: banger vm set <--vcpu <N>|--memory <SIZE>|--disk-size <SIZE>|--label <KEY=VALUE>|--unlabel <KEY>> <NAME>...
+      | Usage: banger vm set [OPTIONS] <NAME>...
       | 
       | For more information, try '--help'.
     => Some(2)
@@ -260,6 +260,7 @@ fn a_vm_is_changed_while_it_is_stopped() {
       | box: changed
     => Some(1)
     $ banger vm start box
+      | banger: connecting its network…
       | banger: starting the virtual machine…
       | banger: booting; waiting for ssh…
       | box: started
