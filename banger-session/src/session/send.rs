@@ -28,7 +28,7 @@ pub fn send_command(dir: &SessionDir, payload_bytes: u64, patience: Duration) ->
     let seconds = patience.as_secs().max(1);
     format!(
         r#"{FIRST}{enter}t=$(mktemp ./.send.XXXXXX 2>/dev/null) || exit {cannot_write}
-trap 'rm -f "$t"' EXIT
+trap 'trap "" HUP INT TERM; rm -f "$t"' EXIT
 head -c {payload_bytes} >"$t" 2>/dev/null || exit {cannot_write}
 [ "$(wc -c <"$t")" -eq {payload_bytes} ] || exit {truncated}
 exec 9>send.lock

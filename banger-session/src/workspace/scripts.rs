@@ -32,7 +32,7 @@ fn snapshot() -> String {
   od=$(g rev-parse --git-path objects) && od=$(cd "$od" && pwd -P) || exit {none}
   ix=$(g rev-parse --git-path index) || exit {none}
   tmp=$(mktemp -d "$gd/banger-XXXXXX" 2>/dev/null || mktemp -d /tmp/banger-XXXXXX) || exit {full}
-  trap 'rm -rf "$tmp"' EXIT
+  trap 'trap "" HUP INT TERM PIPE; rm -rf "$tmp"' EXIT
   trap 'exit 129' HUP INT TERM PIPE
   mkdir -p "$tmp/objects/info" || exit {full}
   printf '%s\n' "$od" >"$tmp/objects/info/alternates" || exit {full}
@@ -158,7 +158,7 @@ done
 mkdir "$d" || exit {full}
 exec 9>"$d/lock" || exit {full}
 flock -n 9
-trap 'rm -rf "$d"' EXIT
+trap 'trap "" HUP INT TERM PIPE; rm -rf "$d"' EXIT
 trap 'exit 129' HUP INT TERM PIPE
 head -c {repos_bytes} | tar -x --no-same-owner -C "$d" -f - 1>&2 || exit {unpack}
 mkdir "$d/tree" || exit {full}

@@ -20,7 +20,8 @@ case $to in
 esac
 [ -d "$beside" ] || fail "there is no folder $beside"
 part=$beside.banger-cp-$$
-trap 'rm -f -- "$part"' EXIT
+# A signal for the whole group must not end rm.
+trap 'trap "" HUP INT TERM; rm -f -- "$part"' EXIT
 trap 'exit 1' HUP INT TERM
 cat >"$part" || exit 1
 size=$(stat -c %s -- "$part") && [ "$size" -ge 32 ] && [ "$(tail -c 32 -- "$part")" = "$4" ] ||
