@@ -214,10 +214,6 @@ mod tests {
             true
         }
 
-        async fn dial(&self, _port: u16) -> Result<GuestStream, TransportError> {
-            unreachable!("a clock is set by a script")
-        }
-
         async fn run(&self, _script: &[u8]) -> Result<GuestProcess, TransportError> {
             let (ours, theirs) = tokio::io::duplex(1024);
             let ahead = self.0.clone();

@@ -43,6 +43,15 @@ impl Vmm for FirecrackerVmm {
         VmmKind::Firecracker
     }
 
+    async fn open_console(
+        &self,
+        _host: &dyn Host,
+        _console_socket: &Path,
+        _limit: Duration,
+    ) -> Result<GuestStream, VmmError> {
+        Err(VmmError::NoConsole { vmm: self.kind() })
+    }
+
     async fn probe(&self, host: &dyn Host) -> Probe {
         let program = Probe::needs_program(host, PROGRAM).await;
         if program.usable == Usable::No {
