@@ -29,6 +29,8 @@ use crate::exit::ExitStatus;
 use crate::screen::Screen;
 
 fn main() -> ExitCode {
+    // What a script holds open, a lock above all, is not for the daemon that we may have to start.
+    close_fds::set_fds_cloexec(3, &[]);
     verb::completion::answer_scripts();
     let arguments = Arguments::parse();
     let screen = Screen::new(arguments.talk());

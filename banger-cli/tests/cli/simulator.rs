@@ -464,3 +464,30 @@ fn names_and_sizes_that_make_no_sense_are_told_with_what_would_do() {
     memory.sort_unstable();
     assert_eq!(memory, [1024, 2048, 2048]);
 }
+
+#[test]
+fn a_daemon_that_a_script_has_started_does_not_keep_the_scripts_lock() {
+    let world = Simulated::new();
+    let banger = world.command(&["vm", "list"]);
+    let lock = world.path().join("lock");
+    let held = |what: &str| {
+        let mut sh = Command::new("sh");
+        for (name, value) in banger.get_envs() {
+            match value {
+                Some(value) => sh.env(name, value),
+                None => sh.env_remove(name),
+            };
+        }
+        sh.args([
+            "-c",
+            "exec 9>\"$0\"; flock -n 9 || exit 9; exec \"$@\" >/dev/null",
+        ])
+        .arg(&lock)
+        .arg(what)
+        .args(banger.get_args());
+        sh.status().unwrap().code()
+    };
+    assert_eq!(held(env!("CARGO_BIN_EXE_banger")), Some(0));
+    assert!(world.socket().exists(), "the daemon runs on");
+    assert_eq!(held("true"), Some(0), "the lock is free again");
+}

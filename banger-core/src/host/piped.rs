@@ -7,7 +7,7 @@ use std::process::Stdio;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 
-use super::program::Surroundings;
+use super::program::{Surroundings, inherit_nothing};
 use super::{HostError, Program, ProgramOutput};
 
 /// The most that is kept of a program's standard error, in bytes.
@@ -38,7 +38,9 @@ impl Surroundings {
             program: name,
             source,
         };
-        let mut child = tokio::process::Command::new(path)
+        let mut command = tokio::process::Command::new(path);
+        inherit_nothing(command.as_std_mut());
+        let mut child = command
             .args(&program.arguments)
             .current_dir("/")
             .env_clear()
