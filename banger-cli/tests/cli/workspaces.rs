@@ -1,10 +1,11 @@
 //! Workspaces as a user has them, on the simulator.
 
 use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::simulator::Simulated;
+use crate::simulator::{Simulated, until};
 
 fn git(place: &Path, words: &[&str]) -> String {
     let output = Command::new("git")
@@ -215,4 +216,41 @@ fn a_patch_goes_through_a_pipe_to_git() {
     assert_eq!(gone.status, Some(0), "{gone}");
     let none = world.banger(&["vm", "workspace", "export", "box"]);
     assert_eq!(none.status, Some(1), "{none}");
+}
+
+#[test]
+fn a_client_that_is_killed_while_it_carries_leaves_a_guest_that_is_completely_prepared() {
+    let world = Simulated::with_box();
+    let root = repo(&world);
+    fs::write(root.join("big"), vec![7; 30 << 20]).unwrap();
+    git(&root, &["add", "big"]);
+    let mut client = world.spawn(&["vm", "workspace", "prepare", "box", "repo"]);
+    let mut told = [0; 8];
+    client
+        .stderr
+        .as_mut()
+        .unwrap()
+        .read_exact(&mut told)
+        .unwrap();
+    client.kill().unwrap();
+    client.wait().unwrap();
+    let guest = |script: &str| {
+        text(
+            &world
+                .banger(&["vm", "exec", "-w", "/", "box", "--", "sh", "-c", script])
+                .stdout,
+        )
+    };
+    // What the daemon has begun it ends; until then nothing of it is seen but the folder beside.
+    until("it is there, and whole", || {
+        let there = guest("ls -A /root");
+        assert!(
+            !there.contains("repo\n") || there == "repo\n" || there.contains(".banger-prepare-")
+        );
+        there == "repo\n"
+    });
+    let status = guest("cd /root/repo && git status --porcelain");
+    assert_eq!(status, " M README.md\nA  big\n");
+    let again = world.banger(&["vm", "workspace", "prepare", "box", "repo"]);
+    assert_eq!(again.status, Some(0), "{again}");
 }

@@ -136,3 +136,44 @@ async fn an_export_of_what_is_not_there_says_what_is_missing() {
         "{gone}"
     );
 }
+
+#[tokio::test]
+async fn a_stop_ends_an_export_and_what_came_is_not_called_whole() {
+    let rig = Rig::with_box().await;
+    let repo = rig.small();
+    rig.prepare(&repo).await;
+    rig.guest("head -c 20000000 /dev/urandom > big").await;
+    let mut export = rig.engine.workspace_export("box", None).await.unwrap();
+    assert!(export.next().await.unwrap().is_some());
+    let begun = std::time::Instant::now();
+    rig.engine.kill("box").await.unwrap();
+    assert!(begun.elapsed().as_secs() < 10, "the kill waited");
+    let end = loop {
+        match export.next().await {
+            Ok(Some(_)) => {}
+            end => break end,
+        }
+    };
+    let error = end.unwrap_err();
+    assert!(
+        error.to_string().contains("cannot export the workspace"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn an_export_that_nobody_reads_on_leaves_nothing_in_the_guest() {
+    let rig = Rig::with_box().await;
+    let repo = rig.small();
+    rig.prepare(&repo).await;
+    rig.guest("head -c 20000000 /dev/urandom > big").await;
+    let before = rig.guest("find .git | sort").await;
+    let mut export = rig.engine.workspace_export("box", None).await.unwrap();
+    assert!(export.next().await.unwrap().is_some());
+    drop(export);
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    while rig.guest("find .git | sort").await != before {
+        assert!(std::time::Instant::now() < deadline, "its folder stays");
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+}

@@ -21,16 +21,22 @@ g() { git -c core.fsmonitor=false -c core.hooksPath=/dev/null -c core.untrackedC
 
 /// `snapshot`: takes what is in the work tree of the working folder into an
 /// index and an object folder of its own, and has git use those from here on.
-/// Neither the index nor the objects of the repository are written.
+/// Neither the index nor the objects of the repository are written; ours are not compressed, as they live for a
+/// moment.
 ///
 /// The index is copied with its time: git tells by it which files it must
 /// read again (racy-git in git's documentation).
 fn snapshot() -> String {
     format!(
         r#"snapshot() {{
-  gd=$(g rev-parse --absolute-git-dir 2>/dev/null) || exit {none}
-  od=$(g rev-parse --git-path objects) && od=$(cd "$od" && pwd -P) || exit {none}
-  ix=$(g rev-parse --git-path index) || exit {none}
+  # One process for all three: none of them holds a newline, unless somebody meant it.
+  places=$(g rev-parse --absolute-git-dir --git-path objects --git-path index 2>/dev/null) || exit {none}
+  gd=${{places%%
+*}} ix=${{places##*
+}} od=${{places#*
+}}
+  od=$(cd "${{od%%
+*}}" && pwd -P) || exit {none}
   tmp=$(mktemp -d "$gd/banger-XXXXXX" 2>/dev/null || mktemp -d /tmp/banger-XXXXXX) || exit {full}
   trap 'trap "" HUP INT TERM PIPE; rm -rf "$tmp"' EXIT
   trap 'exit 129' HUP INT TERM PIPE
@@ -38,7 +44,7 @@ fn snapshot() -> String {
   printf '%s\n' "$od" >"$tmp/objects/info/alternates" || exit {full}
   [ ! -e "$ix" ] || cp -p "$ix" "$tmp/index" || exit {full}
   export GIT_INDEX_FILE="$tmp/index" GIT_OBJECT_DIRECTORY="$tmp/objects"
-  g add -A 1>&2 || exit {snapshot}
+  g -c core.looseCompression=0 add -A 1>&2 || exit {snapshot}
 }}
 "#,
         none = Refusal::NoWorkspace.status(),
@@ -306,9 +312,10 @@ fn compare(dest: &GuestPath, base: &str, options: &str) -> Result<Vec<u8>, NulBy
     script.text(&format!(
         r#"
 cd "$dest" 2>/dev/null && [ -e .git ] || exit {none}
-base=$(g rev-parse --verify -q "$base^{{commit}}") || exit {no_base}
 snapshot
-g diff-index --cached {options} "$base" -- || exit {compare}
+g diff-index --cached {options} "$base^{{commit}}" -- && exit
+g rev-parse --verify -q "$base^{{commit}}" >/dev/null || exit {no_base}
+exit {compare}
 "#,
         none = Refusal::NoWorkspace.status(),
         no_base = Refusal::NoBase.status(),
