@@ -7,21 +7,20 @@ use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
-use banger_tests::{Rig, alone, binary, why_not_real};
+use banger_tests::{Home, alone, skipped};
 
 /// A user with a home folder of its own, whose ssh includes ours.
 struct User {
-    rig: Rig,
+    banger: Home,
     home: PathBuf,
 }
 
 impl User {
     fn new() -> Self {
-        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-        let rig = runtime.block_on(Rig::new());
-        let home = rig.folder().join("home");
+        let banger = Home::new();
+        let home = banger.rig.folder().join("home");
         fs::create_dir(&home).expect("a home folder");
-        let user = User { rig, home };
+        let user = User { banger, home };
         user.done(&["banger", "ssh-config", "--install"]);
         user
     }
@@ -30,24 +29,21 @@ impl User {
         // ssh looks the home folder up by itself, whatever HOME says, so its file is named to it.
         let config = self.home.join(".ssh/config").display().to_string();
         let ssh = format!("ssh -F {config}");
-        let (program, first): (PathBuf, Vec<&str>) = match words[0] {
-            "banger" => (binary("banger"), vec![]),
-            "ssh" | "scp" => (words[0].into(), vec!["-F", &config]),
-            other => (other.into(), vec![]),
+        let first: &[&str] = match words[0] {
+            "ssh" | "scp" => &["-F", &config],
+            _ => &[],
         };
-        let mut command = Command::new(program);
+        let mut command = match words[0] {
+            "banger" => self.banger.command(&[]),
+            other => self.banger.surround(Command::new(other)),
+        };
         command
             .args(first)
             .args(&words[1..])
             .current_dir(&self.home)
             .env("HOME", &self.home)
-            .env("BANGER_STATE_DIR", &self.rig.config.state_dir)
-            .env("BANGER_RUNTIME_DIR", &self.rig.config.runtime_dir)
-            .env("BANGER_CONFIG_DIR", self.rig.folder().join("config"))
             .env("RSYNC_RSH", &ssh)
-            .env("GIT_SSH_COMMAND", &ssh)
-            .env("NO_COLOR", "1")
-            .stdin(Stdio::null());
+            .env("GIT_SSH_COMMAND", &ssh);
         command
     }
 
@@ -67,16 +63,9 @@ impl User {
     }
 }
 
-impl Drop for User {
-    fn drop(&mut self) {
-        let _ = self.run(&["banger", "daemon", "stop"]);
-    }
-}
-
 #[test]
 fn ssh_scp_rsync_and_git_reach_a_vm_by_its_name() {
-    if let Some(reason) = why_not_real() {
-        println!("SKIP: {reason}");
+    if skipped() {
         return;
     }
     let _turn = alone();
@@ -152,7 +141,7 @@ fn ssh_scp_rsync_and_git_reach_a_vm_by_its_name() {
 
     a_port_is_forwarded(&user);
     user.done(&["banger", "vm", "delete", "box", "asleep"]);
-    user.rig.assert_nothing_left();
+    user.banger.rig.assert_nothing_left();
 }
 
 /// By the guest's own connection: `restrict=on` lets nothing else in.
@@ -206,8 +195,7 @@ fn a_port_is_forwarded(user: &User) {
 
 #[test]
 fn a_guest_whose_ssh_is_dead_has_a_console_and_one_whose_disk_grew_finds_it_grown() {
-    if let Some(reason) = why_not_real() {
-        println!("SKIP: {reason}");
+    if skipped() {
         return;
     }
     let _turn = alone();
@@ -298,5 +286,5 @@ fn a_guest_whose_ssh_is_dead_has_a_console_and_one_whose_disk_grew_finds_it_grow
     let seen = user.done(&["banger", "vm", "exec", "box", "sh", "-c", "cat kept; nproc"]);
     assert_eq!(seen, "kept\n1\n");
     user.done(&["banger", "vm", "delete", "box"]);
-    user.rig.assert_nothing_left();
+    user.banger.rig.assert_nothing_left();
 }

@@ -161,7 +161,7 @@ fn is_whole_or_told_of_when_the_daemon_is_killed_at_its_start(home: &Home) {
         let name = format!("cut-{pause_ms}");
         let mut left = Value::Null;
         until("it is decided", || {
-            let list = json(home, &["vm", "session", "list", "box", "--json"]);
+            let list = home.json(&["vm", "session", "list", "box"]);
             let mut list = list.as_array().into_iter().flatten();
             let found = list.find(|session| session["name"] == name.as_str());
             left = found.cloned().unwrap_or_default();
@@ -311,11 +311,7 @@ fn log(home: &Home, name: &str) -> String {
 }
 
 fn shown(home: &Home, name: &str) -> Value {
-    json(home, &["vm", "session", "show", "box", name, "--json"])
-}
-
-fn json(home: &Home, arguments: &[&str]) -> Value {
-    serde_json::from_str(&home.ok(arguments)).expect("it is JSON")
+    home.json(&["vm", "session", "show", "box", name])
 }
 
 fn until(what: &str, mut so: impl FnMut() -> bool) {

@@ -1,58 +1,13 @@
 //! A repository into a real guest and its changes out of it: one VM, and one that leaves nothing.
 
-use std::ffi::OsStr;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 
-use banger_tests::{Rig, alone, binary, why_not_real};
+use banger_tests::{Home, alone, skipped, text};
 
-struct Home {
-    rig: Rig,
-}
-
-impl Home {
-    fn new() -> Self {
-        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-        Home {
-            rig: runtime.block_on(Rig::new()),
-        }
-    }
-
-    fn banger<A: AsRef<OsStr>>(&self, arguments: &[A]) -> Output {
-        Command::new(binary("banger"))
-            .args(arguments)
-            .env("BANGER_STATE_DIR", &self.rig.config.state_dir)
-            .env("BANGER_RUNTIME_DIR", &self.rig.config.runtime_dir)
-            .env("BANGER_CONFIG_DIR", self.rig.folder().join("config"))
-            .env("HOME", self.rig.folder())
-            .env("NO_COLOR", "1")
-            .current_dir(self.rig.folder())
-            .stdin(Stdio::null())
-            .output()
-            .expect("it starts")
-    }
-
-    /// Standard output of a run that must succeed.
-    fn says<A: AsRef<OsStr>>(&self, arguments: &[A]) -> String {
-        let output = self.banger(arguments);
-        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
-        text(&output.stdout)
-    }
-
-    fn guest(&self, script: &str) -> String {
-        self.says(&["vm", "exec", "box", "--", "sh", "-ec", script])
-    }
-}
-
-impl Drop for Home {
-    fn drop(&mut self) {
-        let _ = self.banger(&["daemon", "stop"]);
-    }
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
+fn guest(home: &Home, script: &str) -> String {
+    home.ok(&["vm", "exec", "box", "--", "sh", "-ec", script])
 }
 
 fn git(place: &Path, words: &[&str], input: &[u8]) -> String {
@@ -125,8 +80,7 @@ const STATE: &str = "git status --porcelain=v2; git ls-files -s | sha1sum; sha1s
 
 #[test]
 fn a_repository_of_thousands_of_files_goes_in_and_its_changes_come_out_the_same() {
-    if let Some(reason) = why_not_real() {
-        println!("SKIP: {reason}");
+    if skipped() {
         return;
     }
     let _turn = alone();
@@ -154,7 +108,7 @@ fn a_repository_of_thousands_of_files_goes_in_and_its_changes_come_out_the_same(
         "{}",
         text(&patch)
     );
-    assert_eq!(home.says(&["vm", "list", "--json"]).trim(), "[]");
+    assert_eq!(home.ok(&["vm", "list", "--json"]).trim(), "[]");
     home.rig.assert_nothing_left();
 
     let entered = home.banger(&[
@@ -175,12 +129,13 @@ fn a_repository_of_thousands_of_files_goes_in_and_its_changes_come_out_the_same(
         text(&entered.stderr)
     );
     assert_eq!(
-        home.guest("git status --porcelain; git rev-list --count HEAD"),
+        guest(&home, "git status --porcelain; git rev-list --count HEAD"),
         "10\n"
     );
-    assert!(home.says(&["ps"]).contains("repo@"), "ps shows it");
+    assert!(home.ok(&["ps"]).contains("repo@"), "ps shows it");
 
-    home.guest(
+    guest(
+        &home,
         "git config user.name G; git config user.email g@example.org; \
          for n in 1 2 3 4 5 6 7 8 9; do echo more >> \"dir$n/file $n.txt\"; done; \
          git commit -qam 'in the guest'; git mv dir2 renamed; git rm -q -r dir3; chmod -x script; \
@@ -188,7 +143,7 @@ fn a_repository_of_thousands_of_files_goes_in_and_its_changes_come_out_the_same(
          printf 'no newline' > \"$(printf 'new\\nline')\"; : > empty; git commit -q -m 'and more'; \
          echo staged > staged; git add staged; echo later >> staged",
     );
-    let before = home.guest(STATE);
+    let before = guest(&home, STATE);
     let exported = home.banger(&["vm", "workspace", "export", "box"]);
     assert_eq!(
         exported.status.code(),
@@ -202,12 +157,13 @@ fn a_repository_of_thousands_of_files_goes_in_and_its_changes_come_out_the_same(
         "two exports on one connection are the same"
     );
     assert_eq!(
-        home.guest(STATE),
+        guest(&home, STATE),
         before,
         "index, status and git dir are as they were"
     );
 
-    let tree = home.guest(
+    let tree = guest(
+        &home,
         "cp -p .git/index /tmp/index; export GIT_INDEX_FILE=/tmp/index; git add -A; git write-tree",
     );
     let clone = home.rig.folder().join("clone");
@@ -230,11 +186,11 @@ fn a_repository_of_thousands_of_files_goes_in_and_its_changes_come_out_the_same(
         "{}",
         text(&warned.stderr)
     );
-    home.says(&["vm", "workspace", "apply", "box", "--check"]);
+    home.ok(&["vm", "workspace", "apply", "box", "--check"]);
     assert_eq!(git(&repo, &["status", "--porcelain"], &[]), "");
-    home.says(&["vm", "workspace", "apply", "box"]);
+    home.ok(&["vm", "workspace", "apply", "box"]);
     assert!(repo.join("renamed/file 2.txt").exists() && repo.join("host").exists());
-    home.says(&["vm", "workspace", "apply", "box", "--undo"]);
+    home.ok(&["vm", "workspace", "apply", "box", "--undo"]);
     assert_eq!(git(&repo, &["status", "--porcelain"], &[]), "");
 
     let kept = home.banger(&["vm", "workspace", "prepare", "box", "repo"]);
@@ -243,23 +199,29 @@ fn a_repository_of_thousands_of_files_goes_in_and_its_changes_come_out_the_same(
         Some(1),
         "the guest's changes stand in the way"
     );
-    home.says(&["vm", "workspace", "prepare", "box", "repo", "--force"]);
+    home.ok(&["vm", "workspace", "prepare", "box", "repo", "--force"]);
     assert_eq!(
-        home.guest("cat host; git status --porcelain"),
+        guest(&home, "cat host; git status --porcelain"),
         "by the host\n"
     );
 
     // A full disk in the guest: refused, and the workspace is as it was.
-    home.guest("head -c 900000000 /dev/zero > /root/fill 2>/dev/null || :");
+    guest(
+        &home,
+        "head -c 900000000 /dev/zero > /root/fill 2>/dev/null || :",
+    );
     std::fs::write(repo.join("count"), "once more\n").expect("a file");
     let full = home.banger(&["vm", "workspace", "prepare", "box", "repo", "--force"]);
     assert_eq!(full.status.code(), Some(1), "{}", text(&full.stderr));
-    home.guest("rm /root/fill");
+    guest(&home, "rm /root/fill");
     assert_eq!(
-        home.guest("git status --porcelain; ls -A /root | grep banger-prepare || :"),
+        guest(
+            &home,
+            "git status --porcelain; ls -A /root | grep banger-prepare || :"
+        ),
         ""
     );
 
-    home.says(&["vm", "delete", "box"]);
+    home.ok(&["vm", "delete", "box"]);
     home.rig.assert_nothing_left();
 }

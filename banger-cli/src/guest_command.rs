@@ -17,6 +17,7 @@ mod pipe;
 mod sender;
 mod session;
 mod signals;
+mod terminal;
 mod unreached;
 
 pub(crate) use console::{Risen, Seat, sit};

@@ -7,6 +7,7 @@ pub(crate) mod cp;
 pub(crate) mod create;
 pub(crate) mod daemon;
 pub(crate) mod doctor;
+mod each;
 pub(crate) mod exec;
 pub(crate) mod image;
 pub(crate) mod internal;

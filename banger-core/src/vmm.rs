@@ -6,9 +6,10 @@ mod sim;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use tokio::net::UnixStream;
 use tokio::sync::watch;
 
 use crate::choice::Probe;
@@ -210,6 +211,23 @@ pub trait VmmControl: fmt::Debug + Send + Sync {
 
     /// Tells why the guest ended, once it has.
     fn end_reason(&self) -> watch::Receiver<Option<EndReason>>;
+}
+
+/// Connects to the control socket of a monitor, which makes it some milliseconds after it was started.
+async fn connect_once_made(
+    host: &dyn Host,
+    socket: &Path,
+    limit: Duration,
+) -> Result<UnixStream, HostError> {
+    let deadline = Instant::now() + limit;
+    loop {
+        match host.connect_unix(socket, limit).await {
+            Err(_) if Instant::now() < deadline => {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+            outcome => return outcome,
+        }
+    }
 }
 
 fn said(output: &str) -> String {

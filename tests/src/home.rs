@@ -32,13 +32,20 @@ impl Home {
 
     /// A `banger` that is not started yet.
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(binary("banger"));
+        let mut command = self.surround(Command::new(binary("banger")));
+        command.args(arguments);
         command
-            .args(arguments)
+    }
+
+    /// A program that finds this `banger` and nothing of who runs the test.
+    pub fn surround(&self, mut command: Command) -> Command {
+        command
             .env("BANGER_STATE_DIR", &self.rig.config.state_dir)
             .env("BANGER_RUNTIME_DIR", &self.rig.config.runtime_dir)
             .env("BANGER_CONFIG_DIR", self.rig.folder().join("config"))
+            .env("HOME", self.rig.folder())
             .env("NO_COLOR", "1")
+            .current_dir(self.rig.folder())
             .stdin(Stdio::null());
         command
     }

@@ -1,17 +1,18 @@
 //! A serial console on our terminal.
 
 use std::collections::VecDeque;
-use std::io::{self, IsTerminal};
+use std::io;
 
 use banger_daemon::client::StreamConnection;
 use banger_session::mux::{Control, Frame, Stream};
-use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
+use rustix::termios::Termios;
 use tokio::sync::mpsc;
 
-use super::input::read_stdin;
+use super::input::{next_chunk, read_stdin};
 use super::output::{Output, OutputEnd};
 use super::sender::Sender;
 use super::signals::Signals;
+use super::terminal::TerminalSettings;
 use crate::command_error::CommandError;
 
 /// Ctrl-], as telnet has it.
@@ -51,7 +52,8 @@ pub(crate) async fn sit(
     };
     // What is typed is the guest's to show, and its lines end as it ends them.
     let raw = match seat {
-        Seat::Keyboard => RawTerminal::set(),
+        // Every key is passed on, and what is shown is what the guest says.
+        Seat::Keyboard => TerminalSettings::set(Termios::make_raw),
         Seat::Spectator => None,
     };
     let mut output = Output::new().map_err(no_thread)?;
@@ -105,41 +107,6 @@ pub(crate) async fn sit(
         (Ok(_), OutputEnd::Failed(error)) | (Err(error), _) => Err(error),
         (Ok(_), OutputEnd::Interrupted(signal)) => Err(CommandError::interrupted(signal)),
     }
-}
-
-/// While it lives our terminal passes every key on, and shows what it is told and nothing else.
-struct RawTerminal(Termios);
-
-impl RawTerminal {
-    /// Sets it so, where standard input is a terminal.
-    fn set() -> Option<Self> {
-        if !io::stdin().is_terminal() {
-            return None;
-        }
-        let before = tcgetattr(io::stdin()).ok()?;
-        let mut raw = before.clone();
-        raw.make_raw();
-        tcsetattr(io::stdin(), OptionalActions::Now, &raw).ok()?;
-        Some(RawTerminal(before))
-    }
-}
-
-impl Drop for RawTerminal {
-    fn drop(&mut self) {
-        let _ = tcsetattr(io::stdin(), OptionalActions::Now, &self.0);
-    }
-}
-
-/// The next chunk; `None` once at the end, and then never again.
-async fn next_chunk(input: &mut Option<mpsc::Receiver<Vec<u8>>>) -> Option<Vec<u8>> {
-    let Some(chunks) = input else {
-        return std::future::pending().await;
-    };
-    let chunk = chunks.recv().await;
-    if chunk.is_none() {
-        *input = None;
-    }
-    chunk
 }
 
 fn gone(reason: &str) -> CommandError {

@@ -27,6 +27,18 @@ pub(crate) fn read_stdin() -> io::Result<mpsc::Receiver<Vec<u8>>> {
     Ok(receiver)
 }
 
+/// The next chunk; `None` once at the end, and then never again.
+pub(super) async fn next_chunk(input: &mut Option<mpsc::Receiver<Vec<u8>>>) -> Option<Vec<u8>> {
+    let Some(chunks) = input else {
+        return std::future::pending().await;
+    };
+    let chunk = chunks.recv().await;
+    if chunk.is_none() {
+        *input = None;
+    }
+    chunk
+}
+
 /// The next bytes; none at the end, and none either where it cannot be read (closed; a terminal that
 /// went away): the guest's command then sees its input end.
 fn read_chunk() -> Option<Vec<u8>> {

@@ -6,6 +6,8 @@ use banger_session::mux::{Control, Stream};
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 
+use super::input::next_chunk;
+
 /// Sends on a task of its own, so that a guest that does not read its input holds up nothing else.
 #[derive(Debug)]
 pub(super) struct Sender {
@@ -78,16 +80,4 @@ async fn send(
             return;
         }
     }
-}
-
-/// The next chunk, `None` once at the end, and then never again.
-async fn next_chunk(input: &mut Option<mpsc::Receiver<Vec<u8>>>) -> Option<Vec<u8>> {
-    let Some(chunks) = input else {
-        return std::future::pending().await;
-    };
-    let chunk = chunks.recv().await;
-    if chunk.is_none() {
-        *input = None;
-    }
-    chunk
 }

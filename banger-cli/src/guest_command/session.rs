@@ -4,7 +4,7 @@
 //! One that is told to stop is not started again by who only reads.
 
 use std::collections::VecDeque;
-use std::io::{self, IsTerminal};
+use std::io;
 use std::time::Duration;
 
 use banger_daemon::client::{StreamConnection, StreamReader};
@@ -13,15 +13,16 @@ use banger_daemon::protocol::{
 };
 use banger_session::Signal;
 use banger_session::mux::{Control, Frame, Stream};
-use rustix::termios::{OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcsetattr};
+use rustix::termios::SpecialCodeIndex;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::TWICE;
-use super::input::read_stdin;
+use super::input::{next_chunk, read_stdin};
 use super::output::{Output, OutputEnd};
 use super::sender::Sender;
 use super::signals::Signals;
+use super::terminal::TerminalSettings;
 use crate::command_error::CommandError;
 use crate::daemon::Daemon;
 use crate::exit::ExitStatus;
@@ -301,7 +302,7 @@ struct Client<'a> {
     input: Option<mpsc::Receiver<Vec<u8>>>,
     output: Output,
     /// Whether the key that leaves can be typed.
-    key: Option<LeaveKey>,
+    key: Option<TerminalSettings>,
     form: Form,
 }
 
@@ -313,7 +314,7 @@ impl<'a> Client<'a> {
             })?),
             false => None,
         };
-        let key = input.as_ref().and_then(|_| LeaveKey::set());
+        let key = input.as_ref().and_then(|_| leave_key());
         if key.is_some() {
             screen.say("attached; Ctrl-] leaves");
         }
@@ -448,28 +449,10 @@ impl<'a> Client<'a> {
     }
 }
 
-/// While it lives the terminal hands out a line that ends with [`LEAVE`] at once. It stays a terminal that
-/// edits lines: the session has none.
-struct LeaveKey(Termios);
-
-impl LeaveKey {
-    /// Sets the key, where standard input is a terminal.
-    fn set() -> Option<Self> {
-        if !io::stdin().is_terminal() {
-            return None;
-        }
-        let before = tcgetattr(io::stdin()).ok()?;
-        let mut with_key = before.clone();
-        with_key.special_codes[SpecialCodeIndex::VEOL2] = LEAVE;
-        tcsetattr(io::stdin(), OptionalActions::Now, &with_key).ok()?;
-        Some(LeaveKey(before))
-    }
-}
-
-impl Drop for LeaveKey {
-    fn drop(&mut self) {
-        let _ = tcsetattr(io::stdin(), OptionalActions::Now, &self.0);
-    }
+/// The terminal hands out a line that ends with [`LEAVE`] at once. It stays a terminal that edits lines: the
+/// session has none.
+fn leave_key() -> Option<TerminalSettings> {
+    TerminalSettings::set(|settings| settings.special_codes[SpecialCodeIndex::VEOL2] = LEAVE)
 }
 
 fn last_word(control: Control) -> AttachEnd {
@@ -525,18 +508,6 @@ fn cannot_write(error: io::Error) -> CommandError {
         "cannot start a thread to write what the session says",
         error,
     )
-}
-
-/// The next chunk; `None` once at the end, and then never again.
-async fn next_chunk(input: &mut Option<mpsc::Receiver<Vec<u8>>>) -> Option<Vec<u8>> {
-    let Some(chunks) = input else {
-        return std::future::pending().await;
-    };
-    let chunk = chunks.recv().await;
-    if chunk.is_none() {
-        *input = None;
-    }
-    chunk
 }
 
 #[cfg(test)]

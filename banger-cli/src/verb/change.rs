@@ -11,6 +11,7 @@ use crate::daemon::Daemon;
 use crate::exit::ExitStatus;
 use crate::screen::Screen;
 use crate::verb::completion::vm_names;
+use crate::verb::each::each;
 
 #[derive(Args, Debug)]
 pub(crate) struct NamesArguments {
@@ -41,18 +42,10 @@ pub(crate) async fn change(
     screen: &Screen,
 ) -> Result<ExitStatus, CommandError> {
     let mut daemon = Daemon::open(screen).await?;
-    let mut failed = None;
-    for name in &arguments.names {
-        match change.apply(name, &mut daemon).await {
-            Ok(answer) => screen.say(outcome(&answer)),
-            Err(error) if arguments.names.len() == 1 => return Err(error),
-            Err(error) => {
-                screen.error(&error);
-                failed = Some(CommandError::already_told());
-            }
-        }
-    }
-    failed.map_or(Ok(ExitStatus::SUCCESS), Err)
+    each(&arguments.names, screen, async |name| {
+        Ok(outcome(&change.apply(name, &mut daemon).await?))
+    })
+    .await
 }
 
 impl Change {

@@ -12,6 +12,7 @@ use crate::screen::Screen;
 use crate::size::Size;
 use crate::verb::change::outcome;
 use crate::verb::completion::vm_names;
+use crate::verb::each::each;
 
 #[derive(Args, Debug)]
 #[command(
@@ -53,18 +54,12 @@ pub(crate) async fn set(
     screen: &Screen,
 ) -> Result<ExitStatus, CommandError> {
     let mut daemon = Daemon::open(screen).await?;
-    let mut failed = None;
-    for name in &arguments.names {
-        match daemon.call::<VmSet>(arguments.params(name)).await {
-            Ok(answer) => screen.say(outcome(&answer)),
-            Err(error) if arguments.names.len() == 1 => return Err(error),
-            Err(error) => {
-                screen.error(&error);
-                failed = Some(CommandError::already_told());
-            }
-        }
-    }
-    failed.map_or(Ok(ExitStatus::SUCCESS), Err)
+    each(&arguments.names, screen, async |name| {
+        Ok(outcome(
+            &daemon.call::<VmSet>(arguments.params(name)).await?,
+        ))
+    })
+    .await
 }
 
 impl SetArguments {

@@ -7,7 +7,7 @@ use std::process::Stdio;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 
-use super::program::{Surroundings, inherit_nothing};
+use super::program::Surroundings;
 use super::{HostError, Program, ProgramOutput};
 
 /// The most that is kept of a program's standard error, in bytes.
@@ -38,15 +38,9 @@ impl Surroundings {
             program: name,
             source,
         };
-        let mut command = tokio::process::Command::new(path);
-        inherit_nothing(command.as_std_mut());
-        let mut child = command
+        let mut child = tokio::process::Command::from(self.command(&path))
             .args(&program.arguments)
             .current_dir("/")
-            .env_clear()
-            .env("PATH", self.path())
-            .env("LC_ALL", "C.UTF-8")
-            .envs(self.environment.iter().map(|(k, v)| (k, v)))
             .envs(program.environment.iter().map(|(k, v)| (k, v)))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -43,20 +43,43 @@ impl Surroundings {
         folders.join(":")
     }
 
+    /// A program in a clean environment, which gets nothing of what whoever started this process left open
+    /// for it: a lock that is held by an open file would be held for as long as a VM lives. A kernel before
+    /// 5.11 cannot keep it from that.
+    pub(super) fn command(&self, path: &Path) -> std::process::Command {
+        const FIRST_AFTER_STDERR: libc::c_uint = 3;
+        let mut command = std::process::Command::new(path);
+        command
+            .env_clear()
+            .env("PATH", self.path())
+            .env("LC_ALL", "C.UTF-8")
+            .envs(self.environment.iter().map(|(k, v)| (k, v)));
+        // SAFETY: between fork and exec only close_range(2) is called, which is async-signal-safe; it closes
+        // nothing before the exec, so that no descriptor that is in use goes away.
+        #[allow(unsafe_code)]
+        unsafe {
+            command.pre_exec(|| {
+                let how = libc::CLOSE_RANGE_CLOEXEC;
+                libc::syscall(
+                    libc::SYS_close_range,
+                    FIRST_AFTER_STDERR,
+                    libc::c_uint::MAX,
+                    how,
+                );
+                Ok(())
+            });
+        }
+        command
+    }
+
     pub(super) async fn run(&self, program: &Program) -> Result<ProgramOutput> {
         let path = self.resolve(&program.program)?;
         let cannot_start = |source| HostError::StartProgram {
             program: program.program.clone(),
             source,
         };
-        let mut command = tokio::process::Command::new(path);
-        inherit_nothing(command.as_std_mut());
-        let mut child = command
+        let mut child = tokio::process::Command::from(self.command(&path))
             .args(&program.arguments)
-            .env_clear()
-            .env("PATH", self.path())
-            .env("LC_ALL", "C.UTF-8")
-            .envs(self.environment.iter().map(|(k, v)| (k, v)))
             .envs(program.environment.iter().map(|(k, v)| (k, v)))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -103,18 +126,13 @@ impl Surroundings {
         let log_for_errors = log
             .try_clone()
             .map_err(files::failed(FileAct::Write, &detached.log))?;
-        let mut command = std::process::Command::new(path);
+        let mut command = self.command(&path);
         command
             .args(&detached.arguments)
             .current_dir("/")
-            .env_clear()
-            .env("PATH", self.path())
-            .env("LC_ALL", "C.UTF-8")
-            .envs(self.environment.iter().map(|(k, v)| (k, v)))
             .stdin(Stdio::null())
             .stdout(log)
             .stderr(log_for_errors);
-        inherit_nothing(&mut command);
         // SAFETY: between fork and exec only setsid(2) is called, which is async-signal-safe and
         // touches no memory of ours.
         #[allow(unsafe_code)]
@@ -144,27 +162,6 @@ impl Surroundings {
         // `std` neither kills nor reaps a dropped child: the watcher reaps it by its pidfd. A child that
         // has already ended is a zombie until then, and still has its start time.
         process::start_identity(child.id())
-    }
-}
-
-/// Keeps from a program what whoever started this process left open for it: a lock that is held by an
-/// open file would be held for as long as a VM lives. A kernel before 5.11 cannot do it; then they stay.
-pub(super) fn inherit_nothing(command: &mut std::process::Command) {
-    const FIRST_AFTER_STDERR: libc::c_uint = 3;
-    // SAFETY: between fork and exec only close_range(2) is called, which is async-signal-safe; it closes
-    // nothing before the exec, so that no descriptor that is in use goes away.
-    #[allow(unsafe_code)]
-    unsafe {
-        command.pre_exec(|| {
-            let how = libc::CLOSE_RANGE_CLOEXEC;
-            libc::syscall(
-                libc::SYS_close_range,
-                FIRST_AFTER_STDERR,
-                libc::c_uint::MAX,
-                how,
-            );
-            Ok(())
-        });
     }
 }
 

@@ -6,11 +6,11 @@
 
 use std::path::Path;
 
+use banger_session::workspace::blobs_script;
 use banger_session::workspace::patch::{
     Change, MODE_SUBMODULE, MODE_SYMLINK, check_path, leads_out, parse_changes,
     parse_numstat_paths, runs_by_itself,
 };
-use banger_session::workspace::{blobs_script, parse_status};
 use tokio::io::AsyncWriteExt;
 
 use crate::engine::Engine;
@@ -295,16 +295,7 @@ impl Target {
 
     /// Takes the working tree's tracked files into our index, and returns their tree.
     async fn take_up(&self, git: &Git<'_>) -> Result<String, WorkspaceError> {
-        let words = [
-            "status",
-            "--porcelain=v2",
-            "-z",
-            "--no-renames",
-            "--ignore-submodules=all",
-            "--untracked-files=no",
-        ];
-        let status = self.shadow.git(git, "status", &words, &[]).await?;
-        let status = parse_status(&status)?;
+        let status = self.shadow.status(git, "--untracked-files=no").await?;
         if status.unmerged > 0 {
             return Err(WorkspaceError::FilesInTheWay {
                 path: self.repository.root.clone(),

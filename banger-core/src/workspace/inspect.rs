@@ -4,7 +4,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use banger_session::workspace::{
-    Head, Mode, RepositoryFacts, Status, decide_inspect, parse_status, parse_submodules,
+    Head, Mode, RepositoryFacts, Status, decide_inspect, parse_submodules,
 };
 use serde::{Deserialize, Serialize};
 
@@ -144,7 +144,11 @@ impl Engine {
                 }
                 submodules.push(full);
             }
-            let status = status(&git, &shadow, request.untracked).await?;
+            let untracked = match request.untracked {
+                Untracked::Leave => "--untracked-files=normal",
+                Untracked::Carry => "--untracked-files=all",
+            };
+            let status = shadow.status(&git, untracked).await?;
             note_oddities(
                 &git,
                 &repository,
@@ -178,27 +182,6 @@ pub(super) fn joined(prefix: &[u8], path: &[u8]) -> Vec<u8> {
         [] => path.to_vec(),
         prefix => [prefix, b"/", path].concat(),
     }
-}
-
-async fn status(
-    git: &Git<'_>,
-    shadow: &Shadow,
-    untracked: Untracked,
-) -> Result<Status, WorkspaceError> {
-    let untracked = match untracked {
-        Untracked::Leave => "--untracked-files=normal",
-        Untracked::Carry => "--untracked-files=all",
-    };
-    let words = [
-        "status",
-        "--porcelain=v2",
-        "-z",
-        "--no-renames",
-        "--ignore-submodules=all",
-        untracked,
-    ];
-    let output = shadow.git(git, "status", &words, &[]).await?;
-    Ok(parse_status(&output)?)
 }
 
 async fn note_oddities(

@@ -7,7 +7,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use banger_session::workspace::{config_text, quoted_path};
+use banger_session::workspace::{Status, config_text, parse_status, quoted_path};
 
 use crate::host::Program;
 use crate::workspace::WorkspaceError;
@@ -85,6 +85,24 @@ impl Shadow {
     ) -> Result<Vec<u8>, WorkspaceError> {
         let words = self.words().into_iter().chain(words.iter().map(Into::into));
         git.must(act, &self.root, words, input).await
+    }
+
+    /// What differs from what is checked out, with these of the untracked files (`--untracked-files=…`).
+    pub(super) async fn status(
+        &self,
+        git: &Git<'_>,
+        untracked: &str,
+    ) -> Result<Status, WorkspaceError> {
+        let words = [
+            "status",
+            "--porcelain=v2",
+            "-z",
+            "--no-renames",
+            "--ignore-submodules=all",
+            untracked,
+        ];
+        let output = self.git(git, "status", &words, &[]).await?;
+        Ok(parse_status(&output)?)
     }
 
     /// The words that go before a command in it.

@@ -9,6 +9,7 @@ use crate::daemon::Daemon;
 use crate::exit::ExitStatus;
 use crate::screen::Screen;
 use crate::verb::completion::image_names;
+use crate::verb::each::each;
 
 #[derive(Args, Debug)]
 pub(crate) struct DeleteArguments {
@@ -23,19 +24,10 @@ pub(crate) async fn delete(
     screen: &Screen,
 ) -> Result<ExitStatus, CommandError> {
     let mut daemon = Daemon::open(screen).await?;
-    let mut failed = None;
-    for name in &arguments.names {
-        let params = ImageParams {
-            image: name.clone(),
-        };
-        match daemon.call::<ImageDelete>(params).await {
-            Ok(_) => screen.say(format!("{name}: deleted")),
-            Err(error) if arguments.names.len() == 1 => return Err(error),
-            Err(error) => {
-                screen.error(&error);
-                failed = Some(CommandError::already_told());
-            }
-        }
-    }
-    failed.map_or(Ok(ExitStatus::SUCCESS), Err)
+    each(&arguments.names, screen, async |name| {
+        let image = name.to_owned();
+        daemon.call::<ImageDelete>(ImageParams { image }).await?;
+        Ok(format!("{name}: deleted"))
+    })
+    .await
 }

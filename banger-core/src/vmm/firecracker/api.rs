@@ -1,7 +1,7 @@
 //! HTTP on Firecracker's socket: one connection, one request at a time, a time limit on each.
 
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 use super::bodies::Fault;
 use crate::host::Host;
 use crate::vm::VmmKind;
-use crate::vmm::VmmError;
+use crate::vmm::{VmmError, connect_once_made};
 
 /// The longest answer that is read, in bytes.
 const LONGEST: usize = 1 << 20;
@@ -42,17 +42,7 @@ impl Api {
         socket: &Path,
         limit: Duration,
     ) -> Result<Self, VmmError> {
-        let deadline = Instant::now() + limit;
-        let stream = loop {
-            match host.connect_unix(socket, limit).await {
-                Ok(stream) => break stream,
-                // The socket is there some milliseconds after the process.
-                Err(_) if Instant::now() < deadline => {
-                    tokio::time::sleep(Duration::from_millis(2)).await;
-                }
-                Err(error) => return Err(error.into()),
-            }
-        };
+        let stream = connect_once_made(host, socket, limit).await?;
         let (sender, connection) = handshake(TokioIo::new(stream))
             .await
             .map_err(|error| refused("connect", error.to_string()))?;

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use qapi::futures::{QapiService, QmpStreamTokio};
@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 
 use crate::host::Host;
 use crate::vm::VmmKind;
-use crate::vmm::{EndReason, Launch, VmmControl, VmmError};
+use crate::vmm::{EndReason, Launch, VmmControl, VmmError, connect_once_made};
 
 type Service = QapiService<QmpStreamTokio<WriteHalf<UnixStream>>>;
 
@@ -39,17 +39,7 @@ impl QmpControl {
         socket: &Path,
         limit: Duration,
     ) -> Result<Self, VmmError> {
-        let deadline = Instant::now() + limit;
-        let stream = loop {
-            match host.connect_unix(socket, limit).await {
-                Ok(stream) => break stream,
-                // QEMU makes the socket some milliseconds after it was started.
-                Err(_) if Instant::now() < deadline => {
-                    tokio::time::sleep(Duration::from_millis(2)).await;
-                }
-                Err(error) => return Err(error.into()),
-            }
-        };
+        let stream = connect_once_made(host, socket, limit).await?;
         let negotiated = within(limit, "qmp_capabilities", async {
             let (read, write) = tokio::io::split(stream);
             let negotiation = QmpStreamTokio::open_split(read, write).await?;
