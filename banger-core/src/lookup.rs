@@ -62,9 +62,19 @@ impl Engine {
 
     /// Lists every VM by name. Liveness is asked only of those that were promised to run.
     pub async fn list(&self) -> Result<Vec<VmView>, Error> {
+        self.views(self.inner.store.vms().await?).await
+    }
+
+    /// Lists by name those that were promised to run, whether they do or have just ended: what it takes
+    /// does not grow with those that rest.
+    pub async fn list_running(&self) -> Result<Vec<VmView>, Error> {
+        self.views(self.inner.store.promised_to_run().await?).await
+    }
+
+    async fn views(&self, vms: Vec<VMRecord>) -> Result<Vec<VmView>, Error> {
         let mut views = Vec::new();
         let mut workspaces = self.inner.store.workspaces().await?;
-        for vm in self.inner.store.vms().await? {
+        for vm in vms {
             let workspace = workspaces.remove(vm.id.as_str());
             let view = self.view(vm).await;
             views.push(VmView { workspace, ..view });

@@ -278,6 +278,15 @@ impl Store {
         rows.iter().map(record).collect()
     }
 
+    /// Returns every VM whose state is `running`, by name.
+    pub(crate) async fn promised_to_run(&self) -> Result<Vec<VMRecord>, StoreError> {
+        let rows = sqlx::query("SELECT * FROM vms WHERE state = 'running' ORDER BY name")
+            .fetch_all(&self.pool)
+            .await
+            .map_err(failed("list the VMs"))?;
+        rows.iter().map(record).collect()
+    }
+
     /// Closes every connection, so that the write-ahead log is folded in.
     pub(crate) async fn close(&self) {
         self.pool.close().await;

@@ -6,7 +6,7 @@
 //! use banger_daemon::protocol::{Nothing, VmList};
 //!
 //! let mut client = Client::connect("/run/banger/bangerd.sock".as_ref()).await?;
-//! let answer = client.call::<VmList>(&Nothing {}, &mut |_| {}).await?;
+//! let answer = client.call::<VmList>(&VmListParams::default(), &mut |_| {}).await?;
 //! println!("{} VMs", answer.vms.len());
 //! # Ok(())
 //! # }

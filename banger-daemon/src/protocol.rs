@@ -105,7 +105,7 @@ methods! {
     /// Deletes VMs, as far as they are stopped still.
     VmPrune = "vm.prune": PruneParams => PruneAnswer;
     /// Lists all VMs by name.
-    VmList = "vm.list": Nothing => VmListAnswer;
+    VmList = "vm.list": VmListParams => VmListAnswer;
     /// Shows one VM.
     VmShow = "vm.show": VmParams => VmInfo;
     /// Returns the end of a VM's serial console.
@@ -322,6 +322,23 @@ pub struct VmInfo {
     pub created_at: String,
     /// When its record last changed (RFC 3339).
     pub updated_at: String,
+}
+
+/// `vm.list`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VmListParams {
+    /// Which of them; all if it is not said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub only: Option<VmFilter>,
+}
+
+/// Some of the VMs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum VmFilter {
+    /// Those that were promised to run: as `running` or `unresponsive`, or ended and not yet cleaned up.
+    Running,
 }
 
 /// `vm.list`.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use banger_daemon::protocol::{ImageList, Method, Nothing, VmList};
+use banger_daemon::protocol::{ImageList, Method, Nothing, VmList, VmListParams};
 use clap::{Args, CommandFactory, ValueEnum};
 use clap_complete::CompletionCandidate;
 use clap_complete::env::{CompleteEnv, Shells};
@@ -62,7 +62,7 @@ pub(crate) fn answer_scripts() {
 
 /// The names of all VMs; none where no daemon runs or it does not answer at once.
 pub(crate) fn vm_names() -> Vec<CompletionCandidate> {
-    let vms = ask::<VmList>(Nothing {}).map(|answer| answer.vms);
+    let vms = ask::<VmList>(VmListParams::default()).map(|answer| answer.vms);
     (vms.into_iter().flatten())
         .map(|vm| CompletionCandidate::new(vm.name).help(Some(vm.state.into())))
         .collect()

@@ -1,6 +1,6 @@
 //! `banger vm list` and `banger ps`.
 
-use banger_daemon::protocol::{Nothing, VmInfo, VmList};
+use banger_daemon::protocol::{VmFilter, VmInfo, VmList, VmListParams};
 use clap::Args;
 use jiff::Timestamp;
 
@@ -59,7 +59,7 @@ pub(crate) async fn list(
     arguments: &ListArguments,
     screen: &Screen,
 ) -> Result<ExitStatus, CommandError> {
-    let mut vms = vms(screen).await?;
+    let mut vms = vms(None, screen).await?;
     vms.retain(|vm| arguments.labels.fits(vm));
     show(&vms, arguments.json, screen)
 }
@@ -69,7 +69,8 @@ pub(crate) async fn ps(
     arguments: &PsArguments,
     screen: &Screen,
 ) -> Result<ExitStatus, CommandError> {
-    let mut vms = vms(screen).await?;
+    let only = (!arguments.all).then_some(VmFilter::Running);
+    let mut vms = vms(only, screen).await?;
     vms.retain(|vm| arguments.labels.fits(vm));
     if !arguments.all {
         vms.retain(|vm| matches!(vm.state.as_str(), "running" | "unresponsive"));
@@ -77,9 +78,9 @@ pub(crate) async fn ps(
     show(&vms, arguments.json, screen)
 }
 
-async fn vms(screen: &Screen) -> Result<Vec<VmInfo>, CommandError> {
+async fn vms(only: Option<VmFilter>, screen: &Screen) -> Result<Vec<VmInfo>, CommandError> {
     let mut daemon = Daemon::open(screen).await?;
-    Ok(daemon.call::<VmList>(Nothing {}).await?.vms)
+    Ok(daemon.call::<VmList>(VmListParams { only }).await?.vms)
 }
 
 fn show(vms: &[VmInfo], json: bool, screen: &Screen) -> Result<ExitStatus, CommandError> {

@@ -2,7 +2,7 @@
 
 use std::io::{self, BufRead, IsTerminal};
 
-use banger_daemon::protocol::{Nothing, PruneAnswer, PruneParams, VmInfo, VmList, VmPrune};
+use banger_daemon::protocol::{PruneAnswer, PruneParams, VmInfo, VmList, VmListParams, VmPrune};
 use clap::Args;
 use jiff::Timestamp;
 
@@ -36,7 +36,7 @@ pub(crate) async fn prune(
     screen: &Screen,
 ) -> Result<ExitStatus, CommandError> {
     let mut daemon = Daemon::open(screen).await?;
-    let mut vms = daemon.call::<VmList>(Nothing {}).await?.vms;
+    let mut vms = daemon.call::<VmList>(VmListParams::default()).await?.vms;
     vms.retain(|vm| vm.state == "stopped" && arguments.labels.fits(vm));
     if !arguments.yes && !vms.is_empty() && !agreed(&vms, screen)? {
         screen.say("nothing was deleted");

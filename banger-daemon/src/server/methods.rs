@@ -49,7 +49,7 @@ impl Operation {
             VmRestart::NAME => with::<VmRestart, _>(params, |params| self.restart(params)).await,
             VmDelete::NAME => with::<VmDelete, _>(params, |params| self.delete(params)).await,
             VmPrune::NAME => with::<VmPrune, _>(params, |params| self.prune(params)).await,
-            VmList::NAME => with::<VmList, _>(params, |_| self.list()).await,
+            VmList::NAME => with::<VmList, _>(params, |p| self.list(p)).await,
             VmShow::NAME => with::<VmShow, _>(params, |params| self.show(params)).await,
             VmLogs::NAME => with::<VmLogs, _>(params, |params| self.logs(params)).await,
             VmFollowLogs::NAME => {
@@ -239,8 +239,11 @@ impl Operation {
         Ok(answer)
     }
 
-    async fn list(&self) -> Result<VmListAnswer, Fault> {
-        let views = self.engine().list().await?;
+    async fn list(&self, params: VmListParams) -> Result<VmListAnswer, Fault> {
+        let views = match params.only {
+            None => self.engine().list().await?,
+            Some(VmFilter::Running) => self.engine().list_running().await?,
+        };
         Ok(VmListAnswer {
             vms: views.into_iter().map(VmInfo::from).collect(),
         })

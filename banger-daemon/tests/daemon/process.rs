@@ -296,7 +296,9 @@ async fn a_signal_ends_the_daemon_with_status_0_and_no_socket() {
         assert!(!home.socket().exists());
         let _next = home.start().await;
         let mut client = Client::connect(&home.socket()).await.unwrap();
-        let listed = quietly::<VmList>(&mut client, &Nothing {}).await.unwrap();
+        let listed = quietly::<VmList>(&mut client, &VmListParams::default())
+            .await
+            .unwrap();
         assert_eq!(listed.vms[0].name, "box");
     }
 }
@@ -360,7 +362,9 @@ async fn a_daemon_at_rest_does_not_wake_up() {
     let daemon = home.start().await;
     let pid = daemon.0.id();
     let mut client = Client::connect(&home.socket()).await.unwrap();
-    quietly::<VmList>(&mut client, &Nothing {}).await.unwrap();
+    quietly::<VmList>(&mut client, &VmListParams::default())
+        .await
+        .unwrap();
     // It comes to rest within seconds: threads that were needed are given up.
     let mut before = switches(pid);
     let mut rests = false;

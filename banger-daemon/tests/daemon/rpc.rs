@@ -66,14 +66,23 @@ async fn a_vm_goes_through_its_life_by_rpc() {
     let vm = VmParams {
         vm: "box".to_owned(),
     };
+    let running = VmListParams {
+        only: Some(VmFilter::Running),
+    };
+    let listed = quietly::<VmList>(&mut client, &running).await.unwrap();
+    assert_eq!(listed.vms.len(), 1);
     let killed = quietly::<VmKill>(&mut client, &vm).await.unwrap();
     assert_eq!(killed.outcome, "stopped");
     assert!(killed.detail.unwrap().contains("killed"));
     let stopped = quietly::<VmStop>(&mut client, &vm).await.unwrap();
     assert_eq!(stopped.outcome, "already_stopped");
 
-    let listed = quietly::<VmList>(&mut client, &Nothing {}).await.unwrap();
+    let listed = quietly::<VmList>(&mut client, &VmListParams::default())
+        .await
+        .unwrap();
     assert_eq!(listed.vms, [stopped.vm.unwrap()]);
+    let listed = quietly::<VmList>(&mut client, &running).await.unwrap();
+    assert_eq!(listed.vms, []);
     let deleted = quietly::<VmDelete>(&mut client, &vm).await.unwrap();
     assert_eq!((deleted.outcome.as_str(), deleted.vm), ("deleted", None));
     assert!(rig.living().is_empty());
@@ -255,7 +264,7 @@ async fn junk_is_answered_and_harms_nobody() {
     .await;
     let served = answered.iter().find(|answer| answer["id"] == 1).unwrap();
     assert_eq!(served["result"], json!({"vms": []}));
-    quietly::<VmList>(&mut bystander, &Nothing {})
+    quietly::<VmList>(&mut bystander, &VmListParams::default())
         .await
         .unwrap();
 }
@@ -285,7 +294,9 @@ async fn a_client_that_gives_up_waiting_can_go_on_and_its_verb_is_finished() {
         let _ = tokio::time::timeout(std::time::Duration::from_millis(1), call).await;
     }
     // The next call is answered with its own answer, not with the one that nobody waited for.
-    let listed = quietly::<VmList>(&mut client, &Nothing {}).await.unwrap();
+    let listed = quietly::<VmList>(&mut client, &VmListParams::default())
+        .await
+        .unwrap();
     assert!(listed.vms.len() <= 1);
     crate::rig::until("the VM is created", || async {
         rig.engine.show("box").await.is_ok()
@@ -395,7 +406,7 @@ async fn a_daemon_told_to_stop_answers_removes_its_socket_and_leaves_the_vms() {
     rig.ended().await;
     assert!(!rig.socket.exists());
     assert_eq!(living.len(), 1, "the VM runs on");
-    let asked = quietly::<VmList>(&mut client, &Nothing {}).await;
+    let asked = quietly::<VmList>(&mut client, &VmListParams::default()).await;
     assert!(matches!(asked, Err(ClientError::Lost)), "{asked:?}");
 }
 
