@@ -18,6 +18,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use banger_core::{CreateRequest, Engine, Progress};
+use banger_daemon::client::Client;
+use banger_daemon::protocol::{CreateParams, VmCreate};
 use banger_tests::{Rig, binary, why_not_real};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 
@@ -68,6 +70,7 @@ fn main() -> Result<(), AnyError> {
     table.push(Row::new("vm exec -- /bin/true", with, bare));
     table.extend(session_rows(&rig, &config, rounds * 4)?);
     table.extend(workspaces::rows(&rig, &config, rounds)?);
+    let rest = at_rest(&rig)?;
     banger(&rig, &["vm", "delete", "bench"])?;
 
     for number in 0..100 {
@@ -95,6 +98,7 @@ fn main() -> Result<(), AnyError> {
     banger(&rig, &delete)?;
     banger(&rig, &["daemon", "stop"])?;
 
+    table.push(runtime.block_on(many_records(rounds))?);
     let many = many_running()?;
 
     show(&table);
@@ -106,6 +110,16 @@ fn main() -> Result<(), AnyError> {
         println!("{what:<38}{took:>6} ms");
         json.push(serde_json::json!({"what": format!("1000 VMs: {what}"), "banger_ms": [took]}));
     }
+    println!("\nthe daemon at rest, one VM running; 25 MB and no wake-up at most");
+    println!("{:<38}{:>6.1} MB", "resident", rest.resident as f64 / 1e6);
+    println!(
+        "{:<38}{:>6}",
+        format!("wake-ups in {} s", REST.as_secs()),
+        rest.wakeups
+    );
+    json.push(serde_json::json!({
+        "what": "the daemon at rest", "resident_bytes": rest.resident, "wakeups": rest.wakeups,
+    }));
     let path = std::env::current_dir()?.join("target/bench.json");
     std::fs::write(&path, serde_json::to_string_pretty(&json)?)?;
     println!("also in {}", path.display());
@@ -130,6 +144,92 @@ fn show(table: &[Row]) {
     for row in table {
         println!("{}", row.line());
     }
+}
+
+/// For how long a daemon that nobody asks anything is looked at.
+const REST: Duration = Duration::from_secs(10);
+
+/// What a daemon takes that nobody asks anything.
+struct Rest {
+    /// In bytes.
+    resident: u64,
+    /// How often one of its threads went to sleep again.
+    wakeups: u64,
+}
+
+fn at_rest(rig: &Rig) -> Result<Rest, AnyError> {
+    let programs = rig.processes().into_iter();
+    let mut daemons =
+        programs.filter(|(_, line)| line.contains("bangerd") && line.contains("--log"));
+    let (pid, _) = daemons.next().ok_or("no daemon")?;
+    // The last call's connection is still being put away.
+    std::thread::sleep(Duration::from_secs(1));
+    let before = numbers(&format!("/proc/{pid}/task"), "voluntary_ctxt_switches:")?;
+    std::thread::sleep(REST);
+    let after = numbers(&format!("/proc/{pid}/task"), "voluntary_ctxt_switches:")?;
+    let resident: Vec<u64> = numbers(&format!("/proc/{pid}/task"), "VmRSS:")?;
+    Ok(Rest {
+        resident: resident.first().ok_or("no thread")? * 1024,
+        wakeups: after
+            .iter()
+            .sum::<u64>()
+            .saturating_sub(before.iter().sum()),
+    })
+}
+
+/// Returns a number of each thread's `status`.
+fn numbers(tasks: &str, key: &str) -> Result<Vec<u64>, AnyError> {
+    let mut numbers = Vec::new();
+    for task in std::fs::read_dir(tasks)?.flatten() {
+        let status = std::fs::read_to_string(task.path().join("status"))?;
+        let line = status.lines().find_map(|line| line.strip_prefix(key));
+        let number = line.and_then(|line| line.split_whitespace().next());
+        numbers.push(number.ok_or("no such line")?.parse()?);
+    }
+    Ok(numbers)
+}
+
+/// `ps` where ten thousand VMs rest. They are simulated: a record is a record.
+async fn many_records(rounds: usize) -> Result<Row, AnyError> {
+    // Making them waits for the disk ten thousand times, which is not what is measured.
+    let memory = Path::new("/dev/shm");
+    let folder = match memory.is_dir() {
+        true => tempfile::tempdir_in(memory)?,
+        false => tempfile::tempdir()?,
+    };
+    let (state, runtime) = (folder.path().join("state"), folder.path().join("run"));
+    let mut daemon = Command::new(binary("bangerd"));
+    daemon
+        .arg("--sim")
+        .args(["--state".as_ref(), state.as_os_str()])
+        .args(["--runtime".as_ref(), runtime.as_os_str()])
+        .stderr(Stdio::null());
+    let daemon = Ended(daemon.spawn()?);
+    let socket = runtime.join("bangerd.sock");
+    while !socket.exists() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let mut client = Client::connect(&socket).await?;
+    for number in 0..10_000 {
+        let params = CreateParams {
+            name: Some(format!("many-{number}")),
+            work_disk_mib: Some(16),
+            ..CreateParams::default()
+        };
+        client.call::<VmCreate>(&params, &mut |_| {}).await?;
+    }
+    let mut ps = Command::new(binary("banger"));
+    ps.arg("ps")
+        .env("BANGER_STATE_DIR", &state)
+        .env("BANGER_RUNTIME_DIR", &runtime)
+        .env("BANGER_CONFIG_DIR", folder.path());
+    let (mut with, mut bare) = (Vec::new(), Vec::new());
+    for _ in 0..rounds * 4 {
+        with.push(timed(|| succeed(&mut ps))?);
+        bare.push(timed(|| succeed(&mut Command::new("true")))?);
+    }
+    drop(daemon);
+    Ok(Row::new("ps, 10,000 VMs (over: true)", with, bare))
 }
 
 /// What an engine takes for a thousand running VMs, in milliseconds, as the example of it tells.
