@@ -238,6 +238,17 @@ async fn an_engine_that_closes_gives_up_what_it_makes_and_begins_nothing() {
     assert!(on_disk(&rig).is_empty(), "{:?}", on_disk(&rig));
 }
 
+/// Asks for an image `theirs` of these files.
+fn registration(parts: &Parts, test_boot: TestBoot) -> Registration {
+    Registration {
+        name: "theirs".parse().unwrap(),
+        rootfs: parts.rootfs.clone(),
+        kernel: parts.kernel.clone(),
+        initrd: None,
+        test_boot,
+    }
+}
+
 async fn register(engine: &Engine, registration: Registration) -> Result<(), Error> {
     let silent = Progress::silent();
     let made = engine.register_image(registration, &silent).await;
@@ -251,7 +262,7 @@ async fn a_root_file_system_and_a_kernel_become_an_image_that_no_longer_needs_th
     // It brings the busybox that a registered image starts with.
     build(&engine, "debian-12").await.unwrap();
     let parts = Parts::new();
-    register(&engine, parts.registration(TestBoot::Skipped))
+    register(&engine, registration(&parts, TestBoot::Skipped))
         .await
         .unwrap();
     drop(parts);
@@ -268,7 +279,7 @@ async fn a_root_file_system_and_a_kernel_become_an_image_that_no_longer_needs_th
 async fn without_a_busybox_it_is_said_where_one_comes_from() {
     let rig = Rig::new();
     let engine = rig.open().await;
-    let error = register(&engine, Parts::new().registration(TestBoot::Skipped))
+    let error = register(&engine, registration(&Parts::new(), TestBoot::Skipped))
         .await
         .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable);
@@ -331,7 +342,7 @@ async fn what_cannot_boot_is_refused_by_its_name_and_leaves_nothing() {
     ];
     for (spoil, told) in spoiled {
         let parts = Parts::new();
-        let mut asked = parts.registration(TestBoot::Skipped);
+        let mut asked = registration(&parts, TestBoot::Skipped);
         spoil(&parts, &mut asked);
         let error = register(&engine, asked).await.unwrap_err();
         let text = error.chain().join(": ");
@@ -363,7 +374,7 @@ async fn a_root_disk_without_an_ssh_server_is_refused_with_all_that_it_lacks() {
     };
     rig.host.answer("debugfs", Some(lacking));
     let parts = Parts::new();
-    let error = register(&engine, parts.registration(TestBoot::Skipped))
+    let error = register(&engine, registration(&parts, TestBoot::Skipped))
         .await
         .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Invalid);
@@ -385,14 +396,14 @@ async fn a_registration_that_fails_at_any_call_leaves_nothing() {
     build(&engine, "debian-12").await.unwrap();
     let parts = Parts::new();
     rig.host.revive();
-    register(&engine, parts.registration(TestBoot::Skipped))
+    register(&engine, registration(&parts, TestBoot::Skipped))
         .await
         .unwrap();
     let calls = rig.host.calls();
     engine.delete_image(&image("theirs")).await.unwrap();
     for n in 1..=calls.len() {
         rig.host.fail(Fault::Once(n, io::ErrorKind::StorageFull));
-        let made = register(&engine, parts.registration(TestBoot::Skipped)).await;
+        let made = register(&engine, registration(&parts, TestBoot::Skipped)).await;
         rig.host.revive();
         assert!(made.is_err(), "{}", calls[n - 1]);
         assert_eq!(on_disk(&rig), ["debian-12"], "at {}", calls[n - 1]);

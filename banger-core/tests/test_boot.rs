@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use banger_core::{
     Clause, CreateRequest, Engine, Error, ErrorKind, Fault, ImageError, ImageSpec, ImageView,
-    NetworkKind, ProcessEnd, Progress, Stage, TestBoot, VmmKind,
+    NetworkKind, ProcessEnd, Progress, Registration, Stage, TestBoot, VmmKind,
 };
 
 #[path = "images/parts.rs"]
@@ -41,14 +41,25 @@ fn asking() -> Rig {
     rig
 }
 
+/// Asks for an image `theirs` of these files.
+fn registration(parts: &Parts, test_boot: TestBoot) -> Registration {
+    Registration {
+        name: "theirs".parse().unwrap(),
+        rootfs: parts.rootfs.clone(),
+        kernel: parts.kernel.clone(),
+        initrd: None,
+        test_boot,
+    }
+}
+
 async fn register(
     engine: &Engine,
     test_boot: TestBoot,
     progress: &Progress,
 ) -> Result<ImageView, Error> {
     let parts = Parts::new();
-    let registration = parts.registration(test_boot);
-    engine.register_image(registration, progress).await
+    let asked = registration(&parts, test_boot);
+    engine.register_image(asked, progress).await
 }
 
 /// The clause that was broken, with how that is told.

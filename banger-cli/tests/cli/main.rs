@@ -17,6 +17,8 @@ mod help_of_reach;
 mod images;
 mod machines;
 mod owners_words;
+#[path = "../../../banger-core/tests/images/parts.rs"]
+mod parts;
 mod reach;
 mod rendering;
 mod running;

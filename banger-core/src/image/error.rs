@@ -63,7 +63,8 @@ pub enum ImageError {
     },
     /// It was booted to be checked, and does not keep the contract.
     #[error(
-        "the image {name} was booted to be checked and fails: {clause}; {reason}{}",
+        "the image {name} failed its test boot ({clause}): {}: {reason}{}",
+        clause.broken(),
         ended(console)
     )]
     TestBoot {
@@ -276,18 +277,35 @@ impl Clause {
     ];
 }
 
+impl Clause {
+    /// Says what it means that it is broken.
+    fn broken(self) -> &'static str {
+        match self {
+            Clause::Kernel => "its kernel does not start our first program",
+            Clause::Drivers => "its drivers do not find the root disk and the VM's own",
+            Clause::RootDisk => "its root disk cannot be mounted and given the VM's identity",
+            Clause::Init => "its init does not start, or does not run on",
+            Clause::Ssh => "its ssh server does not answer on port 22 of eth0",
+            Clause::Login => "its ssh server does not let root in with our key",
+            Clause::Commands => "commands do not run in it and end with their status",
+            Clause::Home => "the VM's own disk does not stay mounted at /root",
+            Clause::SwitchOff => "it does not switch off when it is told to",
+        }
+    }
+}
+
 impl fmt::Display for Clause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Clause::Kernel => "its kernel starts our first program",
-            Clause::Drivers => "its drivers find the root disk and the VM's own",
-            Clause::RootDisk => "its root disk is mounted, and takes the VM's identity",
-            Clause::Init => "its init starts, and runs on",
-            Clause::Ssh => "its ssh server answers on port 22 of eth0",
-            Clause::Login => "its ssh server lets root in with our key",
-            Clause::Commands => "commands run in it, and end with their status",
-            Clause::Home => "the VM's own disk stays mounted at /root",
-            Clause::SwitchOff => "it switches off when it is told to",
+            Clause::Kernel => "kernel",
+            Clause::Drivers => "drivers",
+            Clause::RootDisk => "root disk",
+            Clause::Init => "init",
+            Clause::Ssh => "ssh",
+            Clause::Login => "login",
+            Clause::Commands => "commands",
+            Clause::Home => "home",
+            Clause::SwitchOff => "switch-off",
         })
     }
 }

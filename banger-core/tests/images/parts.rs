@@ -1,9 +1,8 @@
-//! Files to register: a superblock, and a kernel with a PVH entry and a banner.
+//! Files to register: a superblock, and a kernel with a PVH entry and a banner. All that the simulator
+//! looks at; other crates' tests borrow this file.
 
 use std::fs;
 use std::path::PathBuf;
-
-use banger_core::{Registration, TestBoot};
 
 pub(crate) struct Parts {
     pub(crate) rootfs: PathBuf,
@@ -35,17 +34,6 @@ impl Parts {
             rootfs,
             kernel,
             _folder: folder,
-        }
-    }
-
-    /// Asks for an image `theirs` of them.
-    pub(crate) fn registration(&self, test_boot: TestBoot) -> Registration {
-        Registration {
-            name: "theirs".parse().unwrap(),
-            rootfs: self.rootfs.clone(),
-            kernel: self.kernel.clone(),
-            initrd: None,
-            test_boot,
         }
     }
 }
