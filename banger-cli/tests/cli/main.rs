@@ -10,6 +10,7 @@
 
 mod answers;
 mod banger;
+mod console_on_a_terminal;
 mod copying;
 mod fake;
 mod help;
