@@ -188,10 +188,7 @@ fn a_daemon_that_is_killed_during_a_test_boot_leaves_nothing_for_the_next() {
         return;
     }
     let _turn = alone();
-    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    let home = Home {
-        rig: runtime.block_on(Rig::with_images_of_its_own()),
-    };
+    let home = Home::with_images_of_its_own();
     let (rootfs, kernel, _) = parts(&home.rig);
     let mut client = home
         .command(&["image", "register", "theirs", "--rootfs"])
