@@ -1,6 +1,7 @@
 # Everything that this project does, in words that say what they do. `make` lists them.
 
 CARGO ?= cargo
+TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
 export CARGO_TERM_COLOR ?= auto
 
 .PHONY: help setup build run test check bench chaos lab lab-full
@@ -14,7 +15,7 @@ build: setup ## build the command and the daemon
 	$(CARGO) build --release -p banger-cli -p banger-daemon
 
 run: build ## boot a VM, run a command in it, delete it
-	PATH="$(CURDIR)/target/release:$$PATH" scripts/first-run
+	PATH="$(TARGET)/release:$$PATH" scripts/first-run
 
 check: ## format, lints and documentation, without running a test
 	$(CARGO) fmt --check

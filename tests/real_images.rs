@@ -2,25 +2,32 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use banger_core::{
-    CreateRequest, Engine, ErrorKind, ExecRequest, ImageManifest, ImageName, Progress, Registration,
+    Clause, CreateRequest, Engine, Error, ErrorKind, ExecRequest, ImageError, ImageManifest,
+    ImageName, Progress, Registration, TestBoot,
 };
-use banger_tests::{Rig, alone, skipped, target};
+use banger_tests::{Home, Rig, alone, eventually, kill, skipped, target};
 
 fn image(name: &str) -> ImageName {
     name.parse().expect("a valid name")
 }
 
-/// Registers, boots, asks for the release of the kernel, and leaves nothing.
+/// Registers, which boots it, boots a VM of it, asks for the release of the kernel, and leaves nothing.
 async fn boots(engine: &Engine, registration: Registration) -> String {
     let silent = Progress::silent();
     let name = registration.name.clone();
+    let begun = std::time::Instant::now();
     let view = engine
         .register_image(registration, &silent)
         .await
         .unwrap_or_else(|error| panic!("{}", error.chain().join(": ")));
+    println!("{name}: registered after {:.1?}", begun.elapsed());
     assert_eq!(view.problem, None);
+    let booted = view.manifest.as_ref().and_then(|it| it.booted.as_ref());
+    assert_eq!(booted.map(|booted| booted.vmm.as_str()), Some("qemu"));
+    assert!(engine.list().await.expect("a list").is_empty());
     let request = CreateRequest {
         image: Some(name.clone()),
         ..CreateRequest::named("box".parse().expect("a valid name"))
@@ -68,19 +75,144 @@ fn the_parts_of_one_image_make_another() {
 async fn parts_of_one_image() {
     let rig = Rig::with_images_of_its_own().await;
     let engine = rig.open().await;
-    let folder = engine.places().image(&image("debian-12"));
-    let manifest: ImageManifest =
-        ImageManifest::parse(&std::fs::read(folder.join("manifest.json")).expect("it is there"))
-            .expect("a manifest");
-    // Its kernel's modules are found in its root file system.
+    let (rootfs, kernel, initrd) = parts(&rig);
     let registration = Registration {
         name: image("again"),
-        rootfs: manifest.rootfs_path(&folder),
-        kernel: manifest.kernel_path(&folder),
-        initrd: None,
+        rootfs,
+        kernel,
+        initrd: Some(initrd),
+        test_boot: TestBoot::Wanted,
     };
     boots(&engine, registration).await;
     engine.close().await;
+}
+
+/// The root file system, the kernel and the initramfs of the default image.
+fn parts(rig: &Rig) -> (PathBuf, PathBuf, PathBuf) {
+    let folder = rig.config.state_dir.join("images/debian-12");
+    let manifest = std::fs::read(folder.join("manifest.json")).expect("it is there");
+    let manifest = ImageManifest::parse(&manifest).expect("a manifest");
+    (
+        manifest.rootfs_path(&folder),
+        manifest.kernel_path(&folder),
+        manifest.initrd_path(&folder),
+    )
+}
+
+#[test]
+fn a_guest_that_breaks_the_contract_is_refused_by_name_and_nothing_is_left() {
+    if skipped() {
+        return;
+    }
+    let _turn = alone();
+    finish(broken_contracts());
+}
+
+async fn broken_contracts() {
+    let mut rig = Rig::with_images_of_its_own().await;
+    // Long enough to come to its init; a guest without an ssh server takes all of it.
+    rig.config.limits.ready = Duration::from_secs(20);
+    let engine = rig.open().await;
+    let (rootfs, kernel, _) = parts(&rig);
+    let silent = Progress::silent();
+    for (spoil, expected) in [
+        // Seen without a boot.
+        ("rm /usr/sbin/sshd", None),
+        ("rm /usr/lib/systemd/systemd", Some(Clause::Init)),
+        (
+            "rm /etc/systemd/system/multi-user.target.wants/ssh.service",
+            Some(Clause::Ssh),
+        ),
+    ] {
+        let spoiled = rig.folder().join("spoiled.ext4");
+        run(Command::new("cp")
+            .args(["--sparse=always", "--reflink=auto"])
+            .arg(&rootfs)
+            .arg(&spoiled));
+        run(Command::new("sh")
+            .args([
+                "-euc",
+                "chmod u+w \"$1\"; PATH=$PATH:/usr/sbin:/sbin; debugfs -w -R \"$2\" \"$1\"; e2fsck -fy \"$1\" || :",
+                "sh",
+            ])
+            .arg(&spoiled)
+            .arg(spoil));
+        let registration = Registration {
+            name: image("theirs"),
+            rootfs: spoiled.clone(),
+            kernel: kernel.clone(),
+            initrd: None,
+            test_boot: TestBoot::Wanted,
+        };
+        let begun = std::time::Instant::now();
+        let error = engine.register_image(registration, &silent).await;
+        let error = error.expect_err("it is refused");
+        println!("{spoil}, after {:.1?}: {error}", begun.elapsed());
+        assert_eq!(error.kind(), ErrorKind::Invalid);
+        match (expected, error) {
+            (None, Error::Image(ImageError::Contract { missing, .. })) => {
+                assert_eq!(missing, ["sshd (the way in)"]);
+            }
+            (
+                Some(expected),
+                Error::Image(ImageError::TestBoot {
+                    clause, console, ..
+                }),
+            ) => {
+                assert_eq!(clause, expected);
+                assert!(!console.is_empty());
+            }
+            (_, error) => panic!("{error:?}"),
+        }
+        rig.assert_nothing_left();
+        assert_eq!(images(&rig), ["debian-12"]);
+        std::fs::remove_file(&spoiled).expect("it is there");
+    }
+    assert!(engine.prove().await.expect("a proof").is_clean());
+    engine.close().await;
+}
+
+/// What there is in the folder of images, what is being made included.
+fn images(rig: &Rig) -> Vec<String> {
+    let folder = rig.config.state_dir.join("images");
+    let entries = std::fs::read_dir(folder).expect("a folder");
+    entries
+        .map(|entry| entry.expect("an entry").file_name())
+        .map(|name| name.to_string_lossy().into_owned())
+        .collect()
+}
+
+#[test]
+fn a_daemon_that_is_killed_during_a_test_boot_leaves_nothing_for_the_next() {
+    if skipped() {
+        return;
+    }
+    let _turn = alone();
+    let home = Home::with_images_of_its_own();
+    let (rootfs, kernel, _) = parts(&home.rig);
+    let mut client = home
+        .command(&["image", "register", "theirs", "--rootfs"])
+        .arg(rootfs)
+        .arg("--kernel")
+        .arg(kernel)
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .expect("it starts");
+    let check = || {
+        let vms = home.json(&["vm", "list"]);
+        let running = vms.as_array()?.iter().find(|vm| vm["state"] == "running")?;
+        Some(running["name"].as_str()?.to_owned())
+    };
+    eventually("its VM runs", || check().is_some());
+    assert!(check().is_some_and(|name| name.starts_with("check-")));
+    assert_eq!(images(&home.rig).len(), 2, "it has no name yet");
+    kill(home.daemon());
+    let ended = client.wait().expect("it ends");
+    assert!(!ended.success(), "its daemon was killed");
+    assert_eq!(home.json(&["vm", "list"]), serde_json::json!([]));
+    assert_eq!(images(&home.rig), ["debian-12"]);
+    home.assert_proven("after a test boot whose daemon was killed");
+    home.rig.assert_nothing_left();
 }
 
 #[test]
@@ -103,6 +235,7 @@ async fn somebody_elses(foreign: &Path) {
             rootfs: foreign.join("root.ext4"),
             kernel: foreign.join("vmlinuz"),
             initrd,
+            test_boot: TestBoot::Wanted,
         };
         boots(&engine, registration).await;
     }

@@ -49,6 +49,9 @@ impl Engine {
         let image = inner.config.defaults.image.clone();
         let probe = match self.image(&image.parse()?).await {
             Ok(view) => match view.problem {
+                None if view.manifest.is_some_and(|manifest| manifest.is_untried()) => {
+                    Probe::works("it is there; it was registered without a test boot")
+                }
                 None => Probe::works("it is there"),
                 Some(problem) => Probe::fails(
                     problem,

@@ -12,6 +12,7 @@ use crate::config::EngineConfig;
 use crate::error::Error;
 use crate::handles::HandleCache;
 use crate::host::{FakeHost, FileLock, Host};
+use crate::images::ImageFiles;
 use crate::inventory::is_temporary;
 use crate::liveness::{HostLiveness, Liveness};
 use crate::names::{EngineId, ImageName, VmId, VmName};
@@ -43,6 +44,8 @@ pub(crate) struct Inner {
     pub(crate) live: Mutex<HashMap<VmId, Arc<Live>>>,
     pub(crate) desk: Arc<SessionDesk>,
     pub(crate) images: Mutex<HashMap<ImageName, Arc<tokio::sync::RwLock<()>>>>,
+    /// What the VMs of test boots boot from: files that are no image's yet.
+    pub(crate) candidates: Mutex<HashMap<VmId, ImageFiles>>,
     /// Held while the engine's own ssh key is read, and made if it is not there.
     pub(crate) key: tokio::sync::Mutex<()>,
     /// Whether images that are being made are to be given up.
@@ -145,6 +148,7 @@ impl Engine {
                 live: Mutex::default(),
                 desk: Arc::default(),
                 images: Mutex::default(),
+                candidates: Mutex::default(),
                 key: tokio::sync::Mutex::default(),
                 closing: tokio::sync::watch::Sender::new(false),
                 names: Mutex::default(),

@@ -476,6 +476,7 @@ impl Error {
             | Error::Vmm(VmmError::Host(host))
             | Error::Image(ImageError::Host(host))
             | Error::Transport(TransportError::Host(host)) => Some(host),
+            Error::Image(ImageError::NoTestBoot { source, .. }) => source.host_error(),
             _ => None,
         }
     }
@@ -496,6 +497,7 @@ fn image_kind(image: &ImageError) -> ErrorKind {
         ImageError::Exists { .. } => ErrorKind::NameTaken,
         ImageError::InUse { .. } => ErrorKind::InUse,
         ImageError::NoFile { .. } => ErrorKind::NotFound,
+        ImageError::NoTestBoot { source, .. } => source.kind(),
         ImageError::NoUidmap | ImageError::NoBusybox => ErrorKind::Unavailable,
         ImageError::NoSpace { .. } | ImageError::Full { .. } => ErrorKind::NoSpace,
         ImageError::NoSubordinateIds { .. } => ErrorKind::Denied,
@@ -509,6 +511,7 @@ fn image_kind(image: &ImageError) -> ErrorKind {
         | ImageError::NoFilesystem { .. }
         | ImageError::NoInitramfs { .. }
         | ImageError::Contract { .. }
+        | ImageError::TestBoot { .. }
         | ImageError::NoModules { .. }
         | ImageError::Kernel { .. }
         | ImageError::Package { .. } => ErrorKind::Invalid,

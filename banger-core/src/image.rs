@@ -18,14 +18,14 @@ mod workshop;
 #[cfg(test)]
 pub(crate) use build::BUILD_TIMEOUT;
 pub(crate) use build::build;
-pub use error::ImageError;
+pub use error::{Clause, ImageError};
 pub(crate) use initramfs::{GuestNetwork, Identity, identity_archive};
 pub use kernel::KernelError;
 pub(crate) use manifest::MANIFEST;
-pub use manifest::{Capability, ImageManifest, Initrd, Kernel, ManifestError, Rootfs};
+pub use manifest::{Booted, Capability, ImageManifest, Initrd, Kernel, ManifestError, Rootfs};
 #[cfg(test)]
 pub(crate) use recipe::SMALLEST_SIZE;
 pub use recipe::{ImageSpec, Mirror, PackageName, SpecError, Suite};
-pub use register::Registration;
-pub(crate) use register::register;
+pub(crate) use register::{Candidate, Registering};
+pub use register::{Registration, TestBoot};
 pub(crate) use workshop::{SCRATCH, Workshop, scratch_folder};

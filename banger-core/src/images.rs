@@ -5,7 +5,10 @@
 //! of two builds of one name the second waits, and finds the name taken; and an image is never deleted
 //! under a VM that is just being made.
 
+mod test_boot;
+
 use std::path::{Path, PathBuf};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -14,7 +17,8 @@ use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock, oneshot};
 use crate::engine::{Engine, Inner, lock};
 use crate::error::Error;
 use crate::image::{
-    ImageError, ImageManifest, ImageSpec, MANIFEST, Registration, Workshop, build, register,
+    ImageError, ImageManifest, ImageSpec, MANIFEST, Registering, Registration, TestBoot, Workshop,
+    build,
 };
 use crate::names::{ImageName, VmName};
 use crate::places::TRASH;
@@ -38,6 +42,7 @@ pub struct ImageView {
 }
 
 /// The files of one image.
+#[derive(Clone, Debug)]
 pub(crate) struct ImageFiles {
     pub(crate) rootfs: PathBuf,
     pub(crate) kernel: PathBuf,
@@ -126,8 +131,12 @@ impl Engine {
         .await
     }
 
-    /// Makes an image of a root file system and a kernel that are there already, and copies them. Given
+    /// Makes an image of a root file system and a kernel that are there already: copies them and, unless
+    /// that is to be skipped, boots the copy as a VM `check-…` to see that it keeps the contract of
+    /// docs/images.md; a guest that does not answer is waited for as long as [`Limits::ready`] says. Given
     /// up as [`Engine::build_image`] is.
+    ///
+    /// [`Limits::ready`]: crate::Limits::ready
     pub async fn register_image(
         &self,
         registration: Registration,
@@ -139,11 +148,47 @@ impl Engine {
             let _alone = inner.image_alone(&registration.name).await?;
             let images = inner.places.images();
             let shop = inner.workshop(&images, &progress);
-            let made = register(shop, &registration, inner.given_up(dropped)).await?;
+            let registering = Registering::begin(shop, &registration).await?;
+            let given_up = pin!(inner.given_up(dropped));
+            let made = engine.register(&registering, &registration, &progress, given_up);
+            let made = made.await;
+            if made.is_err() {
+                registering.clear_away().await;
+            }
+            let made = made?;
             tracing::info!(image = %made.name, id = %made.id, "registered the image");
             engine.image(&made.name).await
         })
         .await
+    }
+
+    async fn register(
+        &self,
+        registering: &Registering<'_>,
+        asked: &Registration,
+        progress: &Progress,
+        mut given_up: Pin<&mut (impl Future<Output = ()> + Send)>,
+    ) -> Result<ImageManifest, Error> {
+        // Known before anything is copied: whether a VM can run here at all.
+        let spec = match asked.test_boot {
+            TestBoot::Wanted => Some(self.inner.test_spec(&asked.name).await?),
+            TestBoot::Skipped => None,
+        };
+        let candidate = tokio::select! {
+            biased;
+            candidate = registering.make() => candidate?,
+            () = given_up.as_mut() => {
+                return Err(ImageError::GivenUp { name: asked.name.clone() }.into());
+            }
+        };
+        let booted = match spec {
+            Some(spec) => {
+                let boot = self.test_boot(registering, &candidate, spec, progress, given_up);
+                Some(boot.await?)
+            }
+            None => None,
+        };
+        Ok(registering.publish(candidate, booted).await?)
     }
 
     /// Deletes an image, whole or damaged. Refuses while a VM boots from it, running or not.

@@ -94,8 +94,8 @@ pub use host::{
     SnapshotSpec, SnapshotState, Spaces, TapSpec,
 };
 pub use image::{
-    Capability, ImageError, ImageManifest, ImageSpec, Initrd, Kernel, KernelError, ManifestError,
-    Mirror, PackageName, Registration, Rootfs, SpecError, Suite,
+    Booted, Capability, Clause, ImageError, ImageManifest, ImageSpec, Initrd, Kernel, KernelError,
+    ManifestError, Mirror, PackageName, Registration, Rootfs, SpecError, Suite, TestBoot,
 };
 pub use images::ImageView;
 pub use inventory::{

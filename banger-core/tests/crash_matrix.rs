@@ -19,6 +19,8 @@ use banger_core::{
 
 #[path = "crash_matrix/images.rs"]
 mod images;
+#[path = "images/parts.rs"]
+mod parts;
 #[path = "proof/rig.rs"]
 #[allow(dead_code, reason = "shared with the other proofs")]
 mod rig;
@@ -336,7 +338,8 @@ async fn a_death_at_any_call_of_any_verb_loses_nothing_and_leaks_nothing() {
     }
     table.push_str(
         "\nThe same for images, made by programs that leave in small what the real ones leave. Nothing is\n\
-         left in the folders in which they are made, and another image is not touched.\n\n\
+         left in the folders in which they are made, another image is not touched, and no VM of a test\n\
+         boot is there any more.\n\n\
          | verb | call | killed before it: the image then | in it | after it |\n\
          | --- | --- | --- | --- | --- |\n",
     );

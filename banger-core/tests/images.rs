@@ -5,18 +5,21 @@
 
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use banger_core::{
     CreateRequest, Engine, Error, ErrorKind, Fault, ImageName, ImageSpec, Program, ProgramOutput,
-    Progress, Registration,
+    Progress, Registration, TestBoot,
 };
 
+#[path = "images/parts.rs"]
+mod parts;
 #[path = "proof/rig.rs"]
 #[allow(dead_code, reason = "shared with the other proofs")]
 mod rig;
 
+use parts::Parts;
 use rig::Rig;
 
 fn image(name: &str) -> ImageName {
@@ -235,47 +238,14 @@ async fn an_engine_that_closes_gives_up_what_it_makes_and_begins_nothing() {
     assert!(on_disk(&rig).is_empty(), "{:?}", on_disk(&rig));
 }
 
-/// Files to register: a superblock, and a kernel with a PVH entry and a banner.
-struct Parts {
-    rootfs: PathBuf,
-    kernel: PathBuf,
-    _folder: tempfile::TempDir,
-}
-
-impl Parts {
-    fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let (rootfs, kernel) = (
-            folder.path().join("root.img"),
-            folder.path().join("vmlinux"),
-        );
-        let mut disk = vec![0; 1 << 20];
-        disk[1024 + 0x38..1024 + 0x3a].copy_from_slice(&0xef53_u16.to_le_bytes());
-        disk[1024 + 0x04] = 255;
-        disk[1024 + 0x18] = 2;
-        fs::write(&rootfs, disk).unwrap();
-        let mut elf = vec![0; 120];
-        elf[..7].copy_from_slice(b"\x7fELF\x02\x01\x01");
-        elf[16..20].copy_from_slice(&[2, 0, 62, 0]);
-        (elf[32], elf[54], elf[56]) = (64, 56, 1);
-        (elf[64], elf[72], elf[96]) = (4, 120, 24);
-        elf.extend([4, 0, 0, 0, 8, 0, 0, 0, 18, 0, 0, 0]);
-        elf.extend(b"Xen\0\0\0\0\0\0\0\0\0Linux version 6.1.0-mine (me) ");
-        fs::write(&kernel, elf).unwrap();
-        Parts {
-            rootfs,
-            kernel,
-            _folder: folder,
-        }
-    }
-
-    fn registration(&self) -> Registration {
-        Registration {
-            name: image("theirs"),
-            rootfs: self.rootfs.clone(),
-            kernel: self.kernel.clone(),
-            initrd: None,
-        }
+/// Asks for an image `theirs` of these files.
+fn registration(parts: &Parts, test_boot: TestBoot) -> Registration {
+    Registration {
+        name: "theirs".parse().unwrap(),
+        rootfs: parts.rootfs.clone(),
+        kernel: parts.kernel.clone(),
+        initrd: None,
+        test_boot,
     }
 }
 
@@ -292,7 +262,9 @@ async fn a_root_file_system_and_a_kernel_become_an_image_that_no_longer_needs_th
     // It brings the busybox that a registered image starts with.
     build(&engine, "debian-12").await.unwrap();
     let parts = Parts::new();
-    register(&engine, parts.registration()).await.unwrap();
+    register(&engine, registration(&parts, TestBoot::Skipped))
+        .await
+        .unwrap();
     drop(parts);
     let view = engine.image(&image("theirs")).await.unwrap();
     assert_eq!(view.problem, None);
@@ -307,7 +279,7 @@ async fn a_root_file_system_and_a_kernel_become_an_image_that_no_longer_needs_th
 async fn without_a_busybox_it_is_said_where_one_comes_from() {
     let rig = Rig::new();
     let engine = rig.open().await;
-    let error = register(&engine, Parts::new().registration())
+    let error = register(&engine, registration(&Parts::new(), TestBoot::Skipped))
         .await
         .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable);
@@ -370,7 +342,7 @@ async fn what_cannot_boot_is_refused_by_its_name_and_leaves_nothing() {
     ];
     for (spoil, told) in spoiled {
         let parts = Parts::new();
-        let mut asked = parts.registration();
+        let mut asked = registration(&parts, TestBoot::Skipped);
         spoil(&parts, &mut asked);
         let error = register(&engine, asked).await.unwrap_err();
         let text = error.chain().join(": ");
@@ -402,7 +374,9 @@ async fn a_root_disk_without_an_ssh_server_is_refused_with_all_that_it_lacks() {
     };
     rig.host.answer("debugfs", Some(lacking));
     let parts = Parts::new();
-    let error = register(&engine, parts.registration()).await.unwrap_err();
+    let error = register(&engine, registration(&parts, TestBoot::Skipped))
+        .await
+        .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Invalid);
     assert_eq!(
         error.to_string(),
@@ -422,12 +396,14 @@ async fn a_registration_that_fails_at_any_call_leaves_nothing() {
     build(&engine, "debian-12").await.unwrap();
     let parts = Parts::new();
     rig.host.revive();
-    register(&engine, parts.registration()).await.unwrap();
+    register(&engine, registration(&parts, TestBoot::Skipped))
+        .await
+        .unwrap();
     let calls = rig.host.calls();
     engine.delete_image(&image("theirs")).await.unwrap();
     for n in 1..=calls.len() {
         rig.host.fail(Fault::Once(n, io::ErrorKind::StorageFull));
-        let made = register(&engine, parts.registration()).await;
+        let made = register(&engine, registration(&parts, TestBoot::Skipped)).await;
         rig.host.revive();
         assert!(made.is_err(), "{}", calls[n - 1]);
         assert_eq!(on_disk(&rig), ["debian-12"], "at {}", calls[n - 1]);

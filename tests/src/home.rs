@@ -37,6 +37,15 @@ impl Home {
         }
     }
 
+    /// The same, with a folder of images of its own that holds the shared one.
+    pub fn with_images_of_its_own() -> Self {
+        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+        Home {
+            rig: runtime.block_on(Rig::with_images_of_its_own()),
+            backends: json!({}),
+        }
+    }
+
     /// A `banger` that is not started yet.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = self.surround(Command::new(binary("banger")));

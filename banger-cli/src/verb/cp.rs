@@ -30,68 +30,126 @@ use place::{GuestPlace, Place, base_name};
 #[command(after_help = "\
 A path in a VM is NAME:PATH; one that is not absolute begins in /root. - is standard input or
 output. As with cp -r, what is copied to a folder that is there goes into it, SRC/. is what is in
-SRC, and modes are kept as far as the umask allows.
+SRC, and modes are kept as far as the umask allows. Several go into a folder that is there, each in
+turn: one that fails is told of and does not keep the others.
 
 Examples:
   banger vm cp notes.txt box:             a file, to /root/notes.txt
+  banger vm cp *.log src box:/srv         files and folders, into a folder
   banger vm cp box:/var/log ./logs        a folder
   banger vm cp - box:/etc/motd <motd      standard input")]
 pub(crate) struct CpArguments {
-    /// A file or folder: PATH, NAME:PATH or -
-    #[arg(value_name = "SRC")]
-    source: OsString,
+    /// Files or folders: PATH, NAME:PATH or -
+    #[arg(value_name = "SRC", required = true)]
+    sources: Vec<OsString>,
 
     /// Where to: PATH, NAME:PATH or -
     #[arg(value_name = "DST")]
     target: OsString,
 }
 
-/// Copies.
+/// Whether a target is a folder that is there, or whatever it turns out to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wanted {
+    Anything,
+    /// Several sources go into it.
+    Folder,
+}
+
+/// Copies one, or each of several into a folder.
 pub(crate) async fn cp(
     arguments: &CpArguments,
     screen: &Screen,
 ) -> Result<ExitStatus, CommandError> {
     let mut signals = Signals::catch()?;
-    match (Place::of(&arguments.source), Place::of(&arguments.target)) {
+    let target = Place::of(&arguments.target);
+    if let [source] = arguments.sources.as_slice() {
+        let copied = copy(
+            Place::of(source),
+            &target,
+            Wanted::Anything,
+            &mut signals,
+            screen,
+        );
+        return copied.await.map(|()| ExitStatus::SUCCESS);
+    }
+    match &target {
+        Place::Stream => {
+            return Err(CommandError::new("standard output takes one file")
+                .hint("one after the other: banger vm cp NAME:PATH -"));
+        }
+        Place::Here(folder) if !folder.is_dir() => return Err(here::no_folder(folder)),
+        Place::Here(_) | Place::Guest(_) => {}
+    }
+    let mut failed = false;
+    for source in &arguments.sources {
+        let copied = copy(
+            Place::of(source),
+            &target,
+            Wanted::Folder,
+            &mut signals,
+            screen,
+        );
+        match copied.await {
+            Ok(()) => {}
+            // Whoever told us to go means all of them.
+            Err(error) if error.lines().is_empty() => return Err(error),
+            Err(error) => {
+                screen.error(&error);
+                failed = true;
+            }
+        }
+    }
+    match failed {
+        false => Ok(ExitStatus::SUCCESS),
+        true => Err(CommandError::already_told()),
+    }
+}
+
+async fn copy(
+    source: Place,
+    target: &Place,
+    into: Wanted,
+    signals: &mut Signals,
+    screen: &Screen,
+) -> Result<(), CommandError> {
+    match (source, target) {
         (Place::Guest(source), Place::Guest(target)) => {
             let way = format!("banger vm cp {source} - | banger vm cp - {target}");
-            return Err(CommandError::new("one side of a copy is on this host")
-                .hint(format!("by way of it: {way}")));
+            Err(CommandError::new("one side of a copy is on this host")
+                .hint(format!("by way of it: {way}")))
         }
         (Place::Guest(source), Place::Here(target)) => {
-            fetch(&source, Some(&target), &mut signals, screen).await?;
+            fetch(&source, Some(target), signals, screen).await
         }
-        (Place::Guest(source), Place::Stream) => fetch(&source, None, &mut signals, screen).await?,
+        (Place::Guest(source), Place::Stream) => fetch(&source, None, signals, screen).await,
         (Place::Here(source), Place::Guest(target)) if source.is_dir() => {
-            send_folder(&source, &target, &mut signals, screen).await?;
+            send_folder(&source, target, into, signals, screen).await
         }
         (Place::Here(source), Place::Guest(target)) => {
             let (file, mode) = here::open(&source)?;
             let name = base_name(source.as_os_str());
-            send_file(file, name, mode, &target, &mut signals, screen).await?;
+            send_file(file, name, mode, (target, into), signals, screen).await
         }
         (Place::Stream, Place::Guest(target)) => {
             let stdin = io::stdin()
                 .as_fd()
                 .try_clone_to_owned()
                 .map_err(|error| CommandError::io("cannot read standard input", error))?;
-            send_file(stdin.into(), None, None, &target, &mut signals, screen).await?;
+            send_file(stdin.into(), None, None, (target, into), signals, screen).await
         }
-        (Place::Here(_) | Place::Stream, Place::Here(_) | Place::Stream) => {
-            return Err(
-                CommandError::new("one side of a copy is in a VM: NAME:PATH")
-                    .hint("a file here with such a name is ./NAME:PATH"),
-            );
-        }
+        (Place::Here(_) | Place::Stream, Place::Here(_) | Place::Stream) => Err(CommandError::new(
+            "one side of a copy is in a VM: NAME:PATH",
+        )
+        .hint("a file here with such a name is ./NAME:PATH")),
     }
-    Ok(ExitStatus::SUCCESS)
 }
 
 async fn send_file(
     file: File,
     name: Option<&OsStr>,
     mode: Option<u32>,
-    target: &GuestPlace,
+    (target, into): (&GuestPlace, Wanted),
     signals: &mut Signals,
     screen: &Screen,
 ) -> Result<(), CommandError> {
@@ -99,7 +157,7 @@ async fn send_file(
     let argv = call(
         scripts::TAKE_FILE,
         &[
-            target.path.as_bytes(),
+            &target.below(into),
             name.unwrap_or_default().as_bytes(),
             mode.map(|mode| format!("{mode:o}"))
                 .unwrap_or_default()
@@ -116,13 +174,18 @@ async fn send_file(
 async fn send_folder(
     source: &Path,
     target: &GuestPlace,
+    into: Wanted,
     signals: &mut Signals,
     screen: &Screen,
 ) -> Result<(), CommandError> {
     let name = base_name(source.as_os_str()).unwrap_or_default();
+    let makes: &[u8] = match into {
+        Wanted::Anything => b"made",
+        Wanted::Folder => b"there",
+    };
     let argv = call(
         scripts::TAKE_FOLDER,
-        &[target.path.as_bytes(), name.as_bytes()],
+        &[target.path.as_bytes(), name.as_bytes(), makes],
     );
     let mut daemon = signals.or(Daemon::open(screen), || None).await?;
     let mut tar = here::pack(source)?;
@@ -210,6 +273,17 @@ fn sink_for(
         (None, Some(target)) if line == "folder" => Sink::folder(target, name),
         _ => Err(CommandError::new("the guest's answer is not understood")
             .because(format!("it begins with {line:?}"))),
+    }
+}
+
+impl GuestPlace {
+    /// The path as the guest's side takes it: with a slash at its end it is a folder or refused.
+    fn below(&self, into: Wanted) -> Vec<u8> {
+        let mut path = self.path.as_bytes().to_vec();
+        if into == Wanted::Folder && !path.is_empty() && !path.ends_with(b"/") {
+            path.push(b'/');
+        }
+        path
     }
 }
 

@@ -23,7 +23,7 @@ const WATCHED: Duration = Duration::from_millis(500);
 #[command(after_help = "\
 CPU is what the VM took of one processor in the last half second: two busy ones are 200%. MEMORY
 is what its monitor holds of this host, DISK and ROOT what its own disk and its changes to the
-image take here.")]
+image take here. To see it go on: watch banger vm stats")]
 pub(crate) struct StatsArguments {
     /// The VMs' names, or at least four digits of their ids; all that run if left out
     #[arg(value_name = "NAME", add = ArgValueCandidates::new(vm_names))]

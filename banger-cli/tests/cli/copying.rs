@@ -64,6 +64,68 @@ fn a_file_arrives_whole_and_with_its_mode_and_comes_back_so() {
 }
 
 #[test]
+fn several_go_into_a_folder_and_one_that_fails_does_not_keep_the_others() {
+    let world = Simulated::with_box();
+    fs::write(world.path().join("a"), "a").unwrap();
+    fs::write(world.path().join("b"), "b").unwrap();
+    fs::create_dir_all(world.path().join("tree/deep")).unwrap();
+    fs::create_dir(world.path().join("here")).unwrap();
+    let shown = session(
+        &world,
+        &[
+            &["vm", "cp", "a", "b", "tree", "box:"],
+            &["vm", "exec", "box", "sh", "-c", "find * | sort"],
+            &["vm", "cp", "a", "tree", "box:/root/nowhere"],
+            &["vm", "cp", "a", "tree", "box:/root/b"],
+            &["vm", "exec", "box", "cat", "b"],
+            &["vm", "cp", "a", "missing", "b", "box:tree"],
+            &["vm", "exec", "box", "ls", "tree"],
+            &["vm", "cp", "box:a", "box:tree", "here"],
+            &["vm", "cp", "box:a", "box:b", "elsewhere"],
+            &["vm", "cp", "box:a", "box:b", "-"],
+        ],
+    );
+    assert_snapshot!(shown, @"
+    $ banger vm cp a b tree box:
+    $ banger vm exec box sh -c find * | sort
+    a
+    b
+    tree
+    tree/deep
+    $ banger vm cp a tree box:/root/nowhere
+      | error: cannot copy to box:/root/nowhere
+      | caused by: there is no folder /root/nowhere/
+      | error: cannot copy to box:/root/nowhere
+      | caused by: there is no folder /root/nowhere
+    => Some(1)
+    $ banger vm cp a tree box:/root/b
+      | error: cannot copy to box:/root/b
+      | caused by: there is no folder /root/b/
+      | error: cannot copy to box:/root/b
+      | caused by: there is no folder /root/b
+    => Some(1)
+    $ banger vm exec box cat b
+    b$ banger vm cp a missing b box:tree
+      | error: cannot read missing
+      | caused by: No such file or directory (os error 2)
+    => Some(1)
+    $ banger vm exec box ls tree
+    a
+    b
+    deep
+    $ banger vm cp box:a box:tree here
+    $ banger vm cp box:a box:b elsewhere
+      | error: there is no folder elsewhere
+    => Some(1)
+    $ banger vm cp box:a box:b -
+      | error: standard output takes one file
+      | hint: one after the other: banger vm cp NAME:PATH -
+    => Some(1)
+    ");
+    assert!(world.path().join("here/tree/b").is_file());
+}
+
+#[test]
 fn standard_input_and_output_are_sides_too() {
     let world = Simulated::with_box();
     let run = world.banger_reads(&["vm", "cp", "-", "box:blob"], &blob());

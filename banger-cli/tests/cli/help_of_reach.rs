@@ -35,11 +35,11 @@ fn the_help_of_vm_cp() {
     assert_snapshot!(help(&["vm", "cp"]), @"
     Copy files and folders into a running VM or out of it
 
-    Usage: banger vm cp [OPTIONS] <SRC> <DST>
+    Usage: banger vm cp [OPTIONS] <SRC>... <DST>
 
     Arguments:
-      <SRC>  A file or folder: PATH, NAME:PATH or -
-      <DST>  Where to: PATH, NAME:PATH or -
+      <SRC>...  Files or folders: PATH, NAME:PATH or -
+      <DST>     Where to: PATH, NAME:PATH or -
 
     Options:
       -q, --quiet    Say nothing but errors
@@ -48,10 +48,12 @@ fn the_help_of_vm_cp() {
 
     A path in a VM is NAME:PATH; one that is not absolute begins in /root. - is standard input or
     output. As with cp -r, what is copied to a folder that is there goes into it, SRC/. is what is in
-    SRC, and modes are kept as far as the umask allows.
+    SRC, and modes are kept as far as the umask allows. Several go into a folder that is there, each in
+    turn: one that fails is told of and does not keep the others.
 
     Examples:
       banger vm cp notes.txt box:             a file, to /root/notes.txt
+      banger vm cp *.log src box:/srv         files and folders, into a folder
       banger vm cp box:/var/log ./logs        a folder
       banger vm cp - box:/etc/motd <motd      standard input
     ");
@@ -122,7 +124,7 @@ fn the_help_of_vm_stats() {
 
     CPU is what the VM took of one processor in the last half second: two busy ones are 200%. MEMORY
     is what its monitor holds of this host, DISK and ROOT what its own disk and its changes to the
-    image take here.
+    image take here. To see it go on: watch banger vm stats
     ");
 }
 

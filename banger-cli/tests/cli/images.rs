@@ -9,6 +9,7 @@ use serde_json::json;
 
 use crate::banger::World;
 use crate::fake::{FakeDaemon, Reply, error};
+use crate::parts::Parts;
 use crate::simulator::{Simulated, session};
 
 fn world() -> (World, FakeDaemon) {
@@ -37,6 +38,8 @@ fn image(name: &str) -> ImageInfo {
         suite: Some("bookworm".to_owned()),
         packages: Some(160),
         kernel: Some("6.1.0-41-cloud-amd64".to_owned()),
+        booted_at: None,
+        booted_by: None,
         rootfs_bytes: Some(8 << 30),
         disk_bytes: 371 << 20,
         used_by: vec!["box".to_owned(), "other-one".to_owned()],
@@ -129,12 +132,17 @@ fn the_help_of_image_register() {
           --kernel <FILE>  A kernel: a vmlinux or a bzImage, for x86-64 with a PVH entry
           --initrd <FILE>  An initramfs with the kernel's modules; else they are taken from the file
                            system
+          --no-check       Do not boot it to see that it works
       -q, --quiet          Say nothing but errors
       -v, --verbose        Also say what happens behind the scenes
       -h, --help           Print help
 
-    The files are checked and copied; the image does not need them any more. What they must hold:
-    docs/images.md. To see that it boots: banger vm run --rm --image NAME -- true
+    The files are checked and copied; the image does not need them any more. The copy is booted once,
+    as a VM of its own (check-…) that is gone afterwards, and refused if it does not come up. What the
+    files must hold, and a guest must do: docs/images.md
+
+    Example:
+      banger image register mine --rootfs root.ext4 --kernel /boot/vmlinuz-6.1.0-41-cloud-amd64
     ");
 }
 
@@ -237,6 +245,129 @@ fn a_registration_names_its_files_by_their_whole_paths() {
     assert_eq!(asked.rootfs, world.path().join("root.img"));
     assert_eq!(asked.kernel.as_os_str(), "/boot/vmlinuz");
     assert_eq!(asked.initrd, None);
+}
+
+#[test]
+fn a_registration_that_fails_its_test_boot_shows_the_console_and_the_way_around() {
+    let (world, daemon) = world();
+    let stages = vec![
+        ("image-check", "checking the file system and the kernel"),
+        ("image-boot", "booting it to see that it works"),
+        ("kernel", "booting; waiting for ssh"),
+    ];
+    let refused = error(
+        "the image mine failed its test boot (init): its init does not start, or does not run on: its \
+         monitor exited with status 0; its console ends with:\n  banger: starting\n  banger: handing \
+         over to /sbin/init",
+        &[],
+        Some("docs/images.md says what a guest must do; --no-check registers it as it is"),
+    );
+    daemon.on::<ImageRegister>([Reply::After(stages, Box::new(refused))]);
+    let typed = "image register mine --rootfs /r --kernel /k";
+    let words: Vec<_> = typed.split_whitespace().collect();
+    assert_snapshot!(world.banger(&words), @"
+    status: 1
+    ----- stdout -----
+    ----- stderr -----
+    banger: checking the file system and the kernel…
+    banger: booting it to see that it works…
+    banger: booting; waiting for ssh…
+    error: the image mine failed its test boot (init): its init does not start, or does not run on: its monitor exited with status 0; its console ends with:
+      banger: starting
+      banger: handing over to /sbin/init
+    hint: docs/images.md says what a guest must do; --no-check registers it as it is
+    ");
+    let typed = "image register mine --rootfs /r --kernel /k --no-check";
+    let words: Vec<_> = typed.split_whitespace().collect();
+    daemon.on::<ImageRegister>([Reply::Answer(json!(image("mine")))]);
+    assert_eq!(world.banger(&words).status, Some(0));
+    let asked = daemon.asked::<ImageRegister>();
+    let unchecked: Vec<_> = asked.iter().map(|asked| asked.no_check).collect();
+    assert_eq!(unchecked, [false, true]);
+}
+
+#[test]
+fn a_registered_image_shows_whether_it_was_booted() {
+    let (world, daemon) = world();
+    let registered = ImageInfo {
+        default: false,
+        suite: None,
+        packages: None,
+        used_by: Vec::new(),
+        ..image("mine")
+    };
+    let booted = ImageInfo {
+        booted_at: Some("2130-01-31T12:00:30.5Z".to_owned()),
+        booted_by: Some("qemu".to_owned()),
+        ..registered.clone()
+    };
+    let answers = [registered, booted];
+    daemon.on::<ImageShow>(answers.map(|image| Reply::Answer(json!(image))));
+    assert_snapshot!(world.banger(&["image", "show", "mine", "mine"]), @"
+    status: 0
+    ----- stdout -----
+    name:           mine
+    id:             00112233aabbccdd
+    state:          ready
+    kernel:         6.1.0-41-cloud-amd64
+    test boot:      none: it was registered with --no-check
+    root disk:      8G
+    on disk:        371M
+    folder:         /var/lib/banger/images/mine
+    created:        2130-01-31T12:00:00Z
+
+    name:           mine
+    id:             00112233aabbccdd
+    state:          ready
+    kernel:         6.1.0-41-cloud-amd64
+    test boot:      passed on qemu, 2130-01-31T12:00:30Z
+    root disk:      8G
+    on disk:        371M
+    folder:         /var/lib/banger/images/mine
+    created:        2130-01-31T12:00:00Z
+    ----- stderr -----
+    ");
+}
+
+#[test]
+fn an_image_of_ones_own_is_registered_and_booted_on_the_simulator() {
+    let world = Simulated::new();
+    let parts = Parts::new();
+    let (rootfs, kernel) = (
+        parts.rootfs.to_str().unwrap(),
+        parts.kernel.to_str().unwrap(),
+    );
+    let register = [
+        "image", "register", "mine", "--rootfs", rootfs, "--kernel", kernel,
+    ];
+    // It brings the busybox that every guest starts with.
+    let run = world.banger(&["-q", "image", "build"]);
+    assert_eq!(run.status, Some(0), "{run}");
+    let run = world.banger(&register);
+    if run.stderr.contains("cannot be simulated here") {
+        println!("SKIP: {}", run.stderr);
+        return;
+    }
+    assert_snapshot!(run, @"
+    status: 0
+    ----- stdout -----
+    mine
+    ----- stderr -----
+    banger: checking the file system and the kernel…
+    banger: copying the root file system…
+    banger: booting it to see that it works…
+    banger: making its disks…
+    banger: connecting its network…
+    banger: starting the virtual machine…
+    banger: booting; waiting for ssh…
+    banger: looking around in it…
+    banger: writing the image to the disk…
+    ");
+    let shown = world.banger(&["image", "show", "mine", "--json"]);
+    let shown: Vec<ImageInfo> = serde_json::from_slice(&shown.stdout).unwrap();
+    assert_eq!(shown[0].booted_by.as_deref(), Some("sim"));
+    let run = world.banger(&["vm", "run", "--rm", "-q", "--image", "mine", "--", "true"]);
+    assert_eq!(run.status, Some(0), "{run}");
 }
 
 #[test]

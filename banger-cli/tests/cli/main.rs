@@ -10,6 +10,7 @@
 
 mod answers;
 mod banger;
+mod console_on_a_terminal;
 mod copying;
 mod fake;
 mod help;
@@ -17,6 +18,8 @@ mod help_of_reach;
 mod images;
 mod machines;
 mod owners_words;
+#[path = "../../../banger-core/tests/images/parts.rs"]
+mod parts;
 mod reach;
 mod rendering;
 mod running;

@@ -1,10 +1,12 @@
 //! Why there is no image, and what to do about it.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use super::kernel::KernelError;
 use super::manifest::ManifestError;
 use super::recipe::ImageSpec;
+use crate::error::Error;
 use crate::host::{HostError, ProgramOutput};
 use crate::names::{ImageName, Mebibytes, VmName};
 
@@ -58,6 +60,30 @@ pub enum ImageError {
         path: PathBuf,
         /// What it lacks.
         missing: Vec<String>,
+    },
+    /// It was booted to be checked, and does not keep the contract.
+    #[error(
+        "the image {name} failed its test boot ({clause}): {}: {reason}{}",
+        clause.broken(),
+        ended(console)
+    )]
+    TestBoot {
+        /// Its name.
+        name: ImageName,
+        /// What a guest has to do and this one did not.
+        clause: Clause,
+        /// How that was seen.
+        reason: String,
+        /// The end of its serial console.
+        console: String,
+    },
+    /// It could not be booted to be checked, which may be this host's fault.
+    #[error("the image {name} cannot be booted here to be checked")]
+    NoTestBoot {
+        /// Its name.
+        name: ImageName,
+        /// Why not.
+        source: Box<Error>,
     },
     /// The kernel's drivers are neither built in nor to be found.
     #[error("the kernel {release} needs its modules {}, which are neither in the initramfs nor in the root disk", missing.join(", "))]
@@ -212,6 +238,78 @@ pub enum ImageError {
     Host(#[from] HostError),
 }
 
+/// What a guest has to do, of which a test boot shows whether it does: the contract of an image, as
+/// docs/images.md has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Clause {
+    /// Its kernel comes up under this host's monitor.
+    Kernel,
+    /// Its kernel's drivers find both disks.
+    Drivers,
+    /// Its root disk can be mounted and written to.
+    RootDisk,
+    /// Its init starts and runs on.
+    Init,
+    /// Its ssh server answers on `eth0`.
+    Ssh,
+    /// Its ssh server lets root in.
+    Login,
+    /// Commands run in it.
+    Commands,
+    /// The VM's own disk stays mounted.
+    Home,
+    /// It ends when it is told to.
+    SwitchOff,
+}
+
+impl Clause {
+    /// All of them, in the order in which a boot comes to them.
+    pub const ALL: [Clause; 9] = [
+        Clause::Kernel,
+        Clause::Drivers,
+        Clause::RootDisk,
+        Clause::Init,
+        Clause::Ssh,
+        Clause::Login,
+        Clause::Commands,
+        Clause::Home,
+        Clause::SwitchOff,
+    ];
+}
+
+impl Clause {
+    /// Says what it means that it is broken.
+    fn broken(self) -> &'static str {
+        match self {
+            Clause::Kernel => "its kernel does not start our first program",
+            Clause::Drivers => "its drivers do not find the root disk and the VM's own",
+            Clause::RootDisk => "its root disk cannot be mounted and given the VM's identity",
+            Clause::Init => "its init does not start, or does not run on",
+            Clause::Ssh => "its ssh server does not answer on port 22 of eth0",
+            Clause::Login => "its ssh server does not let root in with our key",
+            Clause::Commands => "commands do not run in it and end with their status",
+            Clause::Home => "the VM's own disk does not stay mounted at /root",
+            Clause::SwitchOff => "it does not switch off when it is told to",
+        }
+    }
+}
+
+impl fmt::Display for Clause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Clause::Kernel => "kernel",
+            Clause::Drivers => "drivers",
+            Clause::RootDisk => "root disk",
+            Clause::Init => "init",
+            Clause::Ssh => "ssh",
+            Clause::Login => "login",
+            Clause::Commands => "commands",
+            Clause::Home => "home",
+            Clause::SwitchOff => "switch-off",
+        })
+    }
+}
+
 impl ImageError {
     /// Returns the next step for whoever reads the message, where there is one.
     pub fn hint(&self) -> Option<String> {
@@ -233,6 +331,16 @@ impl ImageError {
                 return Some(format!(
                     "put the file back, or give the image up: delete its VMs, then banger image delete {name}"
                 ));
+            }
+            ImageError::TestBoot { .. } => {
+                "docs/images.md says what a guest must do; --no-check registers it as it is"
+            }
+            ImageError::NoTestBoot { source, .. } => {
+                let unchecked = "--no-check registers it without";
+                return Some(match source.hint() {
+                    Some(hint) => format!("{hint}; or {unchecked}"),
+                    None => format!("{unchecked}; banger doctor says what works on this host"),
+                });
             }
             ImageError::NoFilesystem { .. } => {
                 "a file system is wanted, not a disk with partitions: mke2fs -d FOLDER makes one"
@@ -356,4 +464,11 @@ fn said(output: &str) -> String {
         .map(|line| format!("\n  {line}"))
         .collect();
     format!(":{}", lines.concat())
+}
+
+fn ended(console: &str) -> String {
+    match console.is_empty() {
+        true => "; its console is empty".to_owned(),
+        false => format!("; its console ends with{}", said(console)),
+    }
 }

@@ -38,8 +38,20 @@ pub struct ImageManifest {
     /// How many packages are installed; none for an image that was registered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub packages: Option<u32>,
+    /// Its test boot, of an image that was registered; none of one that was not booted, or was built.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub booted: Option<Booted>,
     /// The ways in which its guests can be spoken to.
     pub capabilities: Vec<Capability>,
+}
+
+/// A test boot that an image has passed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Booted {
+    /// When.
+    pub at: Timestamp,
+    /// The monitor that ran it; a word, because a later banger may know others.
+    pub vmm: String,
 }
 
 /// A root file system.
@@ -124,6 +136,7 @@ impl ImageManifest {
             init: "/sbin/init".into(),
             suite: None,
             packages: None,
+            booted: None,
             capabilities: vec![Capability::Ssh],
         }
     }
@@ -150,6 +163,11 @@ impl ImageManifest {
             });
         }
         Ok(manifest)
+    }
+
+    /// Says whether it was registered without being booted: nobody knows whether it works.
+    pub fn is_untried(&self) -> bool {
+        self.suite.is_none() && self.booted.is_none()
     }
 
     /// Returns the manifest as it is written to the image's folder.

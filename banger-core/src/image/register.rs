@@ -1,5 +1,5 @@
 //! Takes a root file system and a kernel that somebody else has made: checked as far as can be without
-//! booting them, copied aside, and published by one rename.
+//! booting them, copied aside, booted there (see `images/test_boot.rs`), and published by one rename.
 //!
 //! The initramfs is ours in any case, or a guest would never get its identity: of one that is handed in
 //! the modules are used.
@@ -13,7 +13,7 @@ use super::contract::{HEAD, Superblock, check_contents};
 use super::error::ImageError;
 use super::initramfs::{BaseParts, base_archive};
 use super::kernel::{KernelError, extract_vmlinux, has_pvh_entry, payload, release};
-use super::manifest::{INITRD, ImageManifest, KERNEL, ROOTFS};
+use super::manifest::{Booted, INITRD, ImageManifest, KERNEL, ROOTFS};
 use super::modules::{Files, Shelves, read_initramfs, unpack};
 use super::workshop::{Workshop, random_id};
 use crate::host::Program;
@@ -30,47 +30,71 @@ pub struct Registration {
     pub kernel: PathBuf,
     /// An initramfs with the kernel's modules; without it they are looked for in the root file system.
     pub initrd: Option<PathBuf>,
+    /// Whether it is booted before it is published.
+    pub test_boot: TestBoot,
+}
+
+/// Whether an image that is registered is booted before it is published.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TestBoot {
+    /// It is, and what does not come up is refused.
+    #[default]
+    Wanted,
+    /// It is published as it is: for a host on which no VM can run, or a guest without ssh.
+    Skipped,
 }
 
 /// A kernel or an initramfs larger than this is none.
 const LARGEST: u64 = 1 << 30;
 
-/// Registers an image and returns its manifest. Until the last step nobody sees it; whatever fails, or
-/// is given up, leaves nothing. Takes as long as the file system takes to copy (no time where it can
-/// share its blocks).
-pub(crate) async fn register(
-    shop: Workshop<'_>,
-    asked: &Registration,
-    given_up: impl Future<Output = ()>,
-) -> Result<ImageManifest, ImageError> {
-    shop.refuse_taken(&asked.name).await?;
-    let id = random_id()?;
-    let registering = Registering {
-        shop,
-        asked,
-        new: shop.new_folder(&id),
-        id,
-    };
-    let made = tokio::select! {
-        biased;
-        made = registering.make() => made,
-        () = given_up => Err(ImageError::GivenUp { name: asked.name.clone() }),
-    };
-    if made.is_err() {
-        shop.clear_away(&registering.id).await;
-    }
-    made
-}
-
-struct Registering<'a> {
+/// A registration that is under way, aside. Until [`Registering::publish`] nobody sees it; whoever gives
+/// it up, or fails, calls [`Registering::clear_away`].
+pub(crate) struct Registering<'a> {
     shop: Workshop<'a>,
     asked: &'a Registration,
     id: String,
     new: PathBuf,
 }
 
-impl Registering<'_> {
-    async fn make(&self) -> Result<ImageManifest, ImageError> {
+/// The files of an image that has no name yet.
+pub(crate) struct Candidate {
+    pub(crate) rootfs: PathBuf,
+    pub(crate) kernel: PathBuf,
+    pub(crate) initrd: PathBuf,
+    manifest: ImageManifest,
+}
+
+impl Candidate {
+    /// Returns the name that it is to have.
+    pub(crate) fn name(&self) -> &ImageName {
+        &self.manifest.name
+    }
+}
+
+impl<'a> Registering<'a> {
+    /// Begins one; refuses a name that is taken.
+    pub(crate) async fn begin(
+        shop: Workshop<'a>,
+        asked: &'a Registration,
+    ) -> Result<Self, ImageError> {
+        shop.refuse_taken(&asked.name).await?;
+        let id = random_id()?;
+        Ok(Registering {
+            shop,
+            asked,
+            new: shop.new_folder(&id),
+            id,
+        })
+    }
+
+    /// Returns the id of what is being made: 16 digits.
+    pub(crate) fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Checks and copies. Takes as long as the file system takes to copy (no time where it can share its
+    /// blocks). Cancel-safe, if it is then cleared away.
+    pub(crate) async fn make(&self) -> Result<Candidate, ImageError> {
         let (host, progress) = (self.shop.host, self.shop.progress);
         progress.tell("image-check", "checking the file system and the kernel");
         // What takes no time comes first: nothing has been copied when it is refused.
@@ -79,7 +103,11 @@ impl Registering<'_> {
         let release = release(&vmlinux);
 
         progress.tell("image", "copying the root file system");
-        let rootfs = self.new.join(ROOTFS);
+        let (rootfs, kernel, initrd) = (
+            self.new.join(ROOTFS),
+            self.new.join(KERNEL),
+            self.new.join(INITRD),
+        );
         host.create_dir(&self.new).await?;
         host.clone_file(&self.asked.rootfs, &rootfs).await?;
         let chmod = Program::new("chmod").arg("0444").arg(&rootfs);
@@ -102,16 +130,38 @@ impl Registering<'_> {
             busybox: self.busybox(initramfs.as_ref()).await?,
             modules: shelves.gather(&self.shop).await?,
         };
-        host.write_file(&self.new.join(KERNEL), &vmlinux, 0o444)
-            .await?;
-        host.write_file(&self.new.join(INITRD), &base_archive(&parts), 0o444)
+        host.write_file(&kernel, &vmlinux, 0o444).await?;
+        host.write_file(&initrd, &base_archive(&parts), 0o444)
             .await?;
         let name = self.asked.name.clone();
         let mut manifest =
             ImageManifest::new(name, self.id.clone(), Timestamp::now(), superblock.bytes);
         manifest.kernel.release = release;
+        Ok(Candidate {
+            rootfs,
+            kernel,
+            initrd,
+            manifest,
+        })
+    }
+
+    /// Gives the image its name, with what was seen of its test boot, if there was one.
+    pub(crate) async fn publish(
+        &self,
+        candidate: Candidate,
+        booted: Option<Booted>,
+    ) -> Result<ImageManifest, ImageError> {
+        let manifest = ImageManifest {
+            booted,
+            ..candidate.manifest
+        };
         self.shop.publish(&self.id, &manifest).await?;
         Ok(manifest)
+    }
+
+    /// Removes what has been made.
+    pub(crate) async fn clear_away(&self) {
+        self.shop.clear_away(&self.id).await;
     }
 
     async fn check_superblock(&self) -> Result<Superblock, ImageError> {

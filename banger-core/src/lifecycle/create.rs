@@ -104,12 +104,19 @@ impl Engine {
         let _image = inner.hold_image(&image, progress).await?;
 
         progress.tell("disk", "making its disks");
-        let id = inner.free_id().await?;
+        let vm = inner.record(inner.free_id().await?, name, image, spec)?;
+        self.lay_down(&vm).await?;
+        Ok(vm)
+    }
+
+    /// Brings a VM into being: its folder aside, its row, its folder's name. Its name is reserved, and its
+    /// image stays.
+    pub(crate) async fn lay_down(&self, vm: &VMRecord) -> Result<(), Error> {
+        let inner = &self.inner;
         // A reconcile that runs meanwhile must not take its folder for what a crash left.
-        let _turn = inner.turn(&id).await;
-        let vm = inner.record(id, name, image, spec)?;
+        let _turn = inner.turn(&vm.id).await;
         let aside = inner.places.vm_new(&vm.id);
-        let made = self.build_and_insert(&vm, &aside).await;
+        let made = self.build_and_insert(vm, &aside).await;
         if let Err(cause) = made {
             // The first error is the one to tell. What cannot be removed now is removed by the next
             // reconcile: a folder of this name without a row is rubbish.
@@ -121,14 +128,14 @@ impl Engine {
         // From here on it exists: a crash before the rename is finished by the next reconcile.
         inner.host().rename(&aside, &vm.runtime.vm_dir).await?;
         tracing::info!(vm = %vm.name, id = %vm.id, "created");
-        Ok(vm)
+        Ok(())
     }
 
     async fn build_and_insert(&self, vm: &VMRecord, aside: &Path) -> Result<(), Error> {
         let inner = &self.inner;
         let host = inner.host();
         host.create_dir(aside).await?;
-        let rootfs = inner.image_files(&vm.image).await?.rootfs;
+        let rootfs = inner.files_of(vm).await?.rootfs;
         let disk = inner.backends.disk(vm.spec.disk)?;
         disk.create(host, &rootfs, aside).await?;
         create_work_disk(host, aside, vm.spec.work_disk).await?;
@@ -140,7 +147,7 @@ impl Engine {
 }
 
 impl Inner {
-    async fn resolve(&self, request: &CreateRequest) -> Result<VMSpec, Error> {
+    pub(crate) async fn resolve(&self, request: &CreateRequest) -> Result<VMSpec, Error> {
         let (host, defaults) = (self.host(), &self.config.defaults);
         let facts = host.cpu().await;
         let vcpus = request.vcpus.unwrap_or(defaults.vcpus);
@@ -195,7 +202,7 @@ impl Inner {
     }
 
     /// Draws ids until the digits that names of host objects are made of are free.
-    async fn free_id(&self) -> Result<VmId, Error> {
+    pub(crate) async fn free_id(&self) -> Result<VmId, Error> {
         loop {
             let id = VmId::from_random(random()?);
             // Eight digits is the shortest name that a host object is given.
@@ -210,7 +217,8 @@ impl Inner {
         }
     }
 
-    fn record(
+    /// Describes a VM that is to be.
+    pub(crate) fn record(
         &self,
         id: VmId,
         name: VmName,

@@ -84,6 +84,11 @@ impl Engine {
         }
         inner.store.delete_vm(id).await?;
         host.remove_tree(&trash).await?;
+        // A creation that was interrupted just before its end, and is not to be finished.
+        let aside = places.vm_new(id);
+        if host.stat(&aside).await?.is_some() {
+            host.remove_tree(&aside).await?;
+        }
         Ok(())
     }
 }

@@ -172,7 +172,7 @@ impl Step<StartContext> for AttachDisk {
     async fn apply(&self, start: &mut StartContext) -> Result<(), Error> {
         let inner = &start.inner;
         let disk = inner.backends.disk(start.vm.spec.disk)?;
-        let image = inner.image_files(&start.vm.image).await?;
+        let image = inner.files_of(&start.vm).await?;
         let run = LayerRun {
             image_rootfs: &image.rootfs,
             layer: &start.vm.runtime.system_overlay,
@@ -256,7 +256,7 @@ impl Step<StartContext> for WriteIdentity {
                 dns: guest.dns,
             }),
         });
-        let image = inner.image_files(&vm.image).await?;
+        let image = inner.files_of(vm).await?;
         let mut initrd = inner.read_initrd(&image.initrd).await?;
         initrd.extend_from_slice(&archive);
         // It holds the guest's private host key: nobody else may read it.
@@ -291,7 +291,7 @@ impl Step<StartContext> for SpawnMonitor {
             vcpus: vm.spec.vcpus,
             nesting: vm.spec.nesting,
             memory: vm.spec.memory,
-            kernel: inner.image_files(&vm.image).await?.kernel,
+            kernel: inner.files_of(vm).await?.kernel,
             initrd: inner.places.initrd(&vm.id),
             root,
             work: BlockSource {

@@ -97,6 +97,8 @@ pub(super) fn decide(facts: &Facts) -> Action {
     };
     match (facts.row, facts.folder) {
         (_, Folder::Trash) => Action::FinishDelete(alive),
+        // Whoever asked for it is gone, and it was to live no longer.
+        (Some(Lifetime::Ephemeral), Folder::New) if facts.opening => Action::DeleteEphemeral,
         (Some(_), Folder::New) => Action::FinishCreate,
         (None, Folder::New) => Action::RemoveUnborn,
         (None, Folder::Complete) => Action::Orphan,

@@ -1,21 +1,40 @@
-//! Deaths while an image is made, published or deleted: then it is there whole, or not at all.
+//! Deaths while an image is made, registered, booted, published or deleted: then it is there whole, or
+//! not at all, and so is the VM of its test boot gone.
 
 use std::sync::Arc;
 
-use banger_core::{Crash, Engine, EngineConfig, Error, FakeHost, ImageName, ImageSpec, Progress};
+use banger_core::{
+    Crash, Engine, EngineConfig, Error, FakeHost, ImageName, ImageSpec, Progress, Registration,
+    TestBoot,
+};
 
+use crate::parts::Parts;
 use crate::{names, readable, rig};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verb {
     Build,
+    /// With its test boot.
+    Register,
+    RegisterUnchecked,
     Delete,
 }
 
 impl Verb {
+    fn name(self) -> &'static str {
+        match self {
+            Verb::Build => "image build",
+            Verb::Register => "image register",
+            Verb::RegisterUnchecked => "image register --no-check",
+            Verb::Delete => "image delete",
+        }
+    }
+
     async fn run(self, engine: &Engine) -> Result<(), Error> {
         match self {
             Verb::Build => build(engine, "mine").await,
+            Verb::Register => register(engine, TestBoot::Wanted).await,
+            Verb::RegisterUnchecked => register(engine, TestBoot::Skipped).await,
             Verb::Delete => engine.delete_image(&image("mine")).await,
         }
     }
@@ -68,7 +87,12 @@ impl Rig {
 /// The lines of the table.
 pub(crate) async fn lines() -> String {
     let mut lines = Vec::new();
-    for verb in [Verb::Build, Verb::Delete] {
+    for verb in [
+        Verb::Build,
+        Verb::Register,
+        Verb::RegisterUnchecked,
+        Verb::Delete,
+    ] {
         let (rig, engine) = Rig::before(verb).await;
         verb.run(&engine).await.unwrap();
         let in_steps = rig.host.calls_in_steps();
@@ -95,7 +119,7 @@ async fn line(verb: Verb, number: usize, call: String, in_steps: bool) -> String
         Some((act, _)) => format!("{act}banger-image-ID"),
         None => readable(&call),
     };
-    let verb = format!("image {verb:?}").to_lowercase();
+    let verb = verb.name();
     format!("| {verb} | {call} | {before} | {during} | {after} |\n")
 }
 
@@ -118,6 +142,19 @@ async fn outcome(verb: Verb, crash: Crash, call: &str) -> Outcome {
     assert_eq!(rig.on_disk(), there, "{what}: something is left");
     let inventory = engine.prove().await.unwrap();
     assert!(inventory.is_clean(), "{what}: strays:\n{inventory}");
+    // The VM of its test boot has gone with it.
+    let views = engine.list().await.unwrap();
+    assert!(views.is_empty(), "{what}: {views:?}");
+    let living = rig.host.living();
+    assert!(living.is_empty(), "{what}: a monitor leaked: {living:?}");
+    for folder in [engine.places().vms(), engine.places().runs()] {
+        let left = names(&folder);
+        assert!(
+            left.is_empty(),
+            "{what}: left in {}: {left:?}",
+            folder.display()
+        );
+    }
 
     let outcome = match there.contains(&"mine".to_owned()) {
         true => Outcome::Whole,
@@ -126,7 +163,7 @@ async fn outcome(verb: Verb, crash: Crash, call: &str) -> Outcome {
     let again = verb.run(&engine).await;
     let done_already = outcome
         == match verb {
-            Verb::Build => Outcome::Whole,
+            Verb::Build | Verb::Register | Verb::RegisterUnchecked => Outcome::Whole,
             Verb::Delete => Outcome::Absent,
         };
     assert_eq!(again.is_err(), done_already, "{what}: again: {again:?}");
@@ -144,6 +181,21 @@ async fn build(engine: &Engine, name: &str) -> Result<(), Error> {
     let spec = ImageSpec::new(image(name));
     engine
         .build_image(spec, &Progress::silent())
+        .await
+        .map(drop)
+}
+
+async fn register(engine: &Engine, test_boot: TestBoot) -> Result<(), Error> {
+    let parts = Parts::new();
+    let registration = Registration {
+        name: image("mine"),
+        rootfs: parts.rootfs.clone(),
+        kernel: parts.kernel.clone(),
+        initrd: None,
+        test_boot,
+    };
+    engine
+        .register_image(registration, &Progress::silent())
         .await
         .map(drop)
 }

@@ -37,6 +37,9 @@ pub struct ImageRegisterParams {
     /// An initramfs with the kernel's modules.
     #[serde(default)]
     pub initrd: Option<PathBuf>,
+    /// Do not boot it before it is published.
+    #[serde(default)]
+    pub no_check: bool,
 }
 
 /// Names one image.
@@ -66,6 +69,10 @@ pub struct ImageInfo {
     pub packages: Option<u32>,
     /// What `uname -r` says in its guests.
     pub kernel: Option<String>,
+    /// When it passed its test boot (RFC 3339); none for one that was built, or registered unchecked.
+    pub booted_at: Option<String>,
+    /// The monitor of that.
+    pub booted_by: Option<String>,
     /// The size of its root disk as the guest sees it, in bytes.
     pub rootfs_bytes: Option<u64>,
     /// What it takes on the disk, in bytes.

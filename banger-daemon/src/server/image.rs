@@ -1,6 +1,6 @@
 //! What each method of `image` does.
 
-use banger_core::{Error, ImageName, ImageSpec, ImageView, Mebibytes, Registration};
+use banger_core::{Error, ImageName, ImageSpec, ImageView, Mebibytes, Registration, TestBoot};
 
 use super::fault::Fault;
 use super::methods::Operation;
@@ -33,6 +33,10 @@ impl Operation {
             rootfs: params.rootfs,
             kernel: params.kernel,
             initrd: params.initrd,
+            test_boot: match params.no_check {
+                true => TestBoot::Skipped,
+                false => TestBoot::Wanted,
+            },
         };
         let registered = self.engine().register_image(registration, &self.progress);
         self.while_wanted(registered).await
@@ -95,6 +99,7 @@ impl Operation {
 
     fn image_info(&self, view: ImageView) -> ImageInfo {
         let manifest = view.manifest.as_ref();
+        let booted = manifest.and_then(|manifest| manifest.booted.as_ref());
         ImageInfo {
             state: match view.problem {
                 None => "ready",
@@ -106,6 +111,8 @@ impl Operation {
             suite: manifest.and_then(|manifest| manifest.suite.clone()),
             packages: manifest.and_then(|manifest| manifest.packages),
             kernel: manifest.and_then(|manifest| manifest.kernel.release.clone()),
+            booted_at: booted.map(|booted| booted.at.to_string()),
+            booted_by: booted.map(|booted| booted.vmm.clone()),
             rootfs_bytes: manifest.map(|manifest| manifest.rootfs.size_bytes),
             disk_bytes: view.disk_bytes,
             used_by: view.used_by.iter().map(ToString::to_string).collect(),

@@ -9,6 +9,7 @@ use std::time::Duration;
 use banger_daemon::client::{Client, ClientError};
 use banger_daemon::protocol::*;
 
+use crate::parts::Parts;
 use crate::rig::{LIMIT, Rig, named, quietly, until};
 
 fn kind(error: &ClientError) -> &str {
@@ -96,9 +97,83 @@ async fn what_cannot_be_made_is_refused_before_anything_is() {
         rootfs: "root.img".into(),
         kernel: "/k".into(),
         initrd: None,
+        no_check: false,
     };
     let error = quietly::<ImageRegister>(&mut client, &relative).await;
     assert!(error.unwrap_err().to_string().contains("no absolute path"));
+}
+
+/// A registration of files that the simulator takes for what they should be.
+fn registration(parts: &Parts) -> ImageRegisterParams {
+    ImageRegisterParams {
+        name: "mine".to_owned(),
+        rootfs: parts.rootfs.clone(),
+        kernel: parts.kernel.clone(),
+        initrd: None,
+        no_check: false,
+    }
+}
+
+#[tokio::test]
+async fn a_registered_image_is_booted_first_and_says_so_unless_that_was_not_wanted() {
+    let rig = Rig::new().await;
+    let mut client = rig.client().await;
+    let built = quietly::<ImageBuild>(&mut client, &ImageBuildParams::default()).await;
+    built.unwrap();
+    let parts = Parts::new();
+    let mut stages = Vec::new();
+    let mut note = |progress: ProgressParams| stages.push(progress.stage);
+    let params = registration(&parts);
+    let checked = client.call::<ImageRegister>(&params, &mut note);
+    let checked = match checked.await {
+        Err(error) if format!("{error:?}").contains("cannot be simulated here") => {
+            eprintln!("SKIP: the simulator has no guests here: {error}");
+            return;
+        }
+        checked => checked.unwrap(),
+    };
+    assert_eq!(checked.booted_by.as_deref(), Some("sim"));
+    assert!(checked.booted_at.is_some());
+    for stage in ["image-boot", "kernel", "image-look", "image-publish"] {
+        assert!(stages.iter().any(|told| told == stage), "{stages:?}");
+    }
+    let unchecked = ImageRegisterParams {
+        name: "other".to_owned(),
+        no_check: true,
+        ..params
+    };
+    let unchecked = quietly::<ImageRegister>(&mut client, &unchecked).await;
+    assert_eq!(unchecked.unwrap().booted_at, None);
+    let vms = quietly::<VmList>(&mut client, &Nothing {}).await.unwrap();
+    assert!(vms.vms.is_empty(), "{vms:?}");
+}
+
+#[tokio::test]
+async fn a_test_boot_ends_with_its_client_and_leaves_nothing() {
+    let rig = Rig::new().await;
+    let mut client = rig.client().await;
+    let built = quietly::<ImageBuild>(&mut client, &ImageBuildParams::default()).await;
+    built.unwrap();
+    let parts = Parts::new();
+    let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+    let mut note = |progress: ProgressParams| drop(tell.send(progress.stage));
+    let params = registration(&parts);
+    let registering = client.call::<ImageRegister>(&params, &mut note);
+    let booting = async { while told.recv().await.unwrap() != "vmm" {} };
+    tokio::select! {
+        biased;
+        () = booting => {}
+        done = registering => panic!("{done:?}"),
+    }
+    drop(client);
+    let images = rig.scratch.path().join("state/images");
+    until("nothing is left of the image", || async {
+        names(&images) == ["debian-12"]
+    })
+    .await;
+    assert!(rig.living().is_empty(), "{:?}", rig.living());
+    assert!(rig.engine.list().await.unwrap().is_empty());
+    assert!(rig.engine.prove().await.unwrap().is_clean());
 }
 
 /// A daemon that is no simulator, and a mirror that takes calls and says nothing.

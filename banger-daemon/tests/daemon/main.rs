@@ -8,6 +8,8 @@
 mod ephemeral;
 mod exec;
 mod image;
+#[path = "../../../banger-core/tests/images/parts.rs"]
+mod parts;
 mod process;
 mod reach;
 mod rig;

@@ -189,7 +189,7 @@ fn is_folder(path: &Path) -> CommandError {
     CommandError::new(format!("{} is a folder: name a file in it", path.display()))
 }
 
-fn no_folder(path: &Path) -> CommandError {
+pub(super) fn no_folder(path: &Path) -> CommandError {
     CommandError::new(format!("there is no folder {}", path.display()))
 }
 

@@ -31,10 +31,12 @@ truncate -s "$((size - 32))" -- "$part" || exit 1
 mv -f -- "$part" "$to"
 "#;
 
-/// Takes a folder: `$1` where to, `$2` its name if that is there; empty for what is in it.
+/// Takes a folder: `$1` where to, `$2` its name if that is there; empty for what is in it. `$3`: `there`
+/// if it must be.
 pub(super) const TAKE_FOLDER: &str = r#"
 fail() { printf '%s\n' "$1" >&2; exit 1; }
 to=${1:-.}
+[ -d "$to" ] || [ "$3" != there ] || fail "there is no folder $to"
 if [ -d "$to" ] && [ -n "$2" ]; then to=${to%/}/$2; fi
 keep=--no-overwrite-dir
 if [ ! -d "$to" ]; then

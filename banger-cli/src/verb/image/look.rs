@@ -127,6 +127,16 @@ fn described(image: &ImageInfo) -> String {
     if let Some(kernel) = &image.kernel {
         line("kernel", kernel);
     }
+    match (&image.booted_at, &image.booted_by) {
+        (Some(at), Some(by)) => {
+            let text = format!("passed on {by}, {}", age::to_the_second(at));
+            line("test boot", &text);
+        }
+        _ if image.suite.is_none() && image.problem.is_none() => {
+            line("test boot", &"none: it was registered with --no-check");
+        }
+        _ => {}
+    }
     if let Some(bytes) = image.rootfs_bytes {
         line("root disk", &shown(bytes));
     }

@@ -47,8 +47,12 @@ pub(crate) struct BuildArguments {
 
 #[derive(Args, Debug)]
 #[command(after_help = "\
-The files are checked and copied; the image does not need them any more. What they must hold:
-docs/images.md. To see that it boots: banger vm run --rm --image NAME -- true")]
+The files are checked and copied; the image does not need them any more. The copy is booted once,
+as a VM of its own (check-…) that is gone afterwards, and refused if it does not come up. What the
+files must hold, and a guest must do: docs/images.md
+
+Example:
+  banger image register mine --rootfs root.ext4 --kernel /boot/vmlinuz-6.1.0-41-cloud-amd64")]
 pub(crate) struct RegisterArguments {
     /// What to call it
     #[arg(value_name = "NAME")]
@@ -65,6 +69,10 @@ pub(crate) struct RegisterArguments {
     /// An initramfs with the kernel's modules; else they are taken from the file system
     #[arg(long, value_name = "FILE")]
     initrd: Option<PathBuf>,
+
+    /// Do not boot it to see that it works
+    #[arg(long)]
+    no_check: bool,
 }
 
 /// Makes an image of Debian packages and prints its name.
@@ -95,6 +103,7 @@ pub(crate) async fn register(
         rootfs: absolute(&arguments.rootfs)?,
         kernel: absolute(&arguments.kernel)?,
         initrd: arguments.initrd.as_deref().map(absolute).transpose()?,
+        no_check: arguments.no_check,
     };
     let mut signals = Signals::catch()?;
     let mut daemon = signals.or(Daemon::open(screen), || None).await?;

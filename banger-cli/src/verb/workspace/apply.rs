@@ -88,7 +88,7 @@ pub(crate) async fn apply(
     screen.say(
         match (answer.files.len(), arguments.undo, arguments.check) {
             (0, ..) => "nothing to change".to_owned(),
-            (_, true, _) => format!("{files} in {root} are as before"),
+            (_, true, _) => format!("{files} in {root} as before"),
             (_, _, true) => format!("{files} in {root} would be changed; nothing was"),
             _ => format!(
                 "{files} changed in {root}; take it back: banger vm workspace apply {vm} --undo"
