@@ -106,6 +106,8 @@ pub struct Launch {
     pub root: BlockSource,
     /// The VM's own disk.
     pub work: BlockSource,
+    /// The systemd scope that it is started in; none leaves it where we are.
+    pub scope: Option<String>,
     /// What it is connected to.
     pub network: NetworkAttachment,
     /// The control socket, to be made by the monitor.

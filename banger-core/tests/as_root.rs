@@ -138,6 +138,7 @@ async fn as_root_a_program_is_started_inside_a_namespace_and_ours_stays_where_it
             arguments: vec!["1000".into()],
             log: dir.path().join("log"),
             namespace: Some(space.clone()),
+            scope: None,
         })
         .await
         .unwrap();

@@ -395,6 +395,7 @@ async fn what_is_started_appends_to_its_log_and_needs_a_folder_for_it(host: &dyn
         arguments: Vec::new(),
         log: dir.join("none").join("log"),
         namespace: None,
+        scope: None,
     };
     let error = host.spawn(&nowhere).await.unwrap_err();
     assert_eq!(told(&error), (FileAct::Write, ErrorKind::NotFound));
@@ -413,6 +414,7 @@ async fn a_program_that_is_not_installed_is_named(host: &dyn Host, dir: &Path) {
         arguments: Vec::new(),
         log: dir.join("log"),
         namespace: None,
+        scope: None,
     };
     let errors = [
         host.run(&Program::new(NAME)).await.unwrap_err(),
@@ -480,6 +482,7 @@ async fn sleeper(host: &dyn Host, dir: &Path) -> (ProcessIdentity, String) {
             arguments: vec!["-f".into(), followed.clone().into()],
             log: dir.join("log"),
             namespace: None,
+            scope: None,
         })
         .await
         .unwrap();

@@ -28,7 +28,11 @@ pub(crate) struct QemuVmm;
 #[async_trait]
 impl Vmm for QemuVmm {
     fn holds(&self) -> &'static [ObjectKind] {
-        &[ObjectKind::Monitor, ObjectKind::Socket]
+        &[
+            ObjectKind::Monitor,
+            ObjectKind::Socket,
+            ObjectKind::CgroupScope,
+        ]
     }
 
     fn kind(&self) -> VmmKind {
@@ -73,6 +77,7 @@ impl Vmm for QemuVmm {
                 arguments: arguments(launch, acceleration),
                 log: launch.monitor_log.clone(),
                 namespace: launch.network.namespace().map(str::to_owned),
+                scope: launch.scope.clone(),
             })
             .await?)
     }

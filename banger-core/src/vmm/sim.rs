@@ -74,7 +74,7 @@ impl SimPower {
 #[async_trait]
 impl Vmm for SimVmm {
     fn holds(&self) -> &'static [ObjectKind] {
-        &[ObjectKind::Monitor]
+        &[ObjectKind::Monitor, ObjectKind::CgroupScope]
     }
 
     fn kind(&self) -> VmmKind {
@@ -109,6 +109,7 @@ impl Vmm for SimVmm {
                 ],
                 log: launch.monitor_log.clone(),
                 namespace: launch.network.namespace().map(str::to_owned),
+                scope: launch.scope.clone(),
             })
             .await?)
     }

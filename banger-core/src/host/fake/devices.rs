@@ -61,12 +61,12 @@ impl FakeHost {
         }
     }
 
-    /// Returns the names of the snapshots and namespaces that there are, of whatever engine.
+    /// Returns the names of the snapshots, namespaces and scopes that there are, of whatever engine.
     pub fn held(&self) -> Vec<String> {
         let inner = self.inner();
         let snapshots = inner.kernel.snapshots.keys();
         let all = snapshots.chain(inner.kernel.namespaces.keys());
-        all.cloned().collect()
+        all.chain(inner.systemd.names()).cloned().collect()
     }
 }
 
