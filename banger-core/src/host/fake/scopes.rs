@@ -33,6 +33,7 @@ impl Systemd {
     pub(super) fn admit(&self, scope: &str) -> Result<()> {
         let said = match (&self.support, self.refuses, self.scopes.contains_key(scope)) {
             (Err(why), _, _) => why.clone(),
+            _ if scope.contains('/') => format!("Failed to mangle scope name: {scope}"),
             (Ok(()), true, _) => "Failed to start transient scope unit: simulated".to_owned(),
             (Ok(()), false, true) => format!("Unit {scope} already exists."),
             (Ok(()), false, false) => return Ok(()),

@@ -106,7 +106,12 @@ impl LinuxHost {
     ) -> Result<ProcessIdentity, HostError> {
         let manager = self.manager();
         let program = self.surroundings.resolve(&detached.program)?;
-        let run = self.surroundings.resolve(RUN)?;
+        let refused = |said: String| HostError::Scope {
+            scope: scope.to_owned(),
+            said: (!said.is_empty()).then_some(said),
+        };
+        let run = self.surroundings.resolve(RUN);
+        let run = run.map_err(|missing| refused(missing.to_string()))?;
         let logged = files::stat(&detached.log)?.map_or(0, |facts| facts.bytes);
         let wrapped = Detached {
             program: RUN.to_owned(),
@@ -133,11 +138,7 @@ impl LinuxHost {
         }
         process::wait_end(&started).await?;
         let said = files::read_at(&detached.log, logged, 2000)?;
-        let said = String::from_utf8_lossy(&said).trim().to_owned();
-        Err(HostError::Scope {
-            scope: scope.to_owned(),
-            said: (!said.is_empty()).then_some(said),
-        })
+        Err(refused(String::from_utf8_lossy(&said).trim().to_owned()))
     }
 }
 
