@@ -207,6 +207,6 @@ fn as_root_a_scope_of_nobody_is_a_stray_and_is_ended_and_another_engine_s_is_not
     eventually("what ran in it is ended", || !stray.runs());
     assert_eq!(units(&vm.all()), [vm.scope()]);
     assert!(other.runs() && is_alive(pid));
-    assert_eq!(units(&other.name), [other.name.clone()]);
+    assert_eq!(units(&other.name).len(), 1);
     home.ok(&["vm", "delete", "box"]);
 }

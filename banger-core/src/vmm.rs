@@ -1,7 +1,10 @@
 //! The seam for virtual machine monitors: the programs that run the guests.
 
 mod firecracker;
+mod loss;
 mod qemu;
+#[cfg(test)]
+mod rubbish;
 mod sim;
 
 use std::fmt;
@@ -63,6 +66,16 @@ pub enum VmmError {
         command: &'static str,
         /// What it said.
         message: String,
+    },
+    /// It said something that is no answer.
+    #[error("{vmm} answered {command:?} with nonsense: {said}")]
+    Nonsense {
+        /// The monitor.
+        vmm: VmmKind,
+        /// What it was asked.
+        command: &'static str,
+        /// What it said, or what is wrong with it.
+        said: String,
     },
     /// Its guests' serial console cannot be typed into.
     #[error("a guest of {vmm} has a serial console that can only be read")]
@@ -210,6 +223,10 @@ pub trait VmmControl: fmt::Debug + Send + Sync {
 
     /// Presses Ctrl-Alt-Del in the guest, which its init takes as "reboot": a clean end for us.
     async fn press_ctrl_alt_del(&self) -> Result<(), VmmError>;
+
+    /// Returns when the connection has become of no use, and says why. One to a monitor that is only slow, or
+    /// frozen, never does. Cancel-safe.
+    async fn lost(&self) -> String;
 
     /// Tells why the guest ended, once it has.
     fn end_reason(&self) -> watch::Receiver<Option<EndReason>>;

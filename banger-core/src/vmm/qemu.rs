@@ -2,6 +2,7 @@
 
 mod command_line;
 mod control;
+mod wire;
 
 use std::path::Path;
 use std::time::Duration;

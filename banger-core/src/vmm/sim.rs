@@ -201,6 +201,10 @@ impl VmmControl for SimControl {
         self.answer("ctrl-alt-del").await
     }
 
+    async fn lost(&self) -> String {
+        std::future::pending().await
+    }
+
     fn end_reason(&self) -> watch::Receiver<Option<EndReason>> {
         self.end.clone()
     }
