@@ -152,11 +152,11 @@ async fn a_start_whose_monitor_babbles_fails_in_time_with_the_reason_and_is_undo
         for word in WORDS {
             let what = format!("{} {word}", kind.0);
             stage.all_babble(Some(word));
-            let silent = Progress::silent();
+            let (silent, asked) = (Progress::silent(), Instant::now());
             let failed = soon(&what, engine.start("box", &silent)).await;
             let error = failed.expect_err("a monitor that babbles is none");
             let chain = error.chain().join(": ");
-            println!("{what}: {chain}");
+            println!("{what} {:?}: {chain}", asked.elapsed());
             assert!(chain.contains("box"), "{what}: {chain}");
             assert!(chain.contains(kind.0.as_str()), "{what}: {chain}");
             assert!(chain.len() < 500, "{what}: {chain}");
