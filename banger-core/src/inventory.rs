@@ -62,7 +62,7 @@ pub enum ObjectKind {
     LoopDevice,
     /// A device-mapper target.
     DeviceMapperTarget,
-    /// A mount.
+    /// A mount: what pins a namespace.
     Mount,
 }
 

@@ -3,9 +3,9 @@
 mod firecracker;
 mod loss;
 mod qemu;
-#[cfg(test)]
-mod rubbish;
 mod sim;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::path::{Path, PathBuf};

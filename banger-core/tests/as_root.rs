@@ -62,6 +62,8 @@ async fn as_root_a_namespace_is_dialled_into_and_nothing_of_it_is_seen_outside()
         std::slice::from_ref(&space)
     );
     assert!(!Path::new("/sys/class/net/tap0").exists());
+    let pin = Path::new("/run/netns").join(&space);
+    assert_eq!(host.list_pins(&space).await.unwrap(), [pin]);
 
     // Somebody in there listens on the tap's own address, and greets.
     let inside = space.clone();
@@ -101,6 +103,7 @@ async fn as_root_a_namespace_is_dialled_into_and_nothing_of_it_is_seen_outside()
     host.remove_namespace(&space).await.unwrap();
     host.remove_namespace(&space).await.unwrap();
     assert_eq!(host.list_namespaces(&space).await.unwrap(), [""; 0]);
+    assert_eq!(host.list_pins(&space).await.unwrap().len(), 0);
     host.connect_in(&space, there, limit).await.unwrap_err();
 }
 

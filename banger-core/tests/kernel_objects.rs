@@ -98,6 +98,7 @@ async fn a_running_vm_s_handles_name_its_process_its_tap_its_loops_and_its_targe
         ObjectKind::DeviceMapperTarget,
         ObjectKind::LoopDevice,
         ObjectKind::NetworkNamespace,
+        ObjectKind::Mount,
         ObjectKind::CgroupScope,
     ] {
         let of_kind = inventory.objects.iter().filter(|it| it.kind == kind);

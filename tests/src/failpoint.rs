@@ -199,6 +199,10 @@ impl Spaces for FailingHost {
         self.host.list_namespaces(prefix).await
     }
 
+    async fn list_pins(&self, prefix: &str) -> Result<Vec<PathBuf>> {
+        self.host.list_pins(prefix).await
+    }
+
     async fn connect_in(
         &self,
         namespace: &str,

@@ -28,6 +28,8 @@ impl Held {
                 ObjectKind::DeviceMapperTarget => Act::RemoveSnapshot(name.clone()),
                 ObjectKind::NetworkNamespace => Act::RemoveNamespace(name.clone()),
                 ObjectKind::CgroupScope => Act::RemoveScope(name.clone()),
+                // With the pin goes the name, if that is not gone already.
+                ObjectKind::Mount => Act::RemoveNamespace(last_of(name)),
                 // A loop device goes with the target over it, a tap with its namespace.
                 _ => Act::Nothing,
             };
@@ -72,6 +74,12 @@ impl Inner {
                 objects.push((vm, ObjectKind::NetworkNamespace, name));
             }
         }
+        for pin in host.list_pins(&namespace_prefix(&self.id)).await? {
+            let path = pin.to_string_lossy().into_owned();
+            if let Some(vm) = vm_in(&last_of(&path)) {
+                objects.push((vm, ObjectKind::Mount, path));
+            }
+        }
         Ok(Held { objects })
     }
 
@@ -86,9 +94,15 @@ impl Inner {
                 ObjectKind::DeviceMapperTarget => crate::disk::remove_snapshot(host, &name).await?,
                 ObjectKind::NetworkNamespace => host.remove_namespace(&name).await?,
                 ObjectKind::CgroupScope => host.remove_scope(&name).await?,
+                ObjectKind::Mount => host.remove_namespace(&last_of(&name)).await?,
                 _ => {}
             }
         }
         Ok(())
     }
+}
+
+/// The name of a namespace, from the path of its pin.
+fn last_of(path: &str) -> String {
+    path.rsplit('/').next().unwrap_or_default().to_owned()
 }

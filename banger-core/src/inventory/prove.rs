@@ -79,10 +79,10 @@ fn coverage(kind: ObjectKind, backends: &Backends) -> Looked {
             | ObjectKind::NetworkNamespace
             | ObjectKind::LoopDevice
             | ObjectKind::DeviceMapperTarget
+            | ObjectKind::Mount
             | ObjectKind::CgroupScope => Looked::Everywhere,
             // No backend has them yet.
-            ObjectKind::NftTable
-            | ObjectKind::Mount => match backends.hold(kind) {
+            ObjectKind::NftTable => match backends.hold(kind) {
             false => Looked::NonePossible,
             true => Looked::Nowhere,
         },

@@ -280,3 +280,58 @@ async fn within<T>(
             limit,
         })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::{Detached, Host, LinuxHost, LinuxHostConfig, ProcessSignal};
+
+    #[tokio::test]
+    async fn a_real_qemu_is_understood_from_its_greeting_to_its_end() {
+        let host = LinuxHost::new(LinuxHostConfig::default());
+        let program = "qemu-system-x86_64";
+        if host.find_program(program).await.is_none() {
+            return println!("SKIP: {program} is not installed");
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("api.sock");
+        let qmp = format!("unix:{},server=on,wait=off", socket.display());
+        let machine = "-nodefaults -display none -machine none -accel tcg -S -qmp";
+        let words = machine.split(' ').map(Into::into).chain([qmp.into()]);
+        let process = host
+            .spawn(&Detached {
+                program: program.to_owned(),
+                arguments: words.collect(),
+                log: folder.path().join("log"),
+                namespace: None,
+                scope: None,
+            })
+            .await
+            .unwrap();
+        let limit = Duration::from_secs(20);
+        let stream = crate::vmm::connect_once_made(&host, &socket, limit).await;
+        let wire = Wire::open(stream.unwrap(), limit).await.unwrap();
+        for _ in 0..3 {
+            wire.ask("cont", &qmp::cont {}).await.unwrap();
+            wire.ask("stop", &qmp::stop {}).await.unwrap();
+        }
+        let status = wire.ask("status", &qmp::query_status {}).await.unwrap();
+        assert!(!status.running);
+        let nothing = qmp::device_del {
+            id: "none".to_owned(),
+        };
+        let refused = wire.ask("device_del", &nothing).await.unwrap_err();
+        assert!(
+            matches!(&refused, VmmError::Refused { message, .. } if message.contains("none")),
+            "{refused:?}"
+        );
+        host.signal(&process, ProcessSignal::Term).await.unwrap();
+        let mut end = wire.end_reason();
+        let told = tokio::time::timeout(limit, end.wait_for(Option::is_some));
+        assert_eq!(*told.await.unwrap().unwrap(), Some(EndReason::Told));
+        assert_eq!(wire.lost().await, "it hung up");
+        host.wait_end(&process).await.unwrap();
+        let late = wire.ask("cont", &qmp::cont {}).await.unwrap_err();
+        assert!(late.to_string().contains("hung up"), "{late}");
+    }
+}
