@@ -78,6 +78,10 @@ struct Vm {
 impl Vm {
     fn boot(home: &Home, name: &'static str) -> Self {
         home.boot(name);
+        Vm::named(home, name)
+    }
+
+    fn named(home: &Home, name: &'static str) -> Self {
         let state = &home.rig.config.state_dir;
         let engine = std::fs::read_to_string(state.join("engine-id")).expect("an id");
         let shown = home.vm(name).expect("it is there");
@@ -98,14 +102,17 @@ impl Vm {
         format!("banger-{}-*", self.engine)
     }
 
+    fn handles(&self) -> Value {
+        let handles = std::fs::read_to_string(&self.handles).expect("it is there");
+        serde_json::from_str(&handles).expect("it is JSON")
+    }
+
     /// Its monitor, which must be in its scope, and its handles, which must name it.
     fn monitor(&self, home: &Home) -> u32 {
         let pid = home.monitor(self.name);
         let group = control_group(pid);
         assert!(group.ends_with(&format!("/{}", self.scope())), "{group}");
-        let handles = std::fs::read_to_string(&self.handles).expect("it is there");
-        let handles: Value = serde_json::from_str(&handles).expect("it is JSON");
-        assert_eq!(handles["scope"], self.scope().as_str());
+        assert_eq!(self.handles()["scope"], self.scope().as_str());
         pid
     }
 }
@@ -209,4 +216,57 @@ fn as_root_a_scope_of_nobody_is_a_stray_and_is_ended_and_another_engine_s_is_not
     assert!(other.runs() && is_alive(pid));
     assert_eq!(units(&other.name).len(), 1);
     home.ok(&["vm", "delete", "box"]);
+}
+
+/// A unit that systemd is forbidden to make.
+struct Masked(PathBuf);
+
+impl Masked {
+    fn mask(unit: &str) -> Self {
+        let path = PathBuf::from("/run/systemd/system").join(unit);
+        std::os::unix::fs::symlink("/dev/null", &path).expect("systemd's folder");
+        Masked(path)
+    }
+}
+
+impl Drop for Masked {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+        let _ = Command::new("systemctl").arg("daemon-reload").status();
+    }
+}
+
+#[test]
+fn as_root_a_vm_whose_scope_systemd_refuses_runs_without_and_has_one_the_next_time() {
+    if skipped() {
+        return;
+    }
+    let _turn = alone();
+    let home = Home::new();
+    if !scopes(&home) {
+        return;
+    }
+    home.create("box");
+    let vm = Vm::named(&home, "box");
+    let masked = Masked::mask(&vm.scope());
+    let params = serde_json::json!({"vm": "box", "wait": false});
+    let started = home.rpc("vm.start", params.clone());
+    started.expect("the daemon lives").expect("it starts");
+    let pid = home.monitor("box");
+    assert_eq!(control_group(pid), control_group(home.daemon()));
+    assert_eq!(vm.handles()["scope"], Value::Null);
+    let log = home.log();
+    let told = log
+        .lines()
+        .find(|line| line.contains("starts without a scope"));
+    println!("{}", told.expect("it is logged"));
+    home.assert_proven("without a scope");
+    home.ok(&["vm", "kill", "box"]);
+
+    drop(masked);
+    let started = home.rpc("vm.start", params);
+    started.expect("the daemon lives").expect("it starts");
+    vm.monitor(&home);
+    home.ok(&["vm", "delete", "box"]);
+    assert_eq!(units(&vm.all()), [""; 0]);
 }

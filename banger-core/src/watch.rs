@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Mutex as AsyncMutex, watch};
 use tokio::task::AbortHandle;
@@ -220,7 +220,12 @@ async fn keep_control(engine: &Weak<Inner>, id: &VmId, live: &Live) -> Infallibl
                 Ok(control) => {
                     let control: Arc<dyn VmmControl> = control.into();
                     *lock(&live.control) = Some(control.clone());
+                    let since = Instant::now();
                     live.until_lost(id, &*control).await;
+                    if since.elapsed() > SEEK_AGAIN {
+                        // It has been of use.
+                        continue;
+                    }
                 }
                 Err(error) => {
                     tracing::warn!(vm = %id, %error, "a VM's monitor does not answer");

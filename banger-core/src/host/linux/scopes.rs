@@ -248,8 +248,15 @@ fn scopes_in(groups: &Path) -> Result<Vec<(String, PathBuf)>, HostError> {
     while let Some(slice) = slices.pop() {
         let entries = match std::fs::read_dir(&slice) {
             Ok(entries) => entries,
-            // It went while we looked, or there is no systemd.
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            // It went while we looked, there is no systemd, or it is nobody's business of ours.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    std::io::ErrorKind::NotFound | std::io::ErrorKind::PermissionDenied
+                ) =>
+            {
+                continue;
+            }
             Err(error) => return Err(files::failed(FileAct::List, &slice)(error)),
         };
         for entry in entries.flatten() {
