@@ -505,3 +505,76 @@ async fn as_root_a_program_may_have_both_a_scope_and_a_namespace() {
     ended_by_sigkill(&host, &process).await;
     host.remove_namespace(&space).await.unwrap();
 }
+
+/// What an ordinary user finds, run by the test below as one, in a service of that user's own systemd.
+#[tokio::test]
+#[ignore = "run by a test of root's, as somebody else"]
+async fn an_ordinary_user_s_program_is_in_a_scope_of_their_own_systemd() {
+    let host = host();
+    host.scope_support().await.unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let (log, scope) = (dir.path().join("log"), format!("{}.scope", name("user")));
+    let process = in_scope(&host, &scope, "exec sleep 1000", &log)
+        .await
+        .unwrap();
+    let group = std::fs::read_to_string(format!("/proc/{}/cgroup", process.pid)).unwrap();
+    let own = format!("/user@{}.service/", host.user_id());
+    assert!(group.contains(&own), "{group}");
+    assert!(group.trim_end().ends_with(&scope), "{group}");
+    assert_eq!(
+        host.list_scopes(&scope).await.unwrap(),
+        std::slice::from_ref(&scope)
+    );
+    let taken = in_scope(&host, &scope, "exec sleep 1000", &log).await;
+    assert!(matches!(taken, Err(HostError::Scope { .. })), "{taken:?}");
+    host.remove_scope(&scope).await.unwrap();
+    ended_by_sigkill(&host, &process).await;
+    assert_eq!(host.list_scopes(&scope).await.unwrap(), [""; 0]);
+}
+
+#[tokio::test]
+async fn as_root_an_ordinary_user_s_own_systemd_makes_scopes_too() {
+    let host = host();
+    if no_scopes(&host).await {
+        return;
+    }
+    if std::env::var_os("BANGER_TESTS_ARE_BUILT").is_none() {
+        return println!("SKIP: it makes a user, and does so only in the lab");
+    }
+    let run = |script: &str| {
+        let output = std::process::Command::new("sh")
+            .args(["-c", script])
+            .arg(std::env::current_exe().unwrap())
+            .output()
+            .unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        (
+            output.status.success(),
+            String::from_utf8_lossy(&said).into_owned(),
+        )
+    };
+    let (made, said) =
+        run("useradd --create-home --uid 4242 somebody && systemctl start user@4242");
+    assert!(made, "{said}");
+    // In a service of that user's: who is outside of what ends with the last login stays there.
+    let (passed, said) = run(r#"
+        cp "$0" /home/somebody/tests && cd /home/somebody || exit
+        cat >run <<'END'
+./tests --ignored --nocapture an_ordinary_user >said 2>&1
+echo $? >status
+END
+        setpriv --reuid=4242 --regid=4242 --clear-groups \
+            env XDG_RUNTIME_DIR=/run/user/4242 HOME=/home/somebody \
+            systemd-run --user --quiet --collect --working-directory=/home/somebody sh run || exit
+        for i in $(seq 300); do
+            [ -e status ] && break
+            sleep 0.1
+        done
+        cat said
+        exit "$(cat status)"
+    "#);
+    println!("{said}");
+    assert!(passed, "{said}");
+    let (ended, said) = run("systemctl stop user@4242 && userdel --remove somebody");
+    assert!(ended, "{said}");
+}
