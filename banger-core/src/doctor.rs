@@ -19,7 +19,7 @@ pub struct Doctor {
 /// One thing that matters.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fact {
-    /// What it is of: `kvm`, `image`, `program`, `space`.
+    /// What it is of: `kvm`, `image`, `program`, `scope`, `space`.
     pub subject: String,
     /// Which one.
     pub name: String,
@@ -72,6 +72,11 @@ impl Engine {
             let probe = Probe::needs_program(host, "newuidmap").await;
             facts.push(fact("program", "newuidmap", probe));
         }
+        let probe = match host.scope_support().await {
+            Ok(()) => Probe::works("a scope for each VM: the daemon's service and logins end none"),
+            Err(why) => Probe::fails(why, None),
+        };
+        facts.push(fact("scope", "systemd", probe));
         let free = host.free_bytes(inner.places.state()).await?;
         let gib = free >> 30;
         let text = format!("{gib} GiB free in {}", inner.places.state().display());

@@ -38,6 +38,9 @@ pub struct VMHandles {
     pub ssh_port: Option<u16>,
     /// The control socket of the ssh master, planned.
     pub ssh_control: Option<PathBuf>,
+    /// The systemd scope that the monitor is in, planned; none where there is no systemd.
+    #[serde(default)]
+    pub scope: Option<String>,
     /// The network namespace, planned.
     #[serde(default)]
     pub namespace: Option<String>,
@@ -63,6 +66,7 @@ impl VMHandles {
             api_socket,
             ssh_port: None,
             ssh_control: None,
+            scope: None,
             namespace: None,
             tap_device: None,
             base_loop: None,

@@ -13,6 +13,7 @@ mod piped;
 mod ports;
 mod process;
 mod program;
+mod scopes;
 mod scratch;
 mod spaces;
 mod tsc;
@@ -35,12 +36,13 @@ pub use error::{FileAct, HostError};
 pub use fake::{Crash, FakeHost, FakeProcess, Fault};
 pub use linux::{LinuxHost, LinuxHostConfig};
 pub use piped::PipedProgram;
+pub use scopes::Scopes;
 pub(crate) use scratch::{Scratch, ScratchEnd, ScratchError, ScratchPlan, ScratchProcess};
 pub use spaces::{Spaces, TapSpec};
 
 /// A grip on one host. Object safe; every method is one act, so that a test can count and fail it.
 #[async_trait]
-pub trait Host: Devices + Spaces + fmt::Debug + Send + Sync {
+pub trait Host: Devices + Spaces + Scopes + fmt::Debug + Send + Sync {
     /// Returns the id of the running boot. Another boot id means that no process of before is alive.
     async fn boot_id(&self) -> Result<BootId, HostError>;
 
@@ -114,7 +116,8 @@ pub trait Host: Devices + Spaces + fmt::Debug + Send + Sync {
     /// environment; its `input` and `timeout` are left aside. Dropping it kills it. The fake runs it for real.
     async fn pipe(&self, program: &Program) -> Result<PipedProgram, HostError>;
 
-    /// Starts a program that outlives us: own session, output appended to a log file, nothing inherited.
+    /// Starts a program that outlives us: own session, output appended to a log file, nothing inherited. With
+    /// a scope it is returned when it is in it; its number and its arguments are its own from the first instant.
     async fn spawn(&self, detached: &Detached) -> Result<ProcessIdentity, HostError>;
 
     /// Looks at one process; `None` if there is none with that number, or only a zombie.
@@ -380,6 +383,8 @@ pub struct Detached {
     pub log: PathBuf,
     /// The pinned network namespace that it runs in; none is the host's own.
     pub namespace: Option<String>,
+    /// The systemd scope that is made for it; none leaves it where we are.
+    pub scope: Option<String>,
 }
 
 /// Names a call for whoever counts calls: by the file's last part alone, as those above it are random.

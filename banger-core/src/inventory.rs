@@ -28,6 +28,8 @@ pub use remove::{Removal, RemovalLine, RemovalOutcome};
 pub enum ObjectKind {
     /// The process of a VM's monitor.
     Monitor,
+    /// A systemd scope, with what runs in it.
+    CgroupScope,
     /// An ssh master, or an ssh that uses one.
     SshProcess,
     /// A TCP port on which a monitor listens: the guest's ssh.
@@ -60,16 +62,15 @@ pub enum ObjectKind {
     LoopDevice,
     /// A device-mapper target.
     DeviceMapperTarget,
-    /// A mount.
+    /// A mount: what pins a namespace.
     Mount,
-    /// A systemd scope.
-    CgroupScope,
 }
 
 impl ObjectKind {
     /// All of them, in the order in which they are shown, and removed: whoever holds goes before what is held.
     pub const ALL: [ObjectKind; 19] = [
         ObjectKind::Monitor,
+        ObjectKind::CgroupScope,
         ObjectKind::SshProcess,
         ObjectKind::Port,
         ObjectKind::Socket,
@@ -87,7 +88,6 @@ impl ObjectKind {
         ObjectKind::LoopDevice,
         ObjectKind::DeviceMapperTarget,
         ObjectKind::Mount,
-        ObjectKind::CgroupScope,
     ];
 }
 
@@ -95,6 +95,7 @@ impl fmt::Display for ObjectKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             ObjectKind::Monitor => "monitor",
+            ObjectKind::CgroupScope => "scope",
             ObjectKind::SshProcess => "ssh process",
             ObjectKind::Port => "port",
             ObjectKind::Socket => "socket",
@@ -112,7 +113,6 @@ impl fmt::Display for ObjectKind {
             ObjectKind::LoopDevice => "loop device",
             ObjectKind::DeviceMapperTarget => "device-mapper target",
             ObjectKind::Mount => "mount",
-            ObjectKind::CgroupScope => "scope",
         })
     }
 }

@@ -90,7 +90,7 @@ pub use host::{
     BootId, CloneMethod, CpuFacts, Crash, Delivery, Detached, DeviceList, DeviceRemoval, Devices,
     FakeHost, FakeProcess, Fault, FileAct, FileFacts, FileLock, Host, HostError, LinuxHost,
     LinuxHostConfig, LoopFacts, Moment, PipedProgram, ProcessEnd, ProcessFacts, ProcessIdentity,
-    ProcessSignal, ProcessUsage, Program, ProgramOutput, SnapshotDevice, SnapshotFacts,
+    ProcessSignal, ProcessUsage, Program, ProgramOutput, Scopes, SnapshotDevice, SnapshotFacts,
     SnapshotSpec, SnapshotState, Spaces, TapSpec,
 };
 pub use image::{

@@ -39,6 +39,11 @@ impl Marks {
         format!("{}{}:cow", label_prefix(&self.engine), self.vm)
     }
 
+    /// The name of its systemd scope.
+    pub fn scope(&self) -> String {
+        format!("{}{}{SCOPE}", scope_prefix(&self.engine), self.vm)
+    }
+
     /// The name of its network namespace.
     pub fn namespace(&self) -> String {
         format!("{}{}", namespace_prefix(&self.engine), self.vm)
@@ -47,6 +52,11 @@ impl Marks {
 
 /// How the names of an engine's device-mapper targets begin.
 pub(crate) fn dm_prefix(engine: &EngineId) -> String {
+    format!("banger-{engine}-")
+}
+
+/// How the names of an engine's scopes begin.
+pub(crate) fn scope_prefix(engine: &EngineId) -> String {
     format!("banger-{engine}-")
 }
 
@@ -60,11 +70,15 @@ pub(crate) fn namespace_prefix(engine: &EngineId) -> String {
     format!("bgr-{engine}-")
 }
 
-/// Reads the VM from a device-mapper uuid, a loop device's label or a namespace's name: the first word
-/// of it that is an id of a VM.
+/// Reads the VM from a device-mapper uuid, a loop device's label, a namespace's name or a scope's: the first
+/// word of it that is an id of a VM.
 pub(crate) fn vm_in(name: &str) -> Option<VmId> {
-    name.split(['-', ':']).find_map(|word| word.parse().ok())
+    name.split(['-', ':', '.'])
+        .find_map(|word| word.parse().ok())
 }
+
+/// How the name of a unit ends that is a scope.
+const SCOPE: &str = ".scope";
 
 #[cfg(test)]
 mod tests {
@@ -80,6 +94,7 @@ mod tests {
             (marks.base_label(), 63),
             (marks.layer_label(), 63),
             (marks.namespace(), 255),
+            (marks.scope(), 255),
         ] {
             assert_eq!(vm_in(&name), Some(vm.clone()), "{name}");
             assert!(

@@ -225,7 +225,6 @@ impl Engine {
         let mut handles = inner.cache.get(id);
         // Seen in the survey and there still: a verb that has ended since may have removed it.
         let mut left = survey.runs.contains(id.short()) && there(places.run(id)).await?;
-        left |= survey.held.contains(id) && inner.held().await?.owners().any(|vm| vm == id);
         if handles.is_none() && folder == Folder::Complete {
             match read_or_peek(host, &places.vm(id), mode).await {
                 Ok(found) => handles = found,
@@ -238,6 +237,9 @@ impl Engine {
             }
             let names = host.list_dir(&places.vm(id)).await?;
             left |= names.iter().any(|name| is_temporary(name));
+        }
+        if handles.is_none() {
+            left |= survey.held.contains(id) && inner.held().await?.owners().any(|vm| vm == id);
         }
         // One look over all processes has been taken; only who is in it, or has handles, is looked at again.
         let verdict = match handles.is_some() || survey.monitors.contains(id) {
@@ -367,6 +369,8 @@ impl Engine {
                 let mut handles = inner.planned(&vm, monitor.run().clone(), boot);
                 let (disk, marks) = (inner.backends.disk(vm.spec.disk)?, inner.marks(&vm.id));
                 disk.find(inner.host(), &marks, &mut handles).await?;
+                let scopes = inner.host().list_scopes(&marks.scope()).await?;
+                handles.scope = scopes.into_iter().next();
                 handles
             }
         };

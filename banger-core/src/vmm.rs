@@ -1,8 +1,11 @@
 //! The seam for virtual machine monitors: the programs that run the guests.
 
 mod firecracker;
+mod loss;
 mod qemu;
 mod sim;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -64,6 +67,16 @@ pub enum VmmError {
         /// What it said.
         message: String,
     },
+    /// It said something that is no answer.
+    #[error("{vmm} answered {command:?} with nonsense: {said}")]
+    Nonsense {
+        /// The monitor.
+        vmm: VmmKind,
+        /// What it was asked.
+        command: &'static str,
+        /// What it said, or what is wrong with it.
+        said: String,
+    },
     /// Its guests' serial console cannot be typed into.
     #[error("a guest of {vmm} has a serial console that can only be read")]
     NoConsole {
@@ -106,6 +119,8 @@ pub struct Launch {
     pub root: BlockSource,
     /// The VM's own disk.
     pub work: BlockSource,
+    /// The systemd scope that it is started in; none leaves it where we are.
+    pub scope: Option<String>,
     /// What it is connected to.
     pub network: NetworkAttachment,
     /// The control socket, to be made by the monitor.
@@ -208,6 +223,10 @@ pub trait VmmControl: fmt::Debug + Send + Sync {
 
     /// Presses Ctrl-Alt-Del in the guest, which its init takes as "reboot": a clean end for us.
     async fn press_ctrl_alt_del(&self) -> Result<(), VmmError>;
+
+    /// Returns when the connection has become of no use, and says why. One to a monitor that is only slow, or
+    /// frozen, never does. Cancel-safe.
+    async fn lost(&self) -> String;
 
     /// Tells why the guest ended, once it has.
     fn end_reason(&self) -> watch::Receiver<Option<EndReason>>;

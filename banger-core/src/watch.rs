@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Mutex as AsyncMutex, watch};
 use tokio::task::AbortHandle;
@@ -33,7 +33,8 @@ pub(crate) struct Live {
     watcher: Mutex<Option<AbortHandle>>,
     /// How it ended, once its watcher knows.
     end: watch::Sender<Option<ProcessEnd>>,
-    /// Cleared when the monitor was asked for its control socket and did not answer as one does.
+    /// Cleared when the monitor was asked for its control socket and did not answer as one does, or the
+    /// connection to it was lost.
     answers: AtomicBool,
 }
 
@@ -56,6 +57,15 @@ impl Live {
             Ok(Ok(told)) => Ok(told.clone().unwrap_or(end)),
             _ => Ok(end),
         }
+    }
+
+    /// Waits until the connection to its monitor is lost. It is kept all the same until there is another: it may
+    /// have told why the guest ended.
+    async fn until_lost(&self, id: &VmId, control: &dyn VmmControl) {
+        let why = control.lost().await;
+        tokio::time::sleep(ENDING).await;
+        tracing::warn!(vm = %id, %why, "the connection to a VM's monitor is of no more use");
+        self.answers.store(false, Ordering::Relaxed);
     }
 
     /// Says whether its monitor answered when it was last asked.
@@ -126,7 +136,7 @@ async fn watch_until_end(engine: Weak<Inner>, id: VmId, live: Arc<Live>, logs: L
     let end = tokio::select! {
         // All are cancel-safe: one waits on a pidfd, the others hold nothing but a socket and a timer.
         end = liveness.wait_end(&live.monitor) => end,
-        never = seek_control(&engine, &id, &live) => match never {},
+        never = keep_control(&engine, &id, &live) => match never {},
         never = logs.keep_short() => match never {},
     };
     let end = match end {
@@ -189,12 +199,17 @@ impl Logs {
 /// How long a monitor that did not answer is left in peace.
 const SEEK_AGAIN: Duration = Duration::from_secs(5);
 
-/// Connects to the monitor if that is still to be done, and never returns. The engine is not held
-/// meanwhile: one that is dropped must be gone at once, whatever a frozen monitor does.
-async fn seek_control(engine: &Weak<Inner>, id: &VmId, live: &Live) -> Infallible {
-    if live.control().is_none()
-        && let Some(sought) = Sought::of(engine, id).await
-    {
+/// How long a monitor may take to end after it has hung up, before that is remarkable.
+const ENDING: Duration = Duration::from_millis(200);
+
+/// Keeps a connection to the monitor, and never returns: one is sought if there is none, and again when it was
+/// lost. The engine is not held meanwhile: one that is dropped must be gone at once, whatever a frozen monitor
+/// does.
+async fn keep_control(engine: &Weak<Inner>, id: &VmId, live: &Live) -> Infallible {
+    if let Some(control) = live.control() {
+        live.until_lost(id, &*control).await;
+    }
+    if let Some(sought) = Sought::of(engine, id).await {
         loop {
             let connected = sought
                 .vmm
@@ -203,14 +218,20 @@ async fn seek_control(engine: &Weak<Inner>, id: &VmId, live: &Live) -> Infallibl
             live.answers.store(connected.is_ok(), Ordering::Relaxed);
             match connected {
                 Ok(control) => {
-                    *lock(&live.control) = Some(control.into());
-                    break;
+                    let control: Arc<dyn VmmControl> = control.into();
+                    *lock(&live.control) = Some(control.clone());
+                    let since = Instant::now();
+                    live.until_lost(id, &*control).await;
+                    if since.elapsed() > SEEK_AGAIN {
+                        // It has been of use.
+                        continue;
+                    }
                 }
                 Err(error) => {
                     tracing::warn!(vm = %id, %error, "a VM's monitor does not answer");
-                    tokio::time::sleep(SEEK_AGAIN).await;
                 }
             }
+            tokio::time::sleep(SEEK_AGAIN).await;
         }
     }
     std::future::pending().await

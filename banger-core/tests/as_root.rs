@@ -1,5 +1,5 @@
 //! What the engine relies on of the real kernel and only root can ask: network namespaces, taps, loop
-//! devices, device-mapper. The names say so, and what this host does not have is skipped with its reason.
+//! devices, device-mapper, systemd's scopes. The names say so, and what this host does not have is skipped with its reason.
 //! `make lab` runs all of it, in a VM of its own.
 
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use banger_core::{
-    Detached, DeviceRemoval, Devices, Host, LinuxHost, LinuxHostConfig, ProcessEnd, ProcessSignal,
-    SnapshotSpec, SnapshotState, Spaces, TapSpec,
+    Detached, DeviceRemoval, Devices, Host, HostError, LinuxHost, LinuxHostConfig, ProcessEnd,
+    ProcessIdentity, ProcessSignal, Scopes, SnapshotSpec, SnapshotState, Spaces, TapSpec,
 };
 
 fn host() -> LinuxHost {
@@ -38,6 +38,11 @@ async fn no_taps(host: &LinuxHost) -> bool {
     why.inspect(|why| println!("SKIP: {why}")).is_some()
 }
 
+async fn no_scopes(host: &LinuxHost) -> bool {
+    let why = host.scope_support().await.err();
+    why.inspect(|why| println!("SKIP: {why}")).is_some()
+}
+
 async fn no_snapshots(host: &LinuxHost) -> bool {
     let why = host.snapshot_support().await.err();
     why.inspect(|why| println!("SKIP: {why}")).is_some()
@@ -57,6 +62,8 @@ async fn as_root_a_namespace_is_dialled_into_and_nothing_of_it_is_seen_outside()
         std::slice::from_ref(&space)
     );
     assert!(!Path::new("/sys/class/net/tap0").exists());
+    let pin = Path::new("/run/netns").join(&space);
+    assert_eq!(host.list_pins(&space).await.unwrap(), [pin]);
 
     // Somebody in there listens on the tap's own address, and greets.
     let inside = space.clone();
@@ -96,6 +103,7 @@ async fn as_root_a_namespace_is_dialled_into_and_nothing_of_it_is_seen_outside()
     host.remove_namespace(&space).await.unwrap();
     host.remove_namespace(&space).await.unwrap();
     assert_eq!(host.list_namespaces(&space).await.unwrap(), [""; 0]);
+    assert_eq!(host.list_pins(&space).await.unwrap().len(), 0);
     host.connect_in(&space, there, limit).await.unwrap_err();
 }
 
@@ -138,6 +146,7 @@ async fn as_root_a_program_is_started_inside_a_namespace_and_ours_stays_where_it
             arguments: vec!["1000".into()],
             log: dir.path().join("log"),
             namespace: Some(space.clone()),
+            scope: None,
         })
         .await
         .unwrap();
@@ -334,4 +343,238 @@ async fn as_root_a_layer_that_is_full_is_noticed_and_stays_lost() {
     assert_eq!(state, Some(SnapshotState::Lost), "its file remembers");
     snapshot.remove(&host).await;
     assert_eq!(snapshot.left(&host).await, 0);
+}
+
+/// Runs a script of `sh` in a scope.
+async fn in_scope(
+    host: &LinuxHost,
+    scope: &str,
+    script: &str,
+    log: &Path,
+) -> Result<ProcessIdentity, HostError> {
+    host.spawn(&Detached {
+        program: "sh".to_owned(),
+        arguments: ["-c", script].map(Into::into).into(),
+        log: log.to_owned(),
+        namespace: None,
+        scope: Some(scope.to_owned()),
+    })
+    .await
+}
+
+fn signals_of(pid: u32) -> Vec<String> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let lines = status.lines();
+    let masks = lines.filter(|line| ["SigBlk", "SigIgn"].iter().any(|it| line.starts_with(it)));
+    masks.map(str::to_owned).collect()
+}
+
+async fn ended_by_sigkill(host: &LinuxHost, process: &ProcessIdentity) {
+    let end = tokio::time::timeout(Duration::from_secs(20), host.wait_end(process)).await;
+    assert_eq!(end.unwrap().unwrap(), ProcessEnd::Signaled(9));
+}
+
+#[tokio::test]
+async fn as_root_a_program_is_in_its_scope_before_it_runs_and_ends_with_it() {
+    let host = host();
+    if no_scopes(&host).await {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let (log, scope) = (dir.path().join("log"), format!("{}.scope", name("ends")));
+    let script = "cat /proc/self/cgroup; echo $$; exec sleep 1000";
+    let process = in_scope(&host, &scope, script, &log).await.unwrap();
+    let facts = host.process(process.pid).await.unwrap().unwrap();
+    assert_eq!(
+        facts.identity, process,
+        "the number and the start time stay"
+    );
+    assert!(!facts.command_line.contains("systemd-run"), "{facts:?}");
+    let deadline = std::time::Instant::now() + Duration::from_secs(20);
+    let said = loop {
+        let said = std::fs::read_to_string(&log).unwrap();
+        if said.lines().count() == 2 {
+            break said;
+        }
+        assert!(std::time::Instant::now() < deadline, "{said}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    };
+    let mut lines = said.lines();
+    assert!(
+        lines.next().unwrap().ends_with(&format!("/{scope}")),
+        "{said}"
+    );
+    assert_eq!(lines.next().unwrap(), process.pid.to_string());
+    let plain = host
+        .spawn(&Detached {
+            program: "sleep".to_owned(),
+            arguments: vec!["1000".into()],
+            log: log.clone(),
+            namespace: None,
+            scope: None,
+        })
+        .await
+        .unwrap();
+    assert_eq!(signals_of(process.pid), signals_of(plain.pid));
+    host.signal(&plain, ProcessSignal::Kill).await.unwrap();
+    host.wait_end(&plain).await.unwrap();
+    assert_eq!(
+        host.list_scopes(&scope).await.unwrap(),
+        std::slice::from_ref(&scope)
+    );
+
+    // A second one of that name is refused in systemd's own words, and the first is not touched.
+    let refused = in_scope(&host, &scope, "exec sleep 1000", &log).await;
+    let Err(HostError::Scope { scope: of, said }) = refused else {
+        panic!("{refused:?}");
+    };
+    assert_eq!(of, scope);
+    let said = said.unwrap();
+    assert!(said.contains("scope") && said.contains("already"), "{said}");
+    assert!(host.process(process.pid).await.unwrap().is_some());
+
+    host.remove_scope(&scope).await.unwrap();
+    ended_by_sigkill(&host, &process).await;
+    assert_eq!(host.list_scopes(&scope).await.unwrap(), [""; 0]);
+    host.remove_scope(&scope).await.unwrap();
+}
+
+#[tokio::test]
+async fn as_root_the_name_of_a_scope_is_free_as_soon_as_it_is_removed_however_its_program_ended() {
+    let host = host();
+    if no_scopes(&host).await {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let (log, scope) = (dir.path().join("log"), format!("{}.scope", name("again")));
+    for script in [
+        "exec sleep 1000",
+        "kill -9 $$",
+        "read -r line; exit 3",
+        "exit 0",
+    ] {
+        // What ends at once may end before anybody has seen that it is in its scope.
+        match in_scope(&host, &scope, script, &log).await {
+            Ok(process) => {
+                host.remove_scope(&scope).await.unwrap();
+                let end = host.wait_end(&process);
+                tokio::time::timeout(Duration::from_secs(20), end)
+                    .await
+                    .unwrap()
+                    .unwrap();
+            }
+            Err(HostError::Scope { said, .. }) => {
+                assert_eq!(said, None, "{script}");
+                host.remove_scope(&scope).await.unwrap();
+            }
+            Err(error) => panic!("{script}: {error:?}"),
+        }
+        assert_eq!(host.list_scopes(&scope).await.unwrap(), [""; 0], "{script}");
+    }
+    let units = std::process::Command::new("systemctl")
+        .args(["list-units", "--all", "--plain", "--no-legend", &scope])
+        .output()
+        .unwrap();
+    assert_eq!(String::from_utf8_lossy(&units.stdout), "");
+}
+
+#[tokio::test]
+async fn as_root_a_program_may_have_both_a_scope_and_a_namespace() {
+    let host = host();
+    if no_scopes(&host).await || no_taps(&host).await {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let (space, scope) = (name("both"), format!("{}.scope", name("both")));
+    host.make_namespace(&space).await.unwrap();
+    let process = host
+        .spawn(&Detached {
+            program: "sleep".to_owned(),
+            arguments: vec!["1000".into()],
+            log: dir.path().join("log"),
+            namespace: Some(space.clone()),
+            scope: Some(scope.clone()),
+        })
+        .await
+        .unwrap();
+    let theirs = std::fs::read_link(format!("/proc/{}/ns/net", process.pid)).unwrap();
+    assert_ne!(theirs, std::fs::read_link("/proc/self/ns/net").unwrap());
+    let group = std::fs::read_to_string(format!("/proc/{}/cgroup", process.pid)).unwrap();
+    assert!(group.trim_end().ends_with(&scope), "{group}");
+    host.remove_scope(&scope).await.unwrap();
+    ended_by_sigkill(&host, &process).await;
+    host.remove_namespace(&space).await.unwrap();
+}
+
+/// What an ordinary user finds, run by the test below as one, in a service of that user's own systemd.
+#[tokio::test]
+#[ignore = "run by a test of root's, as somebody else"]
+async fn an_ordinary_user_s_program_is_in_a_scope_of_their_own_systemd() {
+    let host = host();
+    host.scope_support().await.unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let (log, scope) = (dir.path().join("log"), format!("{}.scope", name("user")));
+    let process = in_scope(&host, &scope, "exec sleep 1000", &log)
+        .await
+        .unwrap();
+    let group = std::fs::read_to_string(format!("/proc/{}/cgroup", process.pid)).unwrap();
+    let own = format!("/user@{}.service/", host.user_id());
+    assert!(group.contains(&own), "{group}");
+    assert!(group.trim_end().ends_with(&scope), "{group}");
+    assert_eq!(
+        host.list_scopes(&scope).await.unwrap(),
+        std::slice::from_ref(&scope)
+    );
+    let taken = in_scope(&host, &scope, "exec sleep 1000", &log).await;
+    assert!(matches!(taken, Err(HostError::Scope { .. })), "{taken:?}");
+    host.remove_scope(&scope).await.unwrap();
+    ended_by_sigkill(&host, &process).await;
+    assert_eq!(host.list_scopes(&scope).await.unwrap(), [""; 0]);
+}
+
+#[tokio::test]
+async fn as_root_an_ordinary_user_s_own_systemd_makes_scopes_too() {
+    let host = host();
+    if no_scopes(&host).await {
+        return;
+    }
+    if std::env::var_os("BANGER_TESTS_ARE_BUILT").is_none() {
+        return println!("SKIP: it makes a user, and does so only in the lab");
+    }
+    let run = |script: &str| {
+        let output = std::process::Command::new("sh")
+            .args(["-c", script])
+            .arg(std::env::current_exe().unwrap())
+            .output()
+            .unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        (
+            output.status.success(),
+            String::from_utf8_lossy(&said).into_owned(),
+        )
+    };
+    let (made, said) =
+        run("useradd --create-home --uid 4242 somebody && systemctl start user@4242");
+    assert!(made, "{said}");
+    // In a service of that user's: who is outside of what ends with the last login stays there.
+    let (passed, said) = run(r#"
+        cp "$0" /home/somebody/tests && cd /home/somebody || exit
+        cat >run <<'END'
+./tests --ignored --nocapture an_ordinary_user >said 2>&1
+echo $? >status
+END
+        setpriv --reuid=4242 --regid=4242 --clear-groups \
+            env XDG_RUNTIME_DIR=/run/user/4242 HOME=/home/somebody \
+            systemd-run --user --quiet --collect --working-directory=/home/somebody sh run || exit
+        for i in $(seq 300); do
+            [ -e status ] && break
+            sleep 0.1
+        done
+        cat said
+        exit "$(cat status)"
+    "#);
+    println!("{said}");
+    assert!(passed, "{said}");
+    let (ended, said) = run("systemctl stop user@4242 && userdel --remove somebody");
+    assert!(ended, "{said}");
 }

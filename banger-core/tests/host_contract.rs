@@ -16,6 +16,7 @@ use banger_core::{
 
 fn fake() -> Arc<dyn Host> {
     let host = FakeHost::new();
+    host.set_scopes(Ok(()));
     for (program, status) in [("tail", 0), ("false", 1)] {
         let answer = move |_: &Program| {
             Ok(ProgramOutput {
@@ -78,6 +79,8 @@ contracts! {
     a_socket_is_connected_to_only_if_somebody_listens,
     a_process_that_listens_nowhere_or_is_gone_has_no_ports,
     the_boot_has_an_id_that_stays,
+    a_process_in_a_scope_is_listed_with_it_and_ends_with_it,
+    a_scope_that_cannot_be_made_is_told_as_such_and_nothing_is_started,
 }
 
 async fn a_write_replaces_the_whole_file_and_leaves_nothing_beside_it(host: &dyn Host, dir: &Path) {
@@ -395,6 +398,7 @@ async fn what_is_started_appends_to_its_log_and_needs_a_folder_for_it(host: &dyn
         arguments: Vec::new(),
         log: dir.join("none").join("log"),
         namespace: None,
+        scope: None,
     };
     let error = host.spawn(&nowhere).await.unwrap_err();
     assert_eq!(told(&error), (FileAct::Write, ErrorKind::NotFound));
@@ -413,6 +417,7 @@ async fn a_program_that_is_not_installed_is_named(host: &dyn Host, dir: &Path) {
         arguments: Vec::new(),
         log: dir.join("log"),
         namespace: None,
+        scope: None,
     };
     let errors = [
         host.run(&Program::new(NAME)).await.unwrap_err(),
@@ -470,19 +475,65 @@ async fn the_boot_has_an_id_that_stays(host: &dyn Host, _dir: &Path) {
     assert_eq!(host.boot_id().await.unwrap(), id);
 }
 
+async fn a_process_in_a_scope_is_listed_with_it_and_ends_with_it(host: &dyn Host, dir: &Path) {
+    if let Err(why) = host.scope_support().await {
+        return println!("SKIP: {why}");
+    }
+    let scope = format!("banger-test-{}.scope", std::process::id());
+    let (process, token) = sleeper_in(host, dir, Some(&scope)).await;
+    let found = host.find_processes(&token).await.unwrap();
+    assert_eq!(found[0].identity, process, "it is the very process");
+    let listed = host.list_scopes(&scope[..12]).await.unwrap();
+    assert!(listed.contains(&scope), "{listed:?}");
+    assert_eq!(host.list_scopes("nobody-").await.unwrap(), [""; 0]);
+    // A name is given once.
+    let again = host.spawn(&sleeping(dir, Some(&scope))).await;
+    assert!(matches!(again, Err(HostError::Scope { .. })), "{again:?}");
+    assert!(host.process(process.pid).await.unwrap().is_some());
+    for _ in 0..2 {
+        host.remove_scope(&scope).await.unwrap();
+        assert!(!host.list_scopes("").await.unwrap().contains(&scope));
+    }
+    let end = host.wait_end(&process).await.unwrap();
+    assert_eq!(end, ProcessEnd::Signaled(9));
+    // And then it is free.
+    let (process, _) = sleeper_in(host, dir, Some(&scope)).await;
+    kill(host, &process).await;
+    host.remove_scope(&scope).await.unwrap();
+}
+
+async fn a_scope_that_cannot_be_made_is_told_as_such_and_nothing_is_started(
+    host: &dyn Host,
+    dir: &Path,
+) {
+    // No unit has such a name.
+    let refused = host.spawn(&sleeping(dir, Some("no/such/unit"))).await;
+    let error = refused.unwrap_err();
+    assert!(matches!(error, HostError::Scope { .. }), "{error:?}");
+    assert!(error.to_string().contains("no/such/unit"), "{error}");
+    let token = dir.join("followed").to_string_lossy().into_owned();
+    assert_eq!(host.find_processes(&token).await.unwrap(), []);
+}
+
 /// Starts a process that sleeps until it is ended, and returns what is found on its command line.
 async fn sleeper(host: &dyn Host, dir: &Path) -> (ProcessIdentity, String) {
+    sleeper_in(host, dir, None).await
+}
+
+fn sleeping(dir: &Path, scope: Option<&str>) -> Detached {
+    Detached {
+        program: "tail".to_owned(),
+        arguments: vec!["-f".into(), dir.join("followed").into()],
+        log: dir.join("log"),
+        namespace: None,
+        scope: scope.map(str::to_owned),
+    }
+}
+
+async fn sleeper_in(host: &dyn Host, dir: &Path, scope: Option<&str>) -> (ProcessIdentity, String) {
     let followed = dir.join("followed");
     host.write_file(&followed, b"", 0o600).await.unwrap();
-    let process = host
-        .spawn(&Detached {
-            program: "tail".to_owned(),
-            arguments: vec!["-f".into(), followed.clone().into()],
-            log: dir.join("log"),
-            namespace: None,
-        })
-        .await
-        .unwrap();
+    let process = host.spawn(&sleeping(dir, scope)).await.unwrap();
     let token = followed.to_string_lossy().into_owned();
     // The kernel fills the command line in a moment after `exec` has let the parent go on.
     while host.find_processes(&token).await.unwrap().is_empty() {

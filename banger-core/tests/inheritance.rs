@@ -19,6 +19,7 @@ async fn a_program_that_outlives_us_holds_nothing_open_that_our_caller_does() {
             arguments: vec!["60".into()],
             log: folder.path().join("log"),
             namespace: None,
+            scope: None,
         })
         .await
         .unwrap();

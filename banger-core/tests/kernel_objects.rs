@@ -25,8 +25,10 @@ impl Lab {
         let scratch = rig::scratch();
         let config = rig::config(scratch.path(), "state");
         image_for(&config);
+        let host = Arc::new(FakeHost::new());
+        host.set_scopes(Ok(()));
         Lab {
-            host: Arc::new(FakeHost::new()),
+            host,
             config,
             _scratch: scratch,
         }
@@ -96,6 +98,8 @@ async fn a_running_vm_s_handles_name_its_process_its_tap_its_loops_and_its_targe
         ObjectKind::DeviceMapperTarget,
         ObjectKind::LoopDevice,
         ObjectKind::NetworkNamespace,
+        ObjectKind::Mount,
+        ObjectKind::CgroupScope,
     ] {
         let of_kind = inventory.objects.iter().filter(|it| it.kind == kind);
         let expected = if kind == ObjectKind::LoopDevice { 2 } else { 1 };
@@ -124,6 +128,7 @@ async fn handles_that_were_lost_are_found_again_from_the_kernel() {
         "dm_name",
         "dm_dev",
         "namespace",
+        "scope",
     ] {
         assert_eq!(after[field], before[field], "{field}");
     }
@@ -155,7 +160,7 @@ async fn what_a_vm_without_a_record_holds_is_a_stray_that_reconcile_removes() {
         let _ = std::fs::remove_file(&path);
         let _ = std::fs::remove_dir_all(&path);
     }
-    assert_eq!(lab.host.held().len(), 2);
+    assert_eq!(lab.host.held().len(), 3);
     let engine = lab.open().await;
     assert_eq!(lab.host.held(), [""; 0]);
     assert!(engine.prove().await.unwrap().is_clean());

@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use banger_core::{
     BootId, CloneMethod, CpuFacts, Delivery, Detached, DeviceList, DeviceRemoval, Devices,
     FileFacts, FileLock, Host, HostError, Moment, PipedProgram, ProcessEnd, ProcessFacts,
-    ProcessIdentity, ProcessSignal, ProcessUsage, Program, ProgramOutput, SnapshotDevice,
+    ProcessIdentity, ProcessSignal, ProcessUsage, Program, ProgramOutput, Scopes, SnapshotDevice,
     SnapshotSpec, SnapshotState, Spaces, TapSpec,
 };
 use tokio::net::{TcpStream, UnixStream};
@@ -199,6 +199,10 @@ impl Spaces for FailingHost {
         self.host.list_namespaces(prefix).await
     }
 
+    async fn list_pins(&self, prefix: &str) -> Result<Vec<PathBuf>> {
+        self.host.list_pins(prefix).await
+    }
+
     async fn connect_in(
         &self,
         namespace: &str,
@@ -206,6 +210,22 @@ impl Spaces for FailingHost {
         limit: Duration,
     ) -> Result<TcpStream> {
         self.host.connect_in(namespace, to, limit).await
+    }
+}
+
+#[async_trait]
+impl Scopes for FailingHost {
+    async fn scope_support(&self) -> std::result::Result<(), String> {
+        self.host.scope_support().await
+    }
+
+    async fn remove_scope(&self, name: &str) -> Result<()> {
+        let effect = self.host.remove_scope(name);
+        self.act("remove scope".to_owned(), effect).await
+    }
+
+    async fn list_scopes(&self, prefix: &str) -> Result<Vec<String>> {
+        self.host.list_scopes(prefix).await
     }
 }
 

@@ -62,6 +62,14 @@ pub enum HostError {
         /// The system's answer.
         source: io::Error,
     },
+    /// A program could not be given a scope of its own, and was not started.
+    #[error("cannot make the scope {scope}{}", said.as_ref().map(|said| format!(": {said}")).unwrap_or_default())]
+    Scope {
+        /// The scope.
+        scope: String,
+        /// What systemd-run said, if anything.
+        said: Option<String>,
+    },
     /// A socket did not answer in time.
     #[error("no answer from {} within {} s", path.display(), limit.as_secs_f32())]
     ConnectTimeout {

@@ -7,6 +7,7 @@
 mod devices;
 mod plan;
 mod programs;
+mod scopes;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -69,6 +70,7 @@ struct Inner {
     processes: BTreeMap<u32, FakeProcess>,
     answers: BTreeMap<String, Answer>,
     kernel: devices::Kernel,
+    systemd: scopes::Systemd,
     plan: Plan,
     spawned_end_at_once: bool,
     spawned_ignore_term: bool,
@@ -104,6 +106,7 @@ impl FakeHost {
                 processes: BTreeMap::new(),
                 answers,
                 kernel: devices::Kernel::default(),
+                systemd: scopes::Systemd::default(),
                 plan: Plan::default(),
                 spawned_end_at_once: false,
                 spawned_ignore_term: false,
@@ -229,6 +232,7 @@ impl FakeHost {
         inner.ticks = 1;
         inner.processes.clear();
         inner.kernel = devices::Kernel::default();
+        inner.systemd.reboot();
         drop(inner);
         self.tell();
     }
@@ -527,7 +531,10 @@ impl Host for FakeHost {
         if let Some(namespace) = &detached.namespace {
             self.enter(namespace)?;
         }
-        self.act(Needs::Room, format!("spawn {}", detached.program), || {
+        if let Some(scope) = &detached.scope {
+            self.look(|inner| inner.systemd.admit(scope))??;
+        }
+        let start = || -> Result<ProcessIdentity> {
             files::append(&detached.log)?;
             let arguments = detached.arguments.iter().map(|a| a.to_string_lossy());
             let command_line = std::iter::once(detached.program.as_str().into())
@@ -541,6 +548,17 @@ impl Host for FakeHost {
             {
                 process.end = Some(ProcessEnd::Exited(1));
             }
+            Ok(identity)
+        };
+        let call = format!("spawn {}", detached.program);
+        let Some(scope) = &detached.scope else {
+            return self.act(Needs::Room, call, start);
+        };
+        // Half way it has our arguments already, and is in no scope yet.
+        let half = || drop(start());
+        self.act_in_steps(Needs::Room, call, Some(half), || {
+            let identity = start()?;
+            self.inner().systemd.enter(scope, identity.pid);
             Ok(identity)
         })
     }

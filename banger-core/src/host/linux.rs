@@ -3,6 +3,7 @@
 mod device_mapper;
 mod devices;
 mod loops;
+mod scopes;
 pub(super) mod spaces;
 
 use std::path::{Path, PathBuf};
@@ -182,7 +183,10 @@ impl Host for LinuxHost {
     }
 
     async fn spawn(&self, detached: &Detached) -> Result<ProcessIdentity, HostError> {
-        self.surroundings.spawn(detached)
+        match &detached.scope {
+            None => self.surroundings.spawn(detached),
+            Some(scope) => self.spawn_in_scope(detached, scope).await,
+        }
     }
 
     async fn process(&self, pid: u32) -> Result<Option<ProcessFacts>, HostError> {

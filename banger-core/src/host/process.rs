@@ -29,6 +29,19 @@ pub(super) fn facts(pid: u32) -> Result<Option<ProcessFacts>> {
     }
 }
 
+/// Returns the first word of a process's command line, which is how it was called; empty for a zombie, one
+/// that is gone, and one that has just begun to run.
+pub(super) fn first_argument(pid: u32) -> Result<Vec<u8>> {
+    let mut raw = match fs::read(format!("/proc/{pid}/cmdline")) {
+        Ok(raw) => raw,
+        Err(error) if is_gone(&error) => Vec::new(),
+        Err(source) => return Err(failed("look at", pid)(source)),
+    };
+    let end = raw.iter().position(|byte| *byte == 0);
+    raw.truncate(end.unwrap_or(raw.len()));
+    Ok(raw)
+}
+
 /// What proc(5) says a process has used: fields 14 and 15 (ticks in user and kernel mode), 22 and 24.
 pub(super) fn usage(process: &ProcessIdentity) -> Result<Option<ProcessUsage>> {
     let pid = process.pid;

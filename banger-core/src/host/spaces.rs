@@ -1,6 +1,7 @@
 //! Network namespaces: one a VM, pinned under a name, with one tap in it.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -26,6 +27,10 @@ pub trait Spaces {
 
     /// Lists the pinned namespaces whose names begin so, sorted.
     async fn list_namespaces(&self, prefix: &str) -> Result<Vec<String>, HostError>;
+
+    /// Lists the mounts by which namespaces of such names are pinned, by their paths, sorted. A namespace
+    /// whose making was cut short has none.
+    async fn list_pins(&self, prefix: &str) -> Result<Vec<PathBuf>, HostError>;
 
     /// Connects from inside a namespace, within the time given. Cancel-safe.
     async fn connect_in(

@@ -1,11 +1,11 @@
-//! What the VMs of this engine hold in the kernel beside processes: snapshots, loop devices, namespaces.
+//! What the VMs of this engine hold beside processes and files: scopes, snapshots, loop devices, namespaces.
 //! Found by their names alone, so that nothing that was written down has to be there.
 
 use super::look::{Act, Found};
 use super::{Grip, ObjectKind, Owner};
 use crate::engine::Inner;
 use crate::error::Error;
-use crate::marks::{dm_prefix, label_prefix, namespace_prefix, vm_in};
+use crate::marks::{dm_prefix, label_prefix, namespace_prefix, scope_prefix, vm_in};
 use crate::names::VmId;
 
 /// Everything of this engine that was found, each with the VM that it is named after.
@@ -27,6 +27,9 @@ impl Held {
             let act = match kind {
                 ObjectKind::DeviceMapperTarget => Act::RemoveSnapshot(name.clone()),
                 ObjectKind::NetworkNamespace => Act::RemoveNamespace(name.clone()),
+                ObjectKind::CgroupScope => Act::RemoveScope(name.clone()),
+                // With the pin goes the name, if that is not gone already.
+                ObjectKind::Mount => Act::RemoveNamespace(last_of(name)),
                 // A loop device goes with the target over it, a tap with its namespace.
                 _ => Act::Nothing,
             };
@@ -47,6 +50,12 @@ impl Inner {
     pub(crate) async fn held(&self) -> Result<Held, Error> {
         let host = self.host();
         let mut objects = Vec::new();
+        // Order matters here: what runs in a scope may hold the others.
+        for name in host.list_scopes(&scope_prefix(&self.id)).await? {
+            if let Some(vm) = vm_in(&name) {
+                objects.push((vm, ObjectKind::CgroupScope, name));
+            }
+        }
         let devices = host
             .list_devices(&dm_prefix(&self.id), &label_prefix(&self.id))
             .await?;
@@ -65,6 +74,12 @@ impl Inner {
                 objects.push((vm, ObjectKind::NetworkNamespace, name));
             }
         }
+        for pin in host.list_pins(&namespace_prefix(&self.id)).await? {
+            let path = pin.to_string_lossy().into_owned();
+            if let Some(vm) = vm_in(&last_of(&path)) {
+                objects.push((vm, ObjectKind::Mount, path));
+            }
+        }
         Ok(Held { objects })
     }
 
@@ -78,9 +93,16 @@ impl Inner {
             match kind {
                 ObjectKind::DeviceMapperTarget => crate::disk::remove_snapshot(host, &name).await?,
                 ObjectKind::NetworkNamespace => host.remove_namespace(&name).await?,
+                ObjectKind::CgroupScope => host.remove_scope(&name).await?,
+                ObjectKind::Mount => host.remove_namespace(&last_of(&name)).await?,
                 _ => {}
             }
         }
         Ok(())
     }
+}
+
+/// The name of a namespace, from the path of its pin.
+fn last_of(path: &str) -> String {
+    path.rsplit('/').next().unwrap_or_default().to_owned()
 }

@@ -31,6 +31,7 @@ pub(super) enum Act {
     SweepImage(String),
     RemoveSnapshot(String),
     RemoveNamespace(String),
+    RemoveScope(String),
     /// Everything that the handles name is released, and then they are removed.
     Release(Box<VMRecord>, Box<VMHandles>),
 }
@@ -122,7 +123,13 @@ impl Inner {
                 .await?,
         );
         found.extend(vm.folders().await?);
-        found.extend(survey.held.found(id, &vm.of_its_run()));
+        let owner = vm.of_its_run();
+        let mut held = survey.held.found(id, &owner);
+        if !held.is_empty() && matches!(owner, Owner::Stray { .. }) {
+            // Seen in the survey and there still: a verb that has ended since may have removed it.
+            held = self.held().await?.found(id, &owner);
+        }
+        found.extend(held);
         Ok(found)
     }
 

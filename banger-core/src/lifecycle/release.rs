@@ -72,6 +72,9 @@ impl Inner {
                 .await
                 .map_err(Into::into),
         );
+        // By its name, whatever is written: a scope that was made and not recorded is one too.
+        let scope = self.marks(&vm.id).scope();
+        note("scope", host.remove_scope(&scope).await.map_err(Into::into));
         // Without handles by the names that they would have: a lost file costs no truth.
         let derived;
         let handles = match handles {

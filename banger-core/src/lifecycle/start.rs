@@ -8,7 +8,7 @@ use crate::disk::{Access, BlockFormat, BlockSource, GROWN, LayerRun};
 use crate::engine::{Engine, Inner, random};
 use crate::error::Error;
 use crate::handles::{VMHandles, write_handles_file};
-use crate::host::ProcessSignal;
+use crate::host::{HostError, ProcessSignal};
 use crate::identity::{client_key, read_identity};
 use crate::image::{GuestNetwork, Identity, identity_archive};
 use crate::liveness::{Monitor, VMState, Verdict, just_started, token};
@@ -17,7 +17,7 @@ use crate::network::NetworkAttachment;
 use crate::progress::Progress;
 use crate::steps::{self, Step};
 use crate::vm::VMRecord;
-use crate::vmm::{Launch, VmmControl};
+use crate::vmm::{Launch, VmmControl, VmmError};
 
 /// What a start changed.
 #[derive(Clone, Debug, PartialEq)]
@@ -74,9 +74,14 @@ impl Engine {
         inner.release(&vm, handles.as_ref()).await?;
 
         let run = RunId::from_random(random()?);
+        let mut handles = inner.planned(&vm, run.clone(), inner.host().boot_id().await?);
+        match inner.host().scope_support().await {
+            Ok(()) => handles.scope = Some(inner.marks(&vm.id).scope()),
+            Err(reason) => tracing::debug!(vm = %vm.name, %reason, "starts without a scope"),
+        }
         let mut start = StartContext {
             inner: inner.clone(),
-            handles: inner.planned(&vm, run.clone(), inner.host().boot_id().await?),
+            handles,
             vm,
             run,
             progress: progress.clone(),
@@ -181,7 +186,7 @@ impl Step<StartContext> for AttachDisk {
         let root = disk.attach(inner.host(), &run, &mut start.handles).await?;
         let vmm = inner.backends.vmm(start.vm.spec.vmm)?;
         if !vmm.takes(root.format) {
-            return Err(Error::Vmm(crate::vmm::VmmError::DiskFormat {
+            return Err(Error::Vmm(VmmError::DiskFormat {
                 vmm: vmm.kind(),
                 format: root.format,
             }));
@@ -286,7 +291,7 @@ impl Step<StartContext> for SpawnMonitor {
         let (Some(root), Some(network)) = (start.root.clone(), start.attachment.clone()) else {
             return Err(Error::Closing);
         };
-        let launch = Launch {
+        let mut launch = Launch {
             token: token(&inner.id, &vm.id, &start.run),
             vcpus: vm.spec.vcpus,
             nesting: vm.spec.nesting,
@@ -299,6 +304,7 @@ impl Step<StartContext> for SpawnMonitor {
                 format: BlockFormat::Raw,
                 access: Access::ReadWrite,
             },
+            scope: start.handles.scope.clone(),
             network,
             api_socket: vm.runtime.api_sock_path.clone(),
             rescue_socket: inner.places.rescue_socket(&vm.id),
@@ -310,7 +316,16 @@ impl Step<StartContext> for SpawnMonitor {
         };
         inner.cap_console(&launch.console_log).await?;
         inner.host().remove_file(&launch.monitor_log).await?;
-        let process = vmm.spawn(inner.host(), &launch).await?;
+        let mut spawned = vmm.spawn(inner.host(), &launch).await;
+        if let Err(VmmError::Host(HostError::Scope { scope, said })) = &spawned {
+            // A VM without a scope is better than none. Where systemd is half there (a container, a bus
+            // that died) this is how it shows.
+            tracing::warn!(vm = %vm.name, scope, said, "starts without a scope: systemd made none");
+            launch.scope = None;
+            start.handles.scope = None;
+            spawned = vmm.spawn(inner.host(), &launch).await;
+        }
+        let process = spawned?;
         start.monitor = Some(just_started(process, start.run.clone()));
         let connected = vmm
             .connect(
@@ -334,7 +349,7 @@ impl Step<StartContext> for SpawnMonitor {
                 let alive = inner.liveness.judge(&vm.id, None).await;
                 return Err(match alive {
                     Verdict::Alive(_) => error.into(),
-                    _ => Error::Vmm(crate::vmm::VmmError::EndedEarly {
+                    _ => Error::Vmm(VmmError::EndedEarly {
                         vmm: vmm.kind(),
                         output,
                     }),
@@ -347,7 +362,7 @@ impl Step<StartContext> for SpawnMonitor {
     async fn undo(&self, start: &mut StartContext) -> Result<(), Error> {
         start.control = None;
         // By the token, not by what we remember: a spawn that failed half way may have left one.
-        match (start.inner.liveness)
+        let ended: Result<(), Error> = match (start.inner.liveness)
             .judge(&start.vm.id, Some(&start.handles))
             .await
         {
@@ -363,7 +378,10 @@ impl Step<StartContext> for SpawnMonitor {
                 vm: start.vm.name.clone(),
                 reason,
             }),
-        }
+        };
+        ended?;
+        let scope = start.inner.marks(&start.vm.id).scope();
+        Ok(start.inner.host().remove_scope(&scope).await?)
     }
 }
 

@@ -26,7 +26,11 @@ const TAP: &str = "tap0";
 #[async_trait]
 impl Network for TapNetwork {
     fn holds(&self) -> &'static [ObjectKind] {
-        &[ObjectKind::Tap, ObjectKind::NetworkNamespace]
+        &[
+            ObjectKind::Tap,
+            ObjectKind::NetworkNamespace,
+            ObjectKind::Mount,
+        ]
     }
 
     fn kind(&self) -> NetworkKind {

@@ -102,6 +102,7 @@ impl SshTransport {
                         .and_then(Endpoint::namespace)
                         .map(str::to_owned),
                 },
+                scope: None,
             })
             .await?;
         // `-f`: the process that we started ends once the guest has let us in and the socket listens.

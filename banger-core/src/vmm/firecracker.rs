@@ -36,7 +36,11 @@ pub(crate) struct FirecrackerVmm;
 #[async_trait]
 impl Vmm for FirecrackerVmm {
     fn holds(&self) -> &'static [ObjectKind] {
-        &[ObjectKind::Monitor, ObjectKind::Socket]
+        &[
+            ObjectKind::Monitor,
+            ObjectKind::Socket,
+            ObjectKind::CgroupScope,
+        ]
     }
 
     fn kind(&self) -> VmmKind {
@@ -100,6 +104,7 @@ impl Vmm for FirecrackerVmm {
                 // Its standard output is the guest's console.
                 log: launch.console_log.clone(),
                 namespace: launch.network.namespace().map(str::to_owned),
+                scope: launch.scope.clone(),
             })
             .await?)
     }

@@ -2,6 +2,7 @@
 
 mod command_line;
 mod control;
+mod wire;
 
 use std::path::Path;
 use std::time::Duration;
@@ -28,7 +29,11 @@ pub(crate) struct QemuVmm;
 #[async_trait]
 impl Vmm for QemuVmm {
     fn holds(&self) -> &'static [ObjectKind] {
-        &[ObjectKind::Monitor, ObjectKind::Socket]
+        &[
+            ObjectKind::Monitor,
+            ObjectKind::Socket,
+            ObjectKind::CgroupScope,
+        ]
     }
 
     fn kind(&self) -> VmmKind {
@@ -73,6 +78,7 @@ impl Vmm for QemuVmm {
                 arguments: arguments(launch, acceleration),
                 log: launch.monitor_log.clone(),
                 namespace: launch.network.namespace().map(str::to_owned),
+                scope: launch.scope.clone(),
             })
             .await?)
     }

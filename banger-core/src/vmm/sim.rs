@@ -74,7 +74,7 @@ impl SimPower {
 #[async_trait]
 impl Vmm for SimVmm {
     fn holds(&self) -> &'static [ObjectKind] {
-        &[ObjectKind::Monitor]
+        &[ObjectKind::Monitor, ObjectKind::CgroupScope]
     }
 
     fn kind(&self) -> VmmKind {
@@ -109,6 +109,7 @@ impl Vmm for SimVmm {
                 ],
                 log: launch.monitor_log.clone(),
                 namespace: launch.network.namespace().map(str::to_owned),
+                scope: launch.scope.clone(),
             })
             .await?)
     }
@@ -198,6 +199,10 @@ impl VmmControl for SimControl {
 
     async fn press_ctrl_alt_del(&self) -> Result<(), VmmError> {
         self.answer("ctrl-alt-del").await
+    }
+
+    async fn lost(&self) -> String {
+        std::future::pending().await
     }
 
     fn end_reason(&self) -> watch::Receiver<Option<EndReason>> {

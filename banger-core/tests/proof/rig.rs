@@ -19,8 +19,10 @@ pub(crate) struct Rig {
 impl Rig {
     pub(crate) fn new() -> Self {
         let scratch = scratch();
+        let host = Arc::new(FakeHost::new());
+        host.set_scopes(Ok(()));
         Rig {
-            host: Arc::new(FakeHost::new()),
+            host,
             config: config(scratch.path(), "state"),
             scratch,
         }

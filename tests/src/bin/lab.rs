@@ -15,8 +15,9 @@ use banger_core::{
 use banger_tests::{binary, target};
 
 /// What is run in the lab, by package and test.
-const SUITES: [(&str, &str); 5] = [
+const SUITES: [(&str, &str); 6] = [
     ("banger-core", "as_root"),
+    ("banger-tests", "scopes"),
     ("banger-tests", "firecracker"),
     ("banger-tests", "lab_command"),
     ("banger-tests", "lab_deaths"),

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::SocketAddrV4;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -61,12 +62,12 @@ impl FakeHost {
         }
     }
 
-    /// Returns the names of the snapshots and namespaces that there are, of whatever engine.
+    /// Returns the names of the snapshots, namespaces and scopes that there are, of whatever engine.
     pub fn held(&self) -> Vec<String> {
         let inner = self.inner();
         let snapshots = inner.kernel.snapshots.keys();
         let all = snapshots.chain(inner.kernel.namespaces.keys());
-        all.cloned().collect()
+        all.chain(inner.systemd.names()).cloned().collect()
     }
 }
 
@@ -236,6 +237,12 @@ impl Spaces for FakeHost {
             let names = inner.kernel.namespaces.keys();
             names.filter(|n| n.starts_with(prefix)).cloned().collect()
         })
+    }
+
+    async fn list_pins(&self, prefix: &str) -> Result<Vec<PathBuf>> {
+        let names = self.list_namespaces(prefix).await?;
+        let pinned = Path::new("/run/netns");
+        Ok(names.iter().map(|name| pinned.join(name)).collect())
     }
 
     async fn connect_in(&self, name: &str, _: SocketAddrV4, _: Duration) -> Result<TcpStream> {

@@ -6,7 +6,7 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::net::SocketAddrV4;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -98,6 +98,12 @@ impl Spaces for LinuxHost {
         Ok(names)
     }
 
+    async fn list_pins(&self, prefix: &str) -> Result<Vec<PathBuf>, HostError> {
+        let path = Path::new("/proc/self/mountinfo");
+        let mounts = files::read(path)?.unwrap_or_default();
+        Ok(pins_in(&String::from_utf8_lossy(&mounts), prefix))
+    }
+
     async fn connect_in(
         &self,
         namespace: &str,
@@ -130,6 +136,19 @@ pub(in crate::host) fn open(name: &str) -> Result<OwnedFd, HostError> {
 
 fn pin(name: &str) -> PathBuf {
     PathBuf::from(PINNED).join(name)
+}
+
+/// The fifth field of a line of proc_pid_mountinfo(5) is where it is mounted. No name of ours is one that the
+/// kernel would spell otherwise.
+fn pins_in(mounts: &str, prefix: &str) -> Vec<PathBuf> {
+    let paths = mounts.lines().filter_map(|line| line.split(' ').nth(4));
+    let is_pin = |path: &&str| {
+        let name = Path::new(path).strip_prefix(PINNED);
+        name.is_ok_and(|name| name.to_string_lossy().starts_with(prefix))
+    };
+    let mut pins: Vec<PathBuf> = paths.filter(is_pin).map(PathBuf::from).collect();
+    pins.sort();
+    pins
 }
 
 /// Runs what changes the thread's namespace on a thread that nobody uses afterwards.

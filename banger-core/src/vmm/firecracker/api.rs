@@ -1,6 +1,7 @@
 //! HTTP on Firecracker's socket: one connection, one request at a time, a time limit on each.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Full, Limited};
@@ -10,12 +11,13 @@ use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
 
 use super::bodies::Fault;
 use crate::host::Host;
 use crate::vm::VmmKind;
+use crate::vmm::loss::{Loss, shown};
 use crate::vmm::{VmmError, connect_once_made};
 
 /// The longest answer that is read, in bytes.
@@ -26,6 +28,7 @@ const LONGEST: usize = 1 << 20;
 pub(super) struct Api {
     sender: Mutex<SendRequest<Full<Bytes>>>,
     speaker: JoinHandle<()>,
+    lost: Arc<watch::Sender<Option<Loss>>>,
     limit: Duration,
 }
 
@@ -46,14 +49,23 @@ impl Api {
         let (sender, connection) = handshake(TokioIo::new(stream))
             .await
             .map_err(|error| refused("connect", error.to_string()))?;
+        let lost = Arc::new(watch::Sender::new(None));
+        let tell = lost.clone();
         let speaker = tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "the connection to firecracker ended");
-            }
+            let loss = match connection.await {
+                Ok(()) => Loss::HungUp,
+                Err(error) => loss(&error),
+            };
+            tell.send_if_modified(|known| {
+                let first = known.is_none();
+                known.get_or_insert(loss);
+                first
+            });
         });
         Ok(Api {
             sender: Mutex::new(sender),
             speaker,
+            lost,
             limit,
         })
     }
@@ -65,7 +77,29 @@ impl Api {
         path: &str,
     ) -> Result<T, VmmError> {
         let body = self.ask(command, Method::GET, path, Bytes::new()).await?;
-        serde_json::from_slice(&body).map_err(|error| refused(command, error.to_string()))
+        serde_json::from_slice(&body).map_err(|error| {
+            let said = format!("{} ({error})", shown(&body));
+            Loss::Nonsense(said).told(VmmKind::Firecracker, command)
+        })
+    }
+
+    /// Returns when the connection has become of no use, and says why.
+    pub(super) async fn lost(&self) -> String {
+        let mut lost = self.lost.subscribe();
+        let loss = lost.wait_for(Option::is_some).await;
+        let loss = loss.ok().and_then(|loss| loss.clone());
+        loss.unwrap_or(Loss::HungUp).to_string()
+    }
+
+    /// What a command met that failed for the connection's sake. What was wrong with an answer its command
+    /// alone is told; whoever comes later only finds the connection closed.
+    fn lost_at(&self, command: &'static str, error: &hyper::Error) -> VmmError {
+        let mut loss = loss(error);
+        self.lost.send_modify(|known| match known {
+            Some(known) if loss == Loss::HungUp => loss = known.clone(),
+            known => *known = Some(loss.clone()),
+        });
+        loss.told(VmmKind::Firecracker, command)
     }
 
     /// Sets something.
@@ -118,14 +152,20 @@ impl Api {
             // Locked for the whole exchange: a caller that gives up in the middle leaves the connection
             // with an answer that is nobody's, and hyper then refuses the next request.
             let mut sender = self.sender.lock().await;
-            let lost = |error: hyper::Error| refused(command, format!("the connection: {error}"));
+            let lost = |error: hyper::Error| self.lost_at(command, &error);
             sender.ready().await.map_err(lost)?;
             let response = sender.send_request(request).await.map_err(lost)?;
             let status = response.status();
             let body = Limited::new(response.into_body(), LONGEST)
                 .collect()
                 .await
-                .map_err(|error| refused(command, error.to_string()))?
+                .map_err(|error| match error.downcast::<hyper::Error>() {
+                    Ok(error) => self.lost_at(command, &error),
+                    // More than the longest.
+                    Err(error) => {
+                        Loss::Nonsense(error.to_string()).told(VmmKind::Firecracker, command)
+                    }
+                })?
                 .to_bytes();
             if status.is_success() {
                 return Ok(body);
@@ -141,6 +181,19 @@ impl Api {
             command,
             limit: self.limit,
         }))
+    }
+}
+
+fn loss(error: &hyper::Error) -> Loss {
+    use std::io::ErrorKind::{BrokenPipe, ConnectionReset};
+    let io = std::error::Error::source(error).and_then(|source| source.downcast_ref());
+    let torn =
+        io.is_some_and(|io: &std::io::Error| matches!(io.kind(), BrokenPipe | ConnectionReset));
+    match error.is_parse() {
+        true => Loss::Nonsense(format!("what is no HTTP: {error}")),
+        false if torn || error.is_closed() || error.is_canceled() => Loss::HungUp,
+        false if error.is_incomplete_message() => Loss::HungUp,
+        false => Loss::Broken(format!("the connection: {error}")),
     }
 }
 

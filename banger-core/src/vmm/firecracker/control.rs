@@ -145,6 +145,10 @@ impl VmmControl for FirecrackerControl {
             .await
     }
 
+    async fn lost(&self) -> String {
+        self.api.lost().await
+    }
+
     fn end_reason(&self) -> watch::Receiver<Option<EndReason>> {
         self.end.clone()
     }

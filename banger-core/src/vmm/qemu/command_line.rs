@@ -203,6 +203,7 @@ mod tests {
             initrd: "/run/initrd".into(),
             root: disk("/vms/a,b/root.qcow2", BlockFormat::Qcow2),
             work: disk("/vms/work.ext4", BlockFormat::Raw),
+            scope: None,
             network: NetworkAttachment::User(Internet::Closed),
             api_socket: "/run/api.sock".into(),
             rescue_socket: "/run/rescue.sock".into(),
