@@ -8,6 +8,7 @@ use crate::disk::{Disk, DmSnapshotDisk, FileDisk, OverlayDisk, SimDisk};
 use crate::error::Error;
 use crate::host::{FakeHost, Host};
 use crate::inventory::ObjectKind;
+use crate::names::EngineId;
 use crate::network::{Network, NoNetwork, SimNetwork, TapNetwork, UserNetwork};
 use crate::transport::{GuestTransport, OnPower, PowerWord, SimTransport, SshTransport};
 use crate::vm::{DiskKind, Internet, NetworkKind, VmmKind};
@@ -46,14 +47,14 @@ impl Backends {
             ],
             networks: vec![
                 Arc::new(UserNetwork),
-                Arc::new(TapNetwork),
+                Arc::new(TapNetwork::new(config.nat)),
                 Arc::new(NoNetwork),
             ],
             transport: Arc::new(SshTransport::new(config.dial_helper.clone())),
         }
     }
 
-    pub(crate) fn sim(host: &Arc<FakeHost>) -> Self {
+    pub(crate) fn sim(host: &Arc<FakeHost>, config: &EngineConfig) -> Self {
         let vmm = SimVmm::over(host);
         let guests = host.guests();
         // Not a full grip: the host keeps its guests, and through this they would keep the host.
@@ -71,7 +72,7 @@ impl Backends {
             vmms: vec![Arc::new(vmm)],
             // The real ones too: what they hold in the kernel the fake host holds in memory.
             disks: vec![Arc::new(SimDisk), Arc::new(DmSnapshotDisk)],
-            networks: vec![Arc::new(SimNetwork), Arc::new(TapNetwork)],
+            networks: vec![Arc::new(SimNetwork), Arc::new(TapNetwork::new(config.nat))],
             transport: Arc::new(SimTransport::over(guests, on_power)),
         }
     }
@@ -111,8 +112,8 @@ impl Backends {
     }
 
     /// Says of every backend whether it works here, and which of them `auto` picks.
-    pub(crate) async fn candidates(&self, host: &dyn Host) -> Vec<Candidate> {
-        let picked = self.choose(host, &Wanted::default()).await.ok();
+    pub(crate) async fn candidates(&self, host: &dyn Host, engine: &EngineId) -> Vec<Candidate> {
+        let picked = self.choose(host, engine, &Wanted::default()).await.ok();
         let mut all = Vec::new();
         let mut add = |seam: &str, name: &str, probe: Probe, picked: bool| {
             all.push(Candidate {
@@ -145,7 +146,12 @@ impl Backends {
 
     /// Picks a monitor, and a disk and a network that it takes: what was asked for, which must work and
     /// fit, and for the rest the first that does.
-    pub(crate) async fn choose(&self, host: &dyn Host, wanted: &Wanted) -> Result<Chosen, Error> {
+    pub(crate) async fn choose(
+        &self,
+        host: &dyn Host,
+        engine: &EngineId,
+        wanted: &Wanted,
+    ) -> Result<Chosen, Error> {
         // What is told in the end is what went wrong latest on the way.
         let mut refused = (0, unknown("monitor", "auto"));
         let mut refuse = |stage: u8, error: Error| {
@@ -186,11 +192,10 @@ impl Backends {
                     refuse(3, unfit("network", kind.as_str(), vmm.kind()));
                     continue;
                 }
-                if !network.offers(wanted.internet) {
-                    refuse(3, no_way_out(kind));
-                    continue;
+                let mut probe = network.probe(host).await;
+                if probe.usable == Usable::Yes && wanted.internet == Internet::Open {
+                    probe = network.lets_out(host, engine).await;
                 }
-                let probe = network.probe(host).await;
                 if probe.usable == Usable::Yes {
                     return Ok(Chosen {
                         vmm: vmm.kind(),
@@ -253,14 +258,6 @@ fn unfit(seam: &str, name: &str, vmm: VmmKind) -> Error {
         what: format!("the {seam} {name}"),
         reason: format!("the monitor {vmm} does not take it"),
         hint: Some(format!("choose another {seam}, another monitor, or auto")),
-    }
-}
-
-fn no_way_out(network: NetworkKind) -> Error {
-    Error::Unusable {
-        what: format!("the network {network}"),
-        reason: "it has no way out to the internet".to_owned(),
-        hint: Some("leave --nat out, or choose the network user".to_owned()),
     }
 }
 

@@ -1,12 +1,13 @@
 //! Everything that an engine needs to know, handed in by whoever embeds it.
 
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::host::{Host, LinuxHost, LinuxHostConfig};
 use crate::image::SCRATCH;
-use crate::names::Mebibytes;
+use crate::names::{Mebibytes, Subnet};
 use crate::transport::DialHelper;
 use crate::vm::{DiskKind, Internet, NetworkKind, VmmKind};
 
@@ -28,6 +29,8 @@ pub struct EngineConfig {
     pub defaults: Defaults,
     /// How long others may take.
     pub limits: Limits,
+    /// How guests on the network `tap` are let out to the internet.
+    pub nat: NatConfig,
     /// The Debian mirror that images are made from; none means Debian's own.
     pub mirror: Option<String>,
     /// Where an image's tree grows while it is made: `/var/tmp`. An ordinary user's subordinate ids must
@@ -49,6 +52,7 @@ impl EngineConfig {
             choice: BackendChoice::default(),
             defaults: Defaults::default(),
             limits: Limits::default(),
+            nat: NatConfig::default(),
             mirror: None,
             image_scratch: PathBuf::from(SCRATCH),
             user_home: None,
@@ -90,6 +94,26 @@ impl Default for Defaults {
             work_disk: Mebibytes(8 * 1024),
             image: "debian-12".to_owned(),
             internet: Internet::Closed,
+        }
+    }
+}
+
+/// How guests on the network `tap` are let out to the internet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NatConfig {
+    /// The range of which each VM that is let out has one address, on this host alone: 198.18.0.0/16, of
+    /// the range for benchmarks (RFC 2544), which is nobody's network. What the host routes elsewhere is
+    /// left out.
+    pub pool: Subnet,
+    /// Who answers the guests' questions for names; none means the host's own resolver.
+    pub name_server: Option<Ipv4Addr>,
+}
+
+impl Default for NatConfig {
+    fn default() -> Self {
+        NatConfig {
+            pool: Subnet::around(Ipv4Addr::new(198, 18, 0, 0), 16),
+            name_server: None,
         }
     }
 }

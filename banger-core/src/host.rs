@@ -16,6 +16,7 @@ mod program;
 mod scratch;
 mod spaces;
 mod tsc;
+mod uplinks;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -37,10 +38,13 @@ pub use linux::{LinuxHost, LinuxHostConfig};
 pub use piped::PipedProgram;
 pub(crate) use scratch::{Scratch, ScratchEnd, ScratchError, ScratchPlan, ScratchProcess};
 pub use spaces::{Spaces, TapSpec};
+pub use uplinks::{
+    Hops, HostRoute, Neighbourhood, RuleTable, RulesUnknown, UplinkFacts, UplinkSpec, Uplinks,
+};
 
 /// A grip on one host. Object safe; every method is one act, so that a test can count and fail it.
 #[async_trait]
-pub trait Host: Devices + Spaces + fmt::Debug + Send + Sync {
+pub trait Host: Devices + Spaces + Uplinks + fmt::Debug + Send + Sync {
     /// Returns the id of the running boot. Another boot id means that no process of before is alive.
     async fn boot_id(&self) -> Result<BootId, HostError>;
 

@@ -52,6 +52,8 @@ pub enum ObjectKind {
     EngineFile,
     /// A tap device.
     Tap,
+    /// The end in the host of a VM's way out.
+    Veth,
     /// A network namespace.
     NetworkNamespace,
     /// A table of firewall rules.
@@ -68,7 +70,7 @@ pub enum ObjectKind {
 
 impl ObjectKind {
     /// All of them, in the order in which they are shown, and removed: whoever holds goes before what is held.
-    pub const ALL: [ObjectKind; 19] = [
+    pub const ALL: [ObjectKind; 20] = [
         ObjectKind::Monitor,
         ObjectKind::SshProcess,
         ObjectKind::Port,
@@ -82,6 +84,7 @@ impl ObjectKind {
         ObjectKind::ImageFolder,
         ObjectKind::EngineFile,
         ObjectKind::Tap,
+        ObjectKind::Veth,
         ObjectKind::NetworkNamespace,
         ObjectKind::NftTable,
         ObjectKind::LoopDevice,
@@ -107,6 +110,7 @@ impl fmt::Display for ObjectKind {
             ObjectKind::ImageScratch => "image scratch folder",
             ObjectKind::EngineFile => "engine file",
             ObjectKind::Tap => "tap",
+            ObjectKind::Veth => "veth",
             ObjectKind::NetworkNamespace => "network namespace",
             ObjectKind::NftTable => "nft table",
             ObjectKind::LoopDevice => "loop device",

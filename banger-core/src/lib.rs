@@ -73,7 +73,7 @@ pub use banger_session::workspace::patch::{Change, ChangeKind};
 pub use banger_session::workspace::{GuestPath, InvalidGuestPath, Mode as WorkspaceMode};
 pub use banger_session::{ProcessGroup, Signal};
 pub use choice::{Probe, Usable};
-pub use config::{BackendChoice, Defaults, EngineConfig, Limits};
+pub use config::{BackendChoice, Defaults, EngineConfig, Limits, NatConfig};
 pub use console::{Console, ConsoleLog};
 pub use dial::SshClient;
 pub use disk::{Access, BlockFormat, BlockSource, Disk, DiskError, LayerRun};
@@ -88,10 +88,11 @@ pub use handles::{
 };
 pub use host::{
     BootId, CloneMethod, CpuFacts, Crash, Delivery, Detached, DeviceList, DeviceRemoval, Devices,
-    FakeHost, FakeProcess, Fault, FileAct, FileFacts, FileLock, Host, HostError, LinuxHost,
-    LinuxHostConfig, LoopFacts, Moment, PipedProgram, ProcessEnd, ProcessFacts, ProcessIdentity,
-    ProcessSignal, ProcessUsage, Program, ProgramOutput, SnapshotDevice, SnapshotFacts,
-    SnapshotSpec, SnapshotState, Spaces, TapSpec,
+    FakeHost, FakeProcess, Fault, FileAct, FileFacts, FileLock, Hops, Host, HostError, HostRoute,
+    LinuxHost, LinuxHostConfig, LoopFacts, Moment, Neighbourhood, PipedProgram, ProcessEnd,
+    ProcessFacts, ProcessIdentity, ProcessSignal, ProcessUsage, Program, ProgramOutput, RuleTable,
+    RulesUnknown, SnapshotDevice, SnapshotFacts, SnapshotSpec, SnapshotState, Spaces, TapSpec,
+    UplinkFacts, UplinkSpec, Uplinks,
 };
 pub use image::{
     Capability, ImageError, ImageManifest, ImageSpec, Initrd, Kernel, KernelError, ManifestError,
@@ -113,8 +114,8 @@ pub use liveness::{
 pub use lookup::VmView;
 pub use marks::Marks;
 pub use names::{
-    EngineId, ImageName, MAX_NAME, Mebibytes, NameError, RunId, SessionId, SessionName, VmId,
-    VmName,
+    EngineId, ImageName, InvalidSubnet, MAX_NAME, Mebibytes, NameError, RunId, SessionId,
+    SessionName, Subnet, VmId, VmName,
 };
 pub use network::{Endpoint, GuestAddress, Network, NetworkAttachment, NetworkError, Route};
 pub use places::{MAX_CONTROL_PATH, MAX_SOCKET_PATH, PlaceError, Places};

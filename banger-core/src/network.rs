@@ -1,6 +1,7 @@
 //! The seam for networks: how a VM is reached, and what it reaches.
 
 mod tap;
+mod uplink;
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -13,6 +14,7 @@ use crate::handles::VMHandles;
 use crate::host::{Host, HostError};
 use crate::inventory::ObjectKind;
 use crate::marks::Marks;
+use crate::names::EngineId;
 use crate::vm::{Internet, NetworkKind};
 
 pub(crate) use tap::TapNetwork;
@@ -23,6 +25,14 @@ pub enum NetworkError {
     /// The run's handles name no namespace: they were planned for another network.
     #[error("no network namespace was planned for this run")]
     Unplanned,
+    /// The guest cannot be let out to the internet here.
+    #[error("a guest cannot be let out to the internet here: {reason}")]
+    NoWayOut {
+        /// Why not.
+        reason: String,
+        /// What to do about it.
+        hint: Option<String>,
+    },
     /// The host refused.
     #[error(transparent)]
     Host(#[from] HostError),
@@ -133,14 +143,14 @@ pub trait Network: fmt::Debug + Send + Sync {
     /// Says whether it works on this host.
     async fn probe(&self, host: &dyn Host) -> Probe;
 
-    /// Says whether it can give a guest this much of the internet.
-    fn offers(&self, internet: Internet) -> bool;
+    /// Says whether it can let a guest of this engine out to the internet, here.
+    async fn lets_out(&self, host: &dyn Host, engine: &EngineId) -> Probe;
 
     /// Returns how the guest sees itself; none without a network.
     fn guest(&self) -> Option<GuestAddress>;
 
     /// Names, in a run's handles, what it will hold: they are written down before anything is acquired.
-    fn plan(&self, marks: &Marks, handles: &mut VMHandles);
+    fn plan(&self, marks: &Marks, internet: Internet, handles: &mut VMHandles);
 
     /// Acquires what a run needs; what the kernel then holds is named in `handles`.
     async fn acquire(
@@ -182,11 +192,11 @@ impl Network for UserNetwork {
         )
     }
 
-    fn offers(&self, _internet: Internet) -> bool {
-        true
+    async fn lets_out(&self, _host: &dyn Host, _engine: &EngineId) -> Probe {
+        Probe::works("to the internet, and to this host's loopback and networks")
     }
 
-    fn plan(&self, _marks: &Marks, _handles: &mut VMHandles) {}
+    fn plan(&self, _marks: &Marks, _internet: Internet, _handles: &mut VMHandles) {}
 
     fn guest(&self) -> Option<GuestAddress> {
         Some(GUEST)
@@ -236,11 +246,14 @@ impl Network for NoNetwork {
         Probe::works("no network at all: such a VM cannot be reached by ssh")
     }
 
-    fn offers(&self, internet: Internet) -> bool {
-        internet == Internet::Closed
+    async fn lets_out(&self, _host: &dyn Host, _engine: &EngineId) -> Probe {
+        Probe::fails(
+            "it is no network",
+            Some("leave --nat out, or choose another network".to_owned()),
+        )
     }
 
-    fn plan(&self, _marks: &Marks, _handles: &mut VMHandles) {}
+    fn plan(&self, _marks: &Marks, _internet: Internet, _handles: &mut VMHandles) {}
 
     fn guest(&self) -> Option<GuestAddress> {
         None
@@ -286,11 +299,11 @@ impl Network for SimNetwork {
         Probe::works("simulated")
     }
 
-    fn offers(&self, _internet: Internet) -> bool {
-        true
+    async fn lets_out(&self, _host: &dyn Host, _engine: &EngineId) -> Probe {
+        Probe::works("simulated")
     }
 
-    fn plan(&self, _marks: &Marks, _handles: &mut VMHandles) {}
+    fn plan(&self, _marks: &Marks, _internet: Internet, _handles: &mut VMHandles) {}
 
     fn guest(&self) -> Option<GuestAddress> {
         Some(GUEST)

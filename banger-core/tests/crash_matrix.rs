@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use banger_core::{
     Condition, Crash, CreateRequest, DiskKind, Engine, EngineConfig, Error, ErrorKind, FakeHost,
-    Fault, Mebibytes, NetworkKind, Progress, SetRequest, VmName,
+    Fault, Internet, Mebibytes, NetworkKind, Progress, SetRequest, VmName,
 };
 
 #[path = "crash_matrix/images.rs"]
@@ -194,7 +194,8 @@ impl Rig {
         assert_eq!(runs, expected, "{what}: a runtime folder leaked");
         let held = self.host.held();
         let expected = match condition {
-            Some(Condition::Running) => 2,
+            // A target, a namespace, a way out of it and its rules.
+            Some(Condition::Running) => 4,
             _ => 0,
         };
         assert_eq!(held.len(), expected, "{what}: the kernel holds {held:?}");
@@ -212,6 +213,7 @@ fn request(name: &str) -> CreateRequest {
         "box" => CreateRequest {
             disk: Some(DiskKind::DmSnapshot),
             network: Some(NetworkKind::Tap),
+            internet: Some(Internet::Open),
             ..request
         },
         _ => request,

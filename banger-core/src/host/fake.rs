@@ -7,6 +7,7 @@
 mod devices;
 mod plan;
 mod programs;
+mod uplinks;
 
 use std::collections::BTreeMap;
 use std::fmt;

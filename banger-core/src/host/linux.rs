@@ -2,8 +2,11 @@
 
 mod device_mapper;
 mod devices;
+mod firewall;
 mod loops;
+mod neighbourhood;
 pub(super) mod spaces;
+mod uplinks;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

@@ -31,6 +31,12 @@ pub(super) enum Act {
     SweepImage(String),
     RemoveSnapshot(String),
     RemoveNamespace(String),
+    /// By its name, if it is this owner's still.
+    RemoveUplink {
+        name: String,
+        owner: String,
+    },
+    RemoveTable(String),
     /// Everything that the handles name is released, and then they are removed.
     Release(Box<VMRecord>, Box<VMHandles>),
 }

@@ -76,12 +76,13 @@ fn coverage(kind: ObjectKind, backends: &Backends) -> Looked {
             | ObjectKind::EngineFile
             // `held`, by their names; a tap is where its namespace is.
             | ObjectKind::Tap
+            | ObjectKind::Veth
             | ObjectKind::NetworkNamespace
+            | ObjectKind::NftTable
             | ObjectKind::LoopDevice
             | ObjectKind::DeviceMapperTarget => Looked::Everywhere,
             // No backend has them yet.
-            ObjectKind::NftTable
-            | ObjectKind::Mount
+            ObjectKind::Mount
             | ObjectKind::CgroupScope => match backends.hold(kind) {
             false => Looked::NonePossible,
             true => Looked::Nowhere,
