@@ -117,7 +117,9 @@ pub use names::{
     EngineId, ImageName, InvalidSubnet, MAX_NAME, Mebibytes, NameError, RunId, SessionId,
     SessionName, Subnet, VmId, VmName,
 };
-pub use network::{Endpoint, GuestAddress, Network, NetworkAttachment, NetworkError, Route};
+pub use network::{
+    Endpoint, GuestAddress, Network, NetworkAttachment, NetworkError, Route, TapNetwork,
+};
 pub use places::{MAX_CONTROL_PATH, MAX_SOCKET_PATH, PlaceError, Places};
 pub use progress::{Progress, Stage};
 pub use reconcile::{Report, ReportLine};

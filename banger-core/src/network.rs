@@ -17,7 +17,7 @@ use crate::marks::Marks;
 use crate::names::EngineId;
 use crate::vm::{Internet, NetworkKind};
 
-pub(crate) use tap::TapNetwork;
+pub use tap::TapNetwork;
 
 /// Why a network could not be had or given back.
 #[derive(Debug, thiserror::Error)]

@@ -25,7 +25,7 @@ pub trait Uplinks {
 
     /// Connects a namespace: packets for its address go in, what it sends elsewhere comes out. An
     /// address that the host has, or routes elsewhere, is an error ([`HostError::is_taken`]): it is given
-    /// once, whoever asks.
+    /// once, whoever asks; what is then left goes with [`Uplinks::remove_uplink`].
     async fn make_uplink(&self, namespace: &str, uplink: &UplinkSpec) -> Result<(), HostError>;
 
     /// Removes an uplink, at once. A missing one, and one of another owner, is success.

@@ -20,14 +20,15 @@ use crate::marks::Marks;
 use crate::names::EngineId;
 use crate::vm::{Internet, NetworkKind};
 
-/// The network `tap`.
+/// The network `tap`, for those who ask its promises of a real kernel; an engine has its own.
 #[derive(Debug)]
-pub(crate) struct TapNetwork {
+pub struct TapNetwork {
     uplink: Uplink,
 }
 
 impl TapNetwork {
-    pub(crate) fn new(nat: NatConfig) -> Self {
+    /// Makes it, for guests that are let out in this way.
+    pub fn new(nat: NatConfig) -> Self {
         TapNetwork {
             uplink: Uplink::new(nat),
         }

@@ -43,12 +43,7 @@ impl Uplinks for LinuxHost {
         let refused = |act| move |error| failed(act, &uplink.name)(spelled(error));
         let host = Path::new("/proc/self/ns/net");
         let host = File::open(host).map_err(files::failed(FileAct::Read, host))?;
-        // The guest gets no further than here until the rules are loaded.
-        self.make_table_in(Some(namespace), &uplink.rules).await?;
-        let there = inside(namespace, || {
-            switch_on(Path::new("/proc/sys/net/ipv4/ip_forward"))
-        })
-        .await?;
+        let there = inside(namespace, || Ok(())).await?;
         make_pair(&there.handle, uplink)
             .await
             .map_err(refused("make the veth pair"))?;
@@ -56,14 +51,22 @@ impl Uplinks for LinuxHost {
         let moved = there.handle.link().set(end.build()).execute().await;
         moved.map_err(refused("move out of its namespace"))?;
 
+        // Order matters here: whoever gets the route has the address; of who does not, nothing is there yet
+        // that does not go with the pair.
         let here = Netlink::here().map_err(failed("speak netlink for", &uplink.name))?;
         let end = set_up_outside(&here.handle, uplink)
             .await
             .map_err(refused("set up"))?;
-        // Order matters here: whoever gets the route has the address, and only then are packets forwarded.
         claim(&here.handle, end, uplink.address)
             .await
             .map_err(refused("claim an address for"))?;
+        set_up_inside(&there.handle, uplink)
+            .await
+            .map_err(refused("set up the other end of"))?;
+        // And nothing is forwarded, on either side, before the rules are there.
+        self.make_table_in(Some(namespace), &uplink.rules).await?;
+        let forwarding_inside = Path::new("/proc/sys/net/ipv4/ip_forward");
+        inside(namespace, || switch_on(forwarding_inside)).await?;
         switch_on(&forwarding(&uplink.name))
     }
 
@@ -110,15 +113,18 @@ impl Uplinks for LinuxHost {
     }
 }
 
-/// Makes the pair in the namespace, and sets up the end that stays there.
+/// Makes the pair in the namespace, and writes its owner's name on the end that is to be moved out.
 async fn make_pair(netlink: &Handle, uplink: &UplinkSpec) -> Answer {
     let pair = LinkVeth::new(&uplink.name, UplinkSpec::INSIDE)
         .address(uplink.outside_mac().to_vec())
         .build();
     netlink.link().add(pair).execute().await?;
     let named = LinkUnspec::new_with_name(&uplink.name).alias(&uplink.owner);
-    netlink.link().set(named.build()).execute().await?;
+    netlink.link().set(named.build()).execute().await
+}
 
+/// Sets up the end that stays in the namespace, and the tap.
+async fn set_up_inside(netlink: &Handle, uplink: &UplinkSpec) -> Answer {
     let end = index(netlink, UplinkSpec::INSIDE).await?;
     let up = LinkUnspec::new_with_index(end).address(uplink.inside_mac().to_vec());
     netlink.link().set(up.up().build()).execute().await?;

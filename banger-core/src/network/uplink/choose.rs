@@ -183,3 +183,156 @@ fn hash(text: &str) -> u64 {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::HostRoute;
+
+    fn net(text: &str) -> Subnet {
+        text.parse().unwrap()
+    }
+
+    fn host() -> Neighbourhood {
+        let route = |to, hops| HostRoute { to: net(to), hops };
+        Neighbourhood {
+            addresses: vec![
+                ([127, 0, 0, 1].into(), net("127.0.0.0/8")),
+                ([203, 0, 113, 7].into(), net("203.0.113.0/24")),
+            ],
+            routes: vec![
+                route("0.0.0.0/0", Hops::Routed),
+                route("203.0.113.0/24", Hops::Direct),
+                route("198.51.100.0/25", Hops::Direct),
+                route("192.0.2.0/24", Hops::Routed),
+            ],
+            way_out: Some("eth0".to_owned()),
+            forwards: true,
+            rules: Ok("{}".to_owned()),
+            legacy_rules: None,
+            resolvers: Vec::new(),
+        }
+    }
+
+    fn chosen(host: &Neighbourhood) -> Result<Way, NetworkError> {
+        way(&NatConfig::default(), host, "b0e0e0e0eababab", "seed")
+    }
+
+    fn refusal(host: &Neighbourhood) -> (String, String) {
+        match chosen(host) {
+            Err(NetworkError::NoWayOut { reason, hint }) => (reason, hint.unwrap_or_default()),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn what_is_private_link_local_the_pool_s_and_the_host_s_own_is_blocked_and_nothing_else() {
+        let way = chosen(&host()).unwrap();
+        let is_blocked = |text: &str| {
+            let address = text.parse().unwrap();
+            way.blocked.iter().any(|network| network.contains(address))
+        };
+        for near in [
+            "10.1.2.3",
+            "127.0.0.53",
+            "169.254.169.254",
+            "172.20.0.1",
+            "192.168.1.1",
+            "100.64.0.1",
+            "198.18.9.9",
+            "203.0.113.99",
+            "198.51.100.5",
+            "224.0.0.251",
+            "255.255.255.255",
+        ] {
+            assert!(is_blocked(near), "{near}");
+        }
+        for far in [
+            "192.0.2.1",
+            "198.51.100.200",
+            "8.8.8.8",
+            "172.32.0.1",
+            "198.19.0.1",
+        ] {
+            assert!(!is_blocked(far), "{far}");
+        }
+        // nft refuses a set in which one network lies in another.
+        for one in &way.blocked {
+            let others = way.blocked.iter().filter(|other| *other != one);
+            assert!(others.clone().all(|other| !other.overlaps(*one)), "{one}");
+        }
+    }
+
+    #[test]
+    fn a_default_route_without_a_router_blocks_nothing() {
+        let mut host = host();
+        for to in ["0.0.0.0/0", "0.0.0.0/1", "128.0.0.0/1"] {
+            let hops = Hops::Direct;
+            host.routes.push(HostRoute { to: net(to), hops });
+        }
+        let way = chosen(&host).unwrap();
+        assert_eq!(way.blocked, chosen(&super::tests::host()).unwrap().blocked);
+        assert!(!way.addresses.is_empty());
+    }
+
+    #[test]
+    fn the_same_vm_is_offered_the_same_address_and_never_one_that_is_routed() {
+        let mut host = host();
+        let first = chosen(&host).unwrap().addresses[0];
+        assert_eq!(chosen(&host).unwrap().addresses[0], first);
+        assert!(net("198.18.0.0/16").contains(first));
+        let route = |to: Subnet| HostRoute {
+            to,
+            hops: Hops::Direct,
+        };
+        host.routes.push(route(Subnet::around(first, 32)));
+        let second = chosen(&host).unwrap().addresses[0];
+        assert_ne!(second, first);
+        host.routes.push(route(Subnet::around(second, 28)));
+        let third = chosen(&host).unwrap().addresses[0];
+        assert!(!Subnet::around(second, 28).contains(third));
+        // Somebody's tunnel has all of it.
+        host.routes.push(route(net("198.18.0.0/15")));
+        let (reason, hint) = refusal(&host);
+        assert!(
+            reason.contains("198.18.0.0/16") && hint.contains("pool"),
+            "{reason}; {hint}"
+        );
+    }
+
+    #[test]
+    fn the_resolver_is_the_first_that_is_not_on_the_host_s_loopback() {
+        let mut host = host();
+        assert_eq!(chosen(&host).unwrap().resolver, None);
+        let stub = "# systemd\nnameserver 127.0.0.53\noptions edns0\n";
+        let behind = "nameserver 2001:db8::1\nnameserver 192.168.1.1\nnameserver 9.9.9.9\n";
+        host.resolvers = vec![stub.to_owned(), behind.to_owned()];
+        assert_eq!(
+            chosen(&host).unwrap().resolver,
+            Some([192, 168, 1, 1].into())
+        );
+        let config = NatConfig {
+            name_server: Some([9, 9, 9, 9].into()),
+            ..NatConfig::default()
+        };
+        let named = way(&config, &host, "b", "seed").unwrap();
+        assert_eq!(named.resolver, Some([9, 9, 9, 9].into()));
+    }
+
+    #[test]
+    fn what_is_missing_is_told_with_the_next_step() {
+        let mut without = host();
+        without.rules = Err(RulesUnknown::NotInstalled);
+        assert!(refusal(&without).1.contains("nftables"));
+        let mut closed = host();
+        closed.forwards = false;
+        let (reason, hint) = refusal(&closed);
+        assert!(reason.contains("eth0"), "{reason}");
+        assert!(
+            hint.contains("sysctl -w net/ipv4/conf/eth0/forwarding=1"),
+            "{hint}"
+        );
+        closed.way_out = None;
+        assert!(refusal(&closed).1.contains("net/ipv4/ip_forward=1"));
+    }
+}

@@ -84,3 +84,29 @@ pub(super) fn inside(tap: &str) -> String {
 "#
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_a_resolver_no_port_is_open_and_with_one_only_its_own() {
+        let mut way = Way {
+            addresses: Vec::new(),
+            blocked: vec!["10.0.0.0/8".parse().unwrap()],
+            resolver: None,
+        };
+        let address = Ipv4Addr::new(198, 18, 0, 5);
+        let closed = outside("b0e0e0e0eababab", address, &way);
+        assert!(!closed.contains("dport"), "{closed}");
+        way.resolver = Some(Ipv4Addr::new(10, 0, 0, 1));
+        let open = outside("b0e0e0e0eababab", address, &way);
+        let lines: Vec<&str> = open.lines().filter(|line| line.contains("dport")).collect();
+        assert_eq!(lines.len(), 6, "{open}");
+        assert!(
+            lines
+                .iter()
+                .all(|line| line.contains("dport 53") && line.contains("10.0.0.1"))
+        );
+    }
+}

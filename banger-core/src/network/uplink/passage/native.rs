@@ -70,6 +70,11 @@ fn add_rule(chain: &mut Chain, statements: &Value) {
             // A choice among several is as many rules.
             "vmap" => add_choices(chain, &rule.conditions, body),
             "counter" | "log" | "comment" => {}
+            // What iptables has and nft has not is told by its name alone.
+            "xt" if body["name"] == "comment" => {}
+            "xt" if body["type"] == "target" && body["name"] == "REJECT" => {
+                rule.act = Some(Act::Verdict(Verdict::Drop));
+            }
             // A limit, a match of iptables' that nft cannot show, a change to the packet.
             _ => rule.conditions.push(Condition::Unknown),
         }
