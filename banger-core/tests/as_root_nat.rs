@@ -6,8 +6,9 @@
 use std::net::Ipv4Addr;
 
 use banger_core::{
-    BootId, EngineId, Host, Internet, LinuxHost, LinuxHostConfig, Marks, NatConfig, Network,
-    NetworkError, Probe, RunId, TapNetwork, Uplinks, Usable, VMHandles, VmId,
+    BootId, EngineId, FakeHost, Host, Internet, LinuxHost, LinuxHostConfig, Marks, NatConfig,
+    Network, NetworkError, Probe, RuleTable, RunId, TapNetwork, TapSpec, UplinkSpec, Uplinks,
+    Usable, VMHandles, VmId,
 };
 
 #[path = "as_root_nat/street.rs"]
@@ -74,6 +75,110 @@ impl Vm {
     async fn lets_out(&self) -> Probe {
         self.network.lets_out(&self.host, &engine()).await
     }
+}
+
+/// What the engine relies on of a host's ways out, whichever host it is.
+async fn ways_out_and_tables_are_made_once_and_removed_by_their_owner(host: &dyn Host) {
+    let marks = |number| Marks::of(&engine(), &VmId::from_random([number; 16]));
+    let (one, two) = (marks(1), marks(2));
+    let spec = |marks: &Marks, last| UplinkSpec {
+        name: marks.uplink(),
+        owner: marks.namespace(),
+        address: [198, 18, 9, last].into(),
+        tap: "tap0".to_owned(),
+        also: [10, 0, 2, 3].into(),
+        rules: RuleTable {
+            name: "inside".to_owned(),
+            rules: String::new(),
+        },
+    };
+    let tap = TapSpec {
+        name: "tap0".to_owned(),
+        address: [10, 0, 2, 2].into(),
+        prefix: 24,
+        peer: GUEST,
+        peer_mac: [2; 6],
+    };
+    for marks in [&one, &two] {
+        host.make_namespace(&marks.namespace()).await.unwrap();
+        host.make_tap(&marks.namespace(), &tap).await.unwrap();
+    }
+    let nowhere = host.make_uplink("bgr-nowhere", &spec(&one, 1)).await;
+    nowhere.unwrap_err();
+    host.make_uplink(&one.namespace(), &spec(&one, 1))
+        .await
+        .unwrap();
+    let again = host.make_uplink(&one.namespace(), &spec(&one, 3)).await;
+    assert!(again.unwrap_err().is_taken());
+    // An address that is given, and then another: what was left of the attempt is removed by its name.
+    let taken = host.make_uplink(&two.namespace(), &spec(&two, 1)).await;
+    assert!(taken.unwrap_err().is_taken());
+    host.remove_uplink(&two.uplink(), &two.namespace())
+        .await
+        .unwrap();
+    host.make_uplink(&two.namespace(), &spec(&two, 2))
+        .await
+        .unwrap();
+    let seen = host.neighbourhood().await.unwrap();
+    for last in [1, 2] {
+        let given = format!("198.18.9.{last}/32").parse().unwrap();
+        assert!(
+            seen.routes.iter().any(|route| route.to == given),
+            "{seen:?}"
+        );
+    }
+    let listed = host.list_uplinks("b0e0e0e0e").await.unwrap();
+    let owners: Vec<&str> = listed.iter().map(|it| it.owner.as_str()).collect();
+    assert_eq!(owners, [one.namespace(), two.namespace()]);
+    assert_eq!(host.list_uplinks("b0e0e0e0f").await.unwrap(), []);
+
+    host.remove_uplink(&one.uplink(), "somebody").await.unwrap();
+    assert_eq!(host.list_uplinks(&one.uplink()).await.unwrap().len(), 1);
+    for _ in 0..2 {
+        host.remove_uplink(&one.uplink(), &one.namespace())
+            .await
+            .unwrap();
+    }
+    // With a namespace goes what leads out of it, when the kernel finds the time.
+    host.remove_namespace(&two.namespace()).await.unwrap();
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    while !host.list_uplinks("b0e0e0e0e").await.unwrap().is_empty() {
+        assert!(std::time::Instant::now() < deadline, "it stays");
+        tokio::task::yield_now().await;
+    }
+    host.remove_namespace(&one.namespace()).await.unwrap();
+
+    let table = RuleTable {
+        name: one.table(),
+        rules: String::new(),
+    };
+    host.make_table(&table).await.unwrap();
+    assert!(host.make_table(&table).await.unwrap_err().is_taken());
+    assert_eq!(
+        host.list_tables("bgr-0e0e0e0e-").await.unwrap(),
+        [one.table()]
+    );
+    assert_eq!(host.list_tables("bgr-0e0e0e0f-").await.unwrap(), [""; 0]);
+    host.remove_table(&two.table()).await.unwrap();
+    for _ in 0..2 {
+        host.remove_table(&one.table()).await.unwrap();
+    }
+    assert_eq!(host.list_tables("bgr-").await.unwrap(), [""; 0]);
+}
+
+#[tokio::test]
+async fn the_fake_host_keeps_what_is_relied_on_of_ways_out() {
+    let host = FakeHost::new();
+    ways_out_and_tables_are_made_once_and_removed_by_their_owner(&host).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn as_root_the_kernel_keeps_what_is_relied_on_of_ways_out() {
+    if !in_a_network_of_its_own("as_root_the_kernel_keeps_what_is_relied_on_of_ways_out") {
+        return;
+    }
+    let host = LinuxHost::new(LinuxHostConfig::default());
+    ways_out_and_tables_are_made_once_and_removed_by_their_owner(&host).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
