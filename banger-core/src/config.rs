@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::host::{Host, LinuxHost, LinuxHostConfig};
 use crate::image::SCRATCH;
 use crate::names::{Mebibytes, Subnet};
+use crate::network::GUEST;
 use crate::transport::DialHelper;
 use crate::vm::{DiskKind, Internet, NetworkKind, VmmKind};
 
@@ -107,6 +108,50 @@ pub struct NatConfig {
     pub pool: Subnet,
     /// Who answers the guests' questions for names; none means the host's own resolver.
     pub name_server: Option<Ipv4Addr>,
+}
+
+/// A range that cannot be given to VMs.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PoolError {
+    /// It would be in the guests' way.
+    #[error("{pool} overlaps {guests}, which is every guest's own network")]
+    GuestsOwn {
+        /// The range.
+        pool: Subnet,
+        /// Where every guest is.
+        guests: Subnet,
+    },
+    /// Loopback, link-local, multicast and the like.
+    #[error("{pool} holds addresses that no host forwards: those of {never}")]
+    Unroutable {
+        /// The range.
+        pool: Subnet,
+        /// What it overlaps.
+        never: Subnet,
+    },
+}
+
+impl NatConfig {
+    /// Says whether a range can be given to VMs.
+    pub fn check_pool(pool: Subnet) -> Result<(), PoolError> {
+        let guests = Subnet::around(GUEST.address, GUEST.prefix);
+        if pool.overlaps(guests) {
+            return Err(PoolError::GuestsOwn { pool, guests });
+        }
+        let never = [
+            ([0, 0, 0, 0], 8),
+            ([127, 0, 0, 0], 8),
+            ([169, 254, 0, 0], 16),
+            ([224, 0, 0, 0], 3),
+        ];
+        let mut never = never
+            .map(|(first, prefix)| Subnet::around(first.into(), prefix))
+            .into_iter();
+        match never.find(|never| pool.overlaps(*never)) {
+            Some(never) => Err(PoolError::Unroutable { pool, never }),
+            None => Ok(()),
+        }
+    }
 }
 
 impl Default for NatConfig {

@@ -73,7 +73,7 @@ pub use banger_session::workspace::patch::{Change, ChangeKind};
 pub use banger_session::workspace::{GuestPath, InvalidGuestPath, Mode as WorkspaceMode};
 pub use banger_session::{ProcessGroup, Signal};
 pub use choice::{Probe, Usable};
-pub use config::{BackendChoice, Defaults, EngineConfig, Limits, NatConfig};
+pub use config::{BackendChoice, Defaults, EngineConfig, Limits, NatConfig, PoolError};
 pub use console::{Console, ConsoleLog};
 pub use dial::SshClient;
 pub use disk::{Access, BlockFormat, BlockSource, Disk, DiskError, LayerRun};

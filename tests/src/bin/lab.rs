@@ -15,8 +15,9 @@ use banger_core::{
 use banger_tests::{binary, target};
 
 /// What is run in the lab, by package and test.
-const SUITES: [(&str, &str); 4] = [
+const SUITES: [(&str, &str); 5] = [
     ("banger-core", "as_root"),
+    ("banger-core", "as_root_nat"),
     ("banger-tests", "firecracker"),
     ("banger-tests", "lab_command"),
     ("banger-tests", "parity"),

@@ -39,6 +39,8 @@ const NEVER: [&str; 10] = [
 /// A route wider than this leads out, or to a part of all that is out; it names no network of the host's.
 const WIDEST_NETWORK: u8 = 8;
 
+const NAME_A_POOL: &str = "name a range that is free here: pool in [nat] of config.toml";
+
 /// Addresses beyond these are not looked at, in a pool that is larger.
 const LOOKED_AT: u64 = 1 << 16;
 
@@ -50,6 +52,9 @@ pub(super) fn way(
     uplink: &str,
     seed: &str,
 ) -> Result<Way, NetworkError> {
+    if let Err(error) = NatConfig::check_pool(config.pool) {
+        return Err(no_way(error.to_string(), Some(NAME_A_POOL.to_owned())));
+    }
     let rules = match &host.rules {
         Ok(rules) => rules,
         Err(unknown) => {
@@ -91,7 +96,7 @@ pub(super) fn way(
 pub(super) fn no_address(pool: Subnet) -> NetworkError {
     no_way(
         format!("every address of {pool} is in use here or routed elsewhere"),
-        Some("name a range that is free here: pool in [nat] of config.toml".to_owned()),
+        Some(NAME_A_POOL.to_owned()),
     )
 }
 
