@@ -1,46 +1,8 @@
 //! The root-side backends as a user has them, by `banger` and its daemon: Firecracker over dm-snapshot and
 //! tap. Skipped, with the reason, where they do not work; the lab is where they do.
 
-use std::process::Command;
-
-use banger_tests::{Home, alone, eventually, kill, skipped, text};
+use banger_tests::{Home, alone, as_an_administrator_sees_it, eventually, kill, skipped, text};
 use serde_json::Value;
-
-/// What the kernel holds, as an administrator would look at it.
-fn as_an_administrator_sees_it() -> Vec<(String, String)> {
-    let looks = [
-        "dmsetup ls",
-        "losetup -a",
-        "ip -o link",
-        "ip netns",
-        "nft list ruleset",
-        "cat /proc/mounts",
-    ];
-    let look = |command: &&str| {
-        let output = Command::new("sh")
-            .args(["-c", &format!("PATH=$PATH:/usr/sbin:/sbin {command} 2>&1")])
-            .output();
-        let output = output.expect("a shell");
-        ((*command).to_owned(), text(&output.stdout))
-    };
-    looks.iter().map(look).collect()
-}
-
-/// Says whether a backend works here; prints why not.
-fn works(home: &Home, names: &[&str]) -> bool {
-    let doctor = home.banger(&["doctor", "--json"]);
-    let doctor: Value = serde_json::from_slice(&doctor.stdout).expect("it is JSON");
-    let candidates = doctor["candidates"].as_array().expect("an array");
-    names.iter().all(|name| {
-        let candidate = candidates.iter().find(|it| it["name"] == *name);
-        let candidate = candidate.expect("it is a candidate");
-        let usable = candidate["works"] == true;
-        if !usable {
-            println!("SKIP: {name}: {candidate}");
-        }
-        usable
-    })
-}
 
 #[test]
 fn as_root_firecracker_by_the_command_from_run_to_delete() {
@@ -49,7 +11,7 @@ fn as_root_firecracker_by_the_command_from_run_to_delete() {
     }
     let _turn = alone();
     let home = Home::new();
-    if !works(&home, &["firecracker", "dm-snapshot", "tap"]) {
+    if !home.works(&["firecracker", "dm-snapshot", "tap"]) {
         return;
     }
     let before = as_an_administrator_sees_it();

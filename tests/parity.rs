@@ -2,14 +2,13 @@
 //! what is below. Six combinations in the usual run; all that there are with `BANGER_TEST_ALL=1`.
 //! What this host cannot do is skipped, with the engine's own reason. docs/parity.md is the table.
 
-use std::path::Path;
 use std::time::Duration;
 
 use banger_core::{
     Condition, CreateRequest, DiskKind, Engine, ErrorKind, ExecEnd, ExecOutput, ExecRequest,
     NetworkKind, Progress, StopOutcome, StopRung, VmmKind,
 };
-use banger_tests::{Rig, alone, why_not_real};
+use banger_tests::{Rig, alone, as_an_administrator_sees_it, why_not_real};
 
 type Combination = (VmmKind, DiskKind, NetworkKind);
 
@@ -33,28 +32,6 @@ fn all() -> Vec<Combination> {
         }
     }
     all
-}
-
-/// What the host holds beside processes and files, as far as it can be asked: it must be as before.
-fn kernel_state() -> Vec<String> {
-    let mut state = Vec::new();
-    for folder in ["/run/netns", "/sys/class/net"] {
-        state.extend(names(folder));
-    }
-    state.extend(names("/sys/block").into_iter().filter(|name| {
-        name.starts_with("dm-") || Path::new("/sys/block").join(name).join("loop").exists()
-    }));
-    let mounts = std::fs::read_to_string("/proc/mounts").unwrap_or_default();
-    state.extend(mounts.lines().map(str::to_owned));
-    state.sort();
-    state
-}
-
-fn names(folder: &str) -> Vec<String> {
-    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    entries
-        .map(|entry| entry.file_name().to_string_lossy().into_owned())
-        .collect()
 }
 
 async fn sh(engine: &Engine, script: &str) -> ExecOutput {
@@ -143,13 +120,17 @@ fn the_same_is_seen_over_every_monitor_disk_and_network() {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     runtime.block_on(async {
         for combination in combinations {
-            let before = kernel_state();
+            let before = as_an_administrator_sees_it();
             let mut rig = Rig::new().await;
             // A machine in an emulated machine, on a busy one: what is asked here is how, not how fast.
             rig.config.limits.ready = Duration::from_secs(900);
             behaves(&rig, combination).await;
             drop(rig);
-            assert_eq!(kernel_state(), before, "{combination:?} left something");
+            assert_eq!(
+                as_an_administrator_sees_it(),
+                before,
+                "{combination:?} left something"
+            );
         }
     });
 }

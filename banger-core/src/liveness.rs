@@ -8,7 +8,9 @@
 //! ```text
 //!                        boot id differs ─────────────────────────► Gone
 //!   handle (pid, start time, boot id) ── process with both ── token on its command line? ── yes ► Alive
-//!                        │                                              └── no ► NotOurs
+//!                        │                            │                 └── no ► NotOurs
+//!                        │                            └── none at all: it is ending, or has just begun;
+//!                        │                                looked at again, and at last ► CannotTell
 //!                        └ none ──► search /proc for the run's token ── found ► Alive (the handle was stale)
 //!                                                                     └ none ► Gone
 //!   any of these could not be looked at ────────────────────────────► CannotTell
@@ -19,13 +21,15 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use crate::handles::VMHandles;
 use crate::host::{
-    Delivery, Host, HostError, ProcessEnd, ProcessIdentity, ProcessSignal, ProcessUsage,
+    Delivery, Host, HostError, ProcessEnd, ProcessFacts, ProcessIdentity, ProcessSignal,
+    ProcessUsage,
 };
 use crate::names::{EngineId, RunId, VmId};
 
@@ -288,6 +292,23 @@ impl HostLiveness {
         HostLiveness { host, engine }
     }
 
+    /// Looks at a process that was recorded. One that is being killed loses its command line with its
+    /// memory, before it lets go of its disks and its network; one that was just started has none yet:
+    /// neither is judged before it is the one or the other.
+    async fn settled(&self, handle: &ProcessHandle) -> Result<Option<ProcessFacts>, HostError> {
+        let asked = Instant::now();
+        loop {
+            let facts = self.host.process(handle.pid).await?;
+            let in_between = facts.as_ref().is_some_and(|facts| {
+                facts.identity.start_time == handle.start_time && facts.command_line.is_empty()
+            });
+            if !in_between || asked.elapsed() > SETTLED {
+                return Ok(facts);
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
     async fn look(&self, vm: &VmId, handles: Option<&VMHandles>) -> Result<Verdict, HostError> {
         let mut stranger = None;
         if let Some((handle, boot)) = handles.and_then(|h| Some((h.process.as_ref()?, &h.boot_id)))
@@ -295,13 +316,18 @@ impl HostLiveness {
             if *boot != self.host.boot_id().await? {
                 return Ok(Verdict::Gone);
             }
-            if let Some(facts) = self.host.process(handle.pid).await? {
+            if let Some(facts) = self.settled(handle).await? {
+                let same = facts.identity.start_time == handle.start_time;
                 match token_run(&facts.command_line, &self.engine, vm) {
-                    Some(run) if facts.identity.start_time == handle.start_time => {
+                    Some(run) if same => {
                         return Ok(Verdict::Alive(Monitor {
                             process: facts.identity,
                             run,
                         }));
+                    }
+                    None if same && facts.command_line.is_empty() => {
+                        let reason = format!("process {handle} has no command line, and stays");
+                        return Ok(Verdict::CannotTell { reason });
                     }
                     _ => stranger = Some(facts.command_line),
                 }
@@ -416,3 +442,6 @@ fn token_of(command_line: &str) -> Option<(EngineId, VmId, RunId)> {
 }
 
 const TOKEN: &str = "banger:";
+
+/// How long a process may be without a command line: a killed one gives its memory back meanwhile.
+const SETTLED: Duration = Duration::from_secs(1);

@@ -334,7 +334,13 @@ impl Engine {
                 inner.remove_held(id).await?;
                 inner.host().remove_tree(&places.run(id)).await?;
             }
-            (Action::Nothing | Action::LeaveAlone(_) | Action::Orphan, _) => {}
+            (Action::LeaveAlone(_), _) => {
+                // Whoever looks at it again must look at the same process.
+                if let Some(handles) = handles {
+                    inner.cache.set(id, handles);
+                }
+            }
+            (Action::Nothing | Action::Orphan, _) => {}
             // Decided for a row that there is not: the decision table has no such line.
             (action, None) => {
                 tracing::error!(?action, vm = %id, "no row to act on");

@@ -15,6 +15,7 @@ use crate::{Rig, binary, why_not_real};
 pub struct Home {
     /// Its folders.
     pub rig: Rig,
+    backends: Value,
 }
 
 /// The daemon is gone, and with it the answer.
@@ -24,9 +25,15 @@ pub struct Lost;
 impl Home {
     /// Makes the folders, and the image if this is the first.
     pub fn new() -> Self {
+        Home::over(json!({}))
+    }
+
+    /// The same, whose small VMs are over these backends: as `{"disk": "dm-snapshot"}`.
+    pub fn over(backends: Value) -> Self {
         let runtime = tokio::runtime::Runtime::new().expect("a runtime");
         Home {
             rig: runtime.block_on(Rig::new()),
+            backends,
         }
     }
 
@@ -76,6 +83,22 @@ impl Home {
         u32::try_from(status["pid"].as_u64().expect("a pid")).expect("a pid")
     }
 
+    /// Says whether backends work here; prints why not.
+    pub fn works(&self, names: &[&str]) -> bool {
+        let doctor = self.banger(&["doctor", "--json"]);
+        let doctor: Value = serde_json::from_slice(&doctor.stdout).expect("it is JSON");
+        let candidates = doctor["candidates"].as_array().expect("an array");
+        names.iter().all(|name| {
+            let candidate = candidates.iter().find(|it| it["name"] == *name);
+            let candidate = candidate.expect("it is a candidate");
+            let usable = candidate["works"] == true;
+            if !usable {
+                println!("SKIP: {name}: {candidate}");
+            }
+            usable
+        })
+    }
+
     /// Creates a VM that is as small as can be, and starts it; its guest is not waited for.
     pub fn boot(&self, name: &str) {
         self.create(name);
@@ -87,9 +110,17 @@ impl Home {
 
     /// Creates a VM that is as small as can be.
     pub fn create(&self, name: &str) {
-        self.rpc("vm.create", small(name))
+        self.rpc("vm.create", self.small(name))
             .expect("the daemon lives")
             .expect("it is created");
+    }
+
+    /// The parameters of a VM that is as small as can be.
+    pub fn small(&self, name: &str) -> Value {
+        let mut small = json!({"name": name, "vcpus": 1, "memory_mib": 128, "work_disk_mib": 16});
+        let backends = self.backends.as_object().expect("an object").clone();
+        small.as_object_mut().expect("an object").extend(backends);
+        small
     }
 
     /// Calls a method of the daemon that runs. What is refused is an error in the answer.
@@ -185,11 +216,6 @@ pub(crate) fn call(
         }
     }
     Err(Lost)
-}
-
-/// The parameters of a VM that is as small as can be.
-pub fn small(name: &str) -> Value {
-    json!({"name": name, "vcpus": 1, "memory_mib": 128, "work_disk_mib": 16})
 }
 
 /// Kills a process, and waits until it is gone.

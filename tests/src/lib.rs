@@ -1,8 +1,10 @@
 //! What the tests share: the programs of this workspace, and a place for real VMs.
 
 mod chaos;
+mod deaths;
 mod failpoint;
 mod home;
+mod kernel;
 mod real;
 
 use std::path::PathBuf;
@@ -10,8 +12,10 @@ use std::process::Command;
 use std::sync::Once;
 
 pub use chaos::{Tally, Verb, Victim, chaos, chaos_seed};
+pub use deaths::{Act, die_everywhere};
 pub use failpoint::{FailingHost, Failpoint, FailpointError};
-pub use home::{Home, Lost, eventually, gone, is_alive, kill, signal, skipped, small, text};
+pub use home::{Home, Lost, eventually, gone, is_alive, kill, signal, skipped, text};
+pub use kernel::as_an_administrator_sees_it;
 pub use real::{Rig, alone, why_not_real};
 
 /// Returns a program of this workspace, built with the profile of the running test.

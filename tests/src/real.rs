@@ -155,7 +155,29 @@ impl Drop for Rig {
                 let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
             }
         }
+        if std::thread::panicking() {
+            let config = self.config.clone();
+            // On a thread of its own: this one may be inside a runtime.
+            let _ = std::thread::spawn(move || delete_all(config)).join();
+        }
     }
+}
+
+/// Deletes what a failed test left in the kernel: devices, namespaces.
+fn delete_all(config: EngineConfig) {
+    let Ok(runtime) = tokio::runtime::Runtime::new() else {
+        return;
+    };
+    runtime.block_on(async {
+        // What fails here was told by the test.
+        let Ok((engine, _)) = Engine::open(config).await else {
+            return;
+        };
+        for view in engine.list().await.unwrap_or_default() {
+            let _ = engine.delete(view.vm.id.as_str()).await;
+        }
+        engine.close().await;
+    });
 }
 
 fn files_below(folder: &Path) -> Vec<String> {

@@ -166,10 +166,13 @@ pub(super) fn identity(pid: u32) -> Result<Option<ProcessIdentity>> {
     Ok(found.map(|(_, start_time)| ProcessIdentity { pid, start_time }))
 }
 
-/// Returns the state and start time of a process that is no zombie.
+/// Returns the state and start time of a process that is no zombie. One that is being killed may have
+/// lost its first thread, and with it its command line, while others still hold what it held.
 fn stat(pid: u32) -> Result<Option<(char, u64)>> {
     match fs::read_to_string(format!("/proc/{pid}/stat")) {
-        Ok(stat) => Ok(parse_stat(&stat).filter(|(state, _)| !matches!(state, 'Z' | 'X' | 'x'))),
+        Ok(stat) => Ok(parse_stat(&stat)
+            .filter(|stat| !matches!(stat.state, 'Z' | 'X' | 'x') || stat.threads > 1)
+            .map(|stat| (stat.state, stat.start_time))),
         Err(error) if is_gone(&error) => Ok(None),
         Err(source) => Err(failed("look at", pid)(source)),
     }
@@ -186,16 +189,26 @@ pub(super) fn start_identity(pid: u32) -> Result<ProcessIdentity> {
 
 fn zombie_start_time(pid: u32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    parse_stat(&stat).map(|(_, start_time)| start_time)
+    parse_stat(&stat).map(|stat| stat.start_time)
 }
 
-/// Fields 3 (state) and 22 (start time) of proc(5)'s `stat`. The name in field 2 may hold anything,
-/// parentheses and newlines too: count from its last parenthesis.
-fn parse_stat(stat: &str) -> Option<(char, u64)> {
+#[derive(Debug, PartialEq, Eq)]
+struct Stat {
+    state: char,
+    threads: u32,
+    /// In ticks since the host's boot.
+    start_time: u64,
+}
+
+/// Fields 3 (state), 20 (threads) and 22 (start time) of proc(5)'s `stat`. The name in field 2 may hold
+/// anything, parentheses and newlines too: count from its last parenthesis.
+fn parse_stat(stat: &str) -> Option<Stat> {
     let mut fields = stat[stat.rfind(')')? + 1..].split_ascii_whitespace();
-    let state = fields.next()?.chars().next()?;
-    let start_time = fields.nth(18)?.parse().ok()?;
-    Some((state, start_time))
+    Some(Stat {
+        state: fields.next()?.chars().next()?,
+        threads: fields.nth(16)?.parse().ok()?,
+        start_time: fields.nth(1)?.parse().ok()?,
+    })
 }
 
 fn command_line(raw: &[u8]) -> String {
@@ -238,7 +251,12 @@ mod tests {
     #[test]
     fn the_name_of_a_process_cannot_confuse_its_start_time() {
         let stat = "77 (a) b) Z (c) S 1 77 77 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 4242 9 9";
-        assert_eq!(parse_stat(stat), Some(('S', 4242)));
+        let parsed = Stat {
+            state: 'S',
+            threads: 1,
+            start_time: 4242,
+        };
+        assert_eq!(parse_stat(stat), Some(parsed));
     }
 
     #[test]
@@ -299,5 +317,59 @@ mod tests {
         wait_end(&identity).await.unwrap();
         assert_eq!(facts(identity.pid).unwrap(), None);
         let _ = child.try_wait();
+    }
+
+    /// Starts a process that loses its first thread while a second one lives on.
+    #[allow(unsafe_code)]
+    fn without_its_first_thread() -> ProcessIdentity {
+        extern "C" fn live(_: *mut libc::c_void) -> libc::c_int {
+            loop {
+                // SAFETY: it only waits.
+                unsafe { libc::pause() };
+            }
+        }
+        let mut stack = vec![0_u128; 4096];
+        let top = stack.as_mut_ptr_range().end.cast();
+        let thread = libc::CLONE_VM | libc::CLONE_SIGHAND | libc::CLONE_THREAD;
+        // SAFETY: the child has a copy of the stack, and does nothing but system calls.
+        let pid = unsafe { libc::fork() };
+        if pid == 0 {
+            // SAFETY: as above; this ends the thread and not the process.
+            unsafe {
+                libc::clone(live, top, thread, std::ptr::null_mut());
+                libc::syscall(libc::SYS_exit, 0);
+            }
+        }
+        let pid = u32::try_from(pid).expect("it is forked");
+        loop {
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+            let stat = parse_stat(&stat).unwrap();
+            if stat.state == 'Z' {
+                assert_eq!(stat.threads, 2);
+                return start_identity(pid).unwrap();
+            }
+            std::thread::yield_now();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_process_that_is_dying_is_not_gone_before_its_last_thread() {
+        let identity = without_its_first_thread();
+        let facts_now = facts(identity.pid).unwrap().expect("it is not gone");
+        assert_eq!(facts_now.identity, identity);
+        assert_eq!(facts_now.command_line, "");
+        let soon = Duration::from_millis(50);
+        assert!(
+            tokio::time::timeout(soon, wait_end(&identity))
+                .await
+                .is_err(),
+            "its end is waited for"
+        );
+        assert_eq!(
+            signal(&identity, ProcessSignal::Kill).unwrap(),
+            Delivery::Sent
+        );
+        wait_end(&identity).await.unwrap();
+        assert_eq!(facts(identity.pid).unwrap(), None);
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use banger_core::{Condition, Engine, ProcessEnd, ProcessIdentity, Progress, VMRecord};
 
@@ -45,6 +46,38 @@ async fn a_process_with_the_very_number_and_start_time_of_the_file_is_not_ours_w
     assert!(lives(&rig, innocent), "verbs");
     assert_eq!(rig.host.living().len(), 1);
     assert!(engine.prove().await.unwrap().is_clean());
+}
+
+#[tokio::test]
+async fn a_process_that_is_ending_is_waited_for_before_its_vm_is_torn_down() {
+    let rig = Rig::new();
+    let engine = rig.open().await;
+    let vm = running(&engine, "box").await;
+    drop(engine);
+    rig.host.end(rig.pid_of(&vm), ProcessEnd::Exited(0));
+    // What a killed process shows while its memory is given back: its number, and no command line.
+    let ending = rig.host.add_stranger(4242, "");
+    point_at(&vm.runtime.vm_dir.join("handles.json"), &ending);
+    let host = rig.host.clone();
+    let end = tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        host.end(4242, ProcessEnd::Signaled(9));
+    });
+    let engine = rig.open().await;
+    assert!(end.is_finished(), "its handles were torn down before");
+    assert_eq!(condition(&engine, "box").await, Condition::Stopped);
+}
+
+#[tokio::test]
+async fn a_process_without_a_command_line_that_stays_is_not_touched() {
+    let rig = Rig::new();
+    let (engine, innocent) = misled(&rig, |_, _| String::new()).await;
+    assert_eq!(condition(&engine, "box").await, Condition::Unresponsive);
+    let refused = engine.delete("box").await.unwrap_err();
+    let text = refused.to_string();
+    assert!(lives(&rig, innocent), "{text}");
+    rig.host.end(innocent, ProcessEnd::Exited(0));
+    engine.delete("box").await.unwrap();
 }
 
 #[tokio::test]

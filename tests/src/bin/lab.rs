@@ -20,6 +20,7 @@ const SUITES: [(&str, &str); 5] = [
     ("banger-core", "as_root_nat"),
     ("banger-tests", "firecracker"),
     ("banger-tests", "lab_command"),
+    ("banger-tests", "lab_deaths"),
     ("banger-tests", "parity"),
 ];
 
@@ -224,7 +225,12 @@ fn carry(folder: &Path, image: &Path) -> Vec<(String, String)> {
     for needed in [&deps, &images] {
         std::fs::create_dir_all(needed).expect("a folder");
     }
-    for name in ["banger", "bangerd", "fake_firecracker"] {
+    for name in [
+        "banger",
+        "bangerd",
+        "bangerd-failpoints",
+        "fake_firecracker",
+    ] {
         copy(&binary(name), &folder.join("target/debug").join(name));
     }
     if let Some(firecracker) = std::env::var_os("BANGER_TEST_FIRECRACKER") {
