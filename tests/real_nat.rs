@@ -4,10 +4,15 @@
 use std::net::{Ipv4Addr, UdpSocket};
 use std::process::Command;
 
-use banger_tests::{Home, alone, eventually, kill, skipped, text};
+use banger_tests::{Act, Home, alone, die_everywhere, eventually, kill, skipped, text};
+use serde_json::json;
 
 #[path = "../banger-core/tests/as_root_nat/street.rs"]
-#[allow(dead_code, reason = "shared with those who ask the kernel alone")]
+#[allow(
+    dead_code,
+    clippy::unwrap_used,
+    reason = "shared with those who ask the kernel alone"
+)]
 mod street;
 
 use street::{
@@ -146,4 +151,21 @@ fn as_root_a_guest_is_let_out_and_nothing_is_left_whoever_dies() {
         .args(["delete", "table", "inet", "strict"])
         .status();
     eventually("the host is as it was", || state() == before);
+}
+
+#[test]
+fn as_root_a_death_at_any_call_leaves_the_network_as_it_was() {
+    if skipped() {
+        return;
+    }
+    let turn = alone();
+    if !in_a_network_of_its_own("as_root_a_death_at_any_call_leaves_the_network_as_it_was") {
+        return;
+    }
+    // They take turns by themselves.
+    drop(turn);
+    for act in [Act::Start, Act::DeleteRunning] {
+        let backends = json!({"vmm": "qemu", "disk": "overlay", "network": "tap", "nat": true});
+        die_everywhere(act, backends);
+    }
 }
