@@ -15,7 +15,7 @@ use banger_core::{
 use banger_tests::{binary, target};
 
 /// What is run in the lab, by package and test.
-const SUITES: [(&str, &str); 5] = [
+const SUITES: [(&str, &str); 6] = [
     ("banger-core", "as_root"),
     ("banger-core", "as_root_nat"),
     ("banger-tests", "firecracker"),
