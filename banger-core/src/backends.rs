@@ -192,8 +192,10 @@ impl Backends {
                     refuse(3, unfit("network", kind.as_str(), vmm.kind()));
                     continue;
                 }
+                let mut seam = "network";
                 let mut probe = network.probe(host).await;
                 if probe.usable == Usable::Yes && wanted.internet == Internet::Open {
+                    seam = "way out (--nat) of the network";
                     probe = network.lets_out(host, engine).await;
                 }
                 if probe.usable == Usable::Yes {
@@ -203,7 +205,7 @@ impl Backends {
                         network: kind,
                     });
                 }
-                refuse(3, unusable("network", kind.as_str(), probe));
+                refuse(3, unusable(seam, kind.as_str(), probe));
             }
         }
         Err(refused.1)
