@@ -7,7 +7,7 @@ use crate::config::EngineConfig;
 use crate::disk::{Disk, DmSnapshotDisk, FileDisk, OverlayDisk, SimDisk};
 use crate::error::Error;
 use crate::host::{FakeHost, Host};
-use crate::inventory::ObjectKind;
+use crate::names::EngineId;
 use crate::network::{Network, NoNetwork, SimNetwork, TapNetwork, UserNetwork};
 use crate::transport::{GuestTransport, OnPower, PowerWord, SimTransport, SshTransport};
 use crate::vm::{DiskKind, Internet, NetworkKind, VmmKind};
@@ -46,14 +46,14 @@ impl Backends {
             ],
             networks: vec![
                 Arc::new(UserNetwork),
-                Arc::new(TapNetwork),
+                Arc::new(TapNetwork::new(config.nat)),
                 Arc::new(NoNetwork),
             ],
             transport: Arc::new(SshTransport::new(config.dial_helper.clone())),
         }
     }
 
-    pub(crate) fn sim(host: &Arc<FakeHost>) -> Self {
+    pub(crate) fn sim(host: &Arc<FakeHost>, config: &EngineConfig) -> Self {
         let vmm = SimVmm::over(host);
         let guests = host.guests();
         // Not a full grip: the host keeps its guests, and through this they would keep the host.
@@ -71,7 +71,7 @@ impl Backends {
             vmms: vec![Arc::new(vmm)],
             // The real ones too: what they hold in the kernel the fake host holds in memory.
             disks: vec![Arc::new(SimDisk), Arc::new(DmSnapshotDisk)],
-            networks: vec![Arc::new(SimNetwork), Arc::new(TapNetwork)],
+            networks: vec![Arc::new(SimNetwork), Arc::new(TapNetwork::new(config.nat))],
             transport: Arc::new(SimTransport::over(guests, on_power)),
         }
     }
@@ -96,23 +96,13 @@ impl Backends {
         found.ok_or_else(|| unknown("network", kind.as_str()))
     }
 
-    /// Says whether any of them can leave an object of this kind on the host.
-    pub(crate) fn hold(&self, kind: ObjectKind) -> bool {
-        let vmms = self.vmms.iter().map(|vmm| vmm.holds());
-        let disks = self.disks.iter().map(|disk| disk.holds());
-        let networks = self.networks.iter().map(|network| network.holds());
-        let all = vmms.chain(disks).chain(networks);
-        let mut all = all.chain([self.transport.holds()]);
-        all.any(|kinds| kinds.contains(&kind))
-    }
-
     pub(crate) fn transport(&self) -> &Arc<dyn GuestTransport> {
         &self.transport
     }
 
     /// Says of every backend whether it works here, and which of them `auto` picks.
-    pub(crate) async fn candidates(&self, host: &dyn Host) -> Vec<Candidate> {
-        let picked = self.choose(host, &Wanted::default()).await.ok();
+    pub(crate) async fn candidates(&self, host: &dyn Host, engine: &EngineId) -> Vec<Candidate> {
+        let picked = self.choose(host, engine, &Wanted::default()).await.ok();
         let mut all = Vec::new();
         let mut add = |seam: &str, name: &str, probe: Probe, picked: bool| {
             all.push(Candidate {
@@ -145,7 +135,12 @@ impl Backends {
 
     /// Picks a monitor, and a disk and a network that it takes: what was asked for, which must work and
     /// fit, and for the rest the first that does.
-    pub(crate) async fn choose(&self, host: &dyn Host, wanted: &Wanted) -> Result<Chosen, Error> {
+    pub(crate) async fn choose(
+        &self,
+        host: &dyn Host,
+        engine: &EngineId,
+        wanted: &Wanted,
+    ) -> Result<Chosen, Error> {
         // What is told in the end is what went wrong latest on the way.
         let mut refused = (0, unknown("monitor", "auto"));
         let mut refuse = |stage: u8, error: Error| {
@@ -186,11 +181,12 @@ impl Backends {
                     refuse(3, unfit("network", kind.as_str(), vmm.kind()));
                     continue;
                 }
-                if !network.offers(wanted.internet) {
-                    refuse(3, no_way_out(kind));
-                    continue;
+                let mut seam = "network";
+                let mut probe = network.probe(host).await;
+                if probe.usable == Usable::Yes && wanted.internet == Internet::Open {
+                    seam = "way out (--nat) of the network";
+                    probe = network.lets_out(host, engine).await;
                 }
-                let probe = network.probe(host).await;
                 if probe.usable == Usable::Yes {
                     return Ok(Chosen {
                         vmm: vmm.kind(),
@@ -198,7 +194,7 @@ impl Backends {
                         network: kind,
                     });
                 }
-                refuse(3, unusable("network", kind.as_str(), probe));
+                refuse(3, unusable(seam, kind.as_str(), probe));
             }
         }
         Err(refused.1)
@@ -253,14 +249,6 @@ fn unfit(seam: &str, name: &str, vmm: VmmKind) -> Error {
         what: format!("the {seam} {name}"),
         reason: format!("the monitor {vmm} does not take it"),
         hint: Some(format!("choose another {seam}, another monitor, or auto")),
-    }
-}
-
-fn no_way_out(network: NetworkKind) -> Error {
-    Error::Unusable {
-        what: format!("the network {network}"),
-        reason: "it has no way out to the internet".to_owned(),
-        hint: Some("leave --nat out, or choose the network user".to_owned()),
     }
 }
 

@@ -1,12 +1,14 @@
 //! Everything that an engine needs to know, handed in by whoever embeds it.
 
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::host::{Host, LinuxHost, LinuxHostConfig};
 use crate::image::SCRATCH;
-use crate::names::Mebibytes;
+use crate::names::{Mebibytes, Subnet};
+use crate::network::GUEST;
 use crate::transport::DialHelper;
 use crate::vm::{DiskKind, Internet, NetworkKind, VmmKind};
 
@@ -28,6 +30,8 @@ pub struct EngineConfig {
     pub defaults: Defaults,
     /// How long others may take.
     pub limits: Limits,
+    /// How guests on the network `tap` are let out to the internet.
+    pub nat: NatConfig,
     /// The Debian mirror that images are made from; none means Debian's own.
     pub mirror: Option<String>,
     /// Where an image's tree grows while it is made: `/var/tmp`. An ordinary user's subordinate ids must
@@ -49,6 +53,7 @@ impl EngineConfig {
             choice: BackendChoice::default(),
             defaults: Defaults::default(),
             limits: Limits::default(),
+            nat: NatConfig::default(),
             mirror: None,
             image_scratch: PathBuf::from(SCRATCH),
             user_home: None,
@@ -90,6 +95,70 @@ impl Default for Defaults {
             work_disk: Mebibytes(8 * 1024),
             image: "debian-12".to_owned(),
             internet: Internet::Closed,
+        }
+    }
+}
+
+/// How guests on the network `tap` are let out to the internet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NatConfig {
+    /// The range of which each VM that is let out has one address, on this host alone: 198.18.0.0/16, of
+    /// the range for benchmarks (RFC 2544), which is nobody's network. What the host routes elsewhere is
+    /// left out.
+    pub pool: Subnet,
+    /// Who answers the guests' questions for names; none means the host's own resolver.
+    pub name_server: Option<Ipv4Addr>,
+}
+
+/// A range that cannot be given to VMs.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PoolError {
+    /// It would be in the guests' way.
+    #[error("{pool} overlaps {guests}, which is every guest's own network")]
+    GuestsOwn {
+        /// The range.
+        pool: Subnet,
+        /// Where every guest is.
+        guests: Subnet,
+    },
+    /// Loopback, link-local, multicast and the like.
+    #[error("{pool} holds addresses that no host forwards: those of {never}")]
+    Unroutable {
+        /// The range.
+        pool: Subnet,
+        /// What it overlaps.
+        never: Subnet,
+    },
+}
+
+impl NatConfig {
+    /// Says whether a range can be given to VMs.
+    pub fn check_pool(pool: Subnet) -> Result<(), PoolError> {
+        let guests = Subnet::around(GUEST.address, GUEST.prefix);
+        if pool.overlaps(guests) {
+            return Err(PoolError::GuestsOwn { pool, guests });
+        }
+        let never = [
+            ([0, 0, 0, 0], 8),
+            ([127, 0, 0, 0], 8),
+            ([169, 254, 0, 0], 16),
+            ([224, 0, 0, 0], 3),
+        ];
+        let mut never = never
+            .map(|(first, prefix)| Subnet::around(first.into(), prefix))
+            .into_iter();
+        match never.find(|never| pool.overlaps(*never)) {
+            Some(never) => Err(PoolError::Unroutable { pool, never }),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Default for NatConfig {
+    fn default() -> Self {
+        NatConfig {
+            pool: Subnet::around(Ipv4Addr::new(198, 18, 0, 0), 16),
+            name_server: None,
         }
     }
 }

@@ -14,7 +14,6 @@ use async_trait::async_trait;
 use crate::choice::Probe;
 use crate::handles::VMHandles;
 use crate::host::{Host, HostError, Program};
-use crate::inventory::ObjectKind;
 use crate::marks::Marks;
 use crate::names::Mebibytes;
 use crate::vm::DiskKind;
@@ -129,10 +128,6 @@ pub struct LayerRun<'a> {
 pub trait Disk: fmt::Debug + Send + Sync {
     /// Which one this is.
     fn kind(&self) -> DiskKind;
-
-    /// Returns the kinds of host objects that it can leave beside its files: the proof that nothing was
-    /// leaked looks for them.
-    fn holds(&self) -> &'static [ObjectKind];
 
     /// Says whether it works on this host.
     async fn probe(&self, host: &dyn Host) -> Probe;

@@ -3,9 +3,10 @@
 use serde::{Deserialize, Serialize};
 
 use crate::backends::Candidate;
-use crate::choice::Probe;
+use crate::choice::{Probe, Usable};
 use crate::engine::Engine;
 use crate::error::Error;
+use crate::vm::NetworkKind;
 
 /// What the doctor found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,7 +20,7 @@ pub struct Doctor {
 /// One thing that matters.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fact {
-    /// What it is of: `kvm`, `image`, `program`, `scope`, `space`.
+    /// What it is of: `kvm`, `image`, `program`, `scope`, `nat`, `space`.
     pub subject: String,
     /// Which one.
     pub name: String,
@@ -77,6 +78,11 @@ impl Engine {
             Err(why) => Probe::fails(why, None),
         };
         facts.push(fact("scope", "systemd", probe));
+        if let Ok(tap) = inner.backends.network(NetworkKind::Tap)
+            && tap.probe(host).await.usable == Usable::Yes
+        {
+            facts.push(fact("nat", "tap", tap.lets_out(host, &inner.id).await));
+        }
         let free = host.free_bytes(inner.places.state()).await?;
         let gib = free >> 30;
         let text = format!("{gib} GiB free in {}", inner.places.state().display());
@@ -87,7 +93,7 @@ impl Engine {
         };
         facts.push(fact("space", "state folder", probe));
         Ok(Doctor {
-            candidates: inner.backends.candidates(host).await,
+            candidates: inner.backends.candidates(host, &inner.id).await,
             facts,
         })
     }

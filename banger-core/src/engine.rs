@@ -90,7 +90,7 @@ impl Engine {
             EngineConfig::new(scratch.path().join("state"), scratch.path().join("run"));
         let host = Arc::new(FakeHost::new());
         config.host = host.clone();
-        let backends = Backends::sim(&host);
+        let backends = Backends::sim(&host, &config);
         let (engine, _) = Engine::open_with(config, backends, Some(scratch)).await?;
         Ok(engine)
     }
@@ -102,7 +102,7 @@ impl Engine {
         mut config: EngineConfig,
     ) -> Result<(Self, Report), Error> {
         config.host = host.clone();
-        let backends = Backends::sim(host);
+        let backends = Backends::sim(host, &config);
         Engine::open_with(config, backends, None).await
     }
 

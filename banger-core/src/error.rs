@@ -370,7 +370,9 @@ impl Error {
                 ErrorKind::NameTaken
             }
             Error::Image(image) => image_kind(image),
-            Error::Unusable { .. } => ErrorKind::Unavailable,
+            Error::Unusable { .. } | Error::Network(NetworkError::NoWayOut { .. }) => {
+                ErrorKind::Unavailable
+            }
             Error::NotRunning { .. } => ErrorKind::NotRunning,
             Error::NotReady { .. } | Error::Transport(TransportError::NotReady { .. }) => {
                 ErrorKind::NotReady
@@ -447,6 +449,7 @@ impl Error {
                 Some("a program in the guest has to listen on it, on localhost or on all its addresses".to_owned())
             }
             Error::Image(image) => image.hint(),
+            Error::Network(NetworkError::NoWayOut { hint, .. }) => hint.clone(),
             Error::Workspace(workspace) => workspace.hint(),
             Error::Store(store) => store.hint(),
             Error::Disk(disk) => disk.hint(),

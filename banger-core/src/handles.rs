@@ -46,6 +46,12 @@ pub struct VMHandles {
     pub namespace: Option<String>,
     /// The tap device in it, planned.
     pub tap_device: Option<String>,
+    /// Its end of the way out in the host, planned (network `tap`, with `--nat`).
+    #[serde(default)]
+    pub uplink: Option<String>,
+    /// The table of firewall rules in the host, planned.
+    #[serde(default)]
+    pub nft_table: Option<String>,
     /// The loop device on the image.
     pub base_loop: Option<String>,
     /// The loop device on the copy-on-write file.
@@ -69,6 +75,8 @@ impl VMHandles {
             scope: None,
             namespace: None,
             tap_device: None,
+            uplink: None,
+            nft_table: None,
             base_loop: None,
             cow_loop: None,
             dm_name: None,

@@ -17,6 +17,7 @@ mod scopes;
 mod scratch;
 mod spaces;
 mod tsc;
+mod uplinks;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -39,10 +40,13 @@ pub use piped::PipedProgram;
 pub use scopes::Scopes;
 pub(crate) use scratch::{Scratch, ScratchEnd, ScratchError, ScratchPlan, ScratchProcess};
 pub use spaces::{Spaces, TapSpec};
+pub use uplinks::{
+    Hops, HostRoute, Neighbourhood, RuleTable, RulesUnknown, UplinkFacts, UplinkSpec, Uplinks,
+};
 
 /// A grip on one host. Object safe; every method is one act, so that a test can count and fail it.
 #[async_trait]
-pub trait Host: Devices + Spaces + Scopes + fmt::Debug + Send + Sync {
+pub trait Host: Devices + Spaces + Uplinks + Scopes + fmt::Debug + Send + Sync {
     /// Returns the id of the running boot. Another boot id means that no process of before is alive.
     async fn boot_id(&self) -> Result<BootId, HostError>;
 

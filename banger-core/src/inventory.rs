@@ -54,6 +54,8 @@ pub enum ObjectKind {
     EngineFile,
     /// A tap device.
     Tap,
+    /// The end in the host of a VM's way out.
+    Veth,
     /// A network namespace.
     NetworkNamespace,
     /// A table of firewall rules.
@@ -68,7 +70,7 @@ pub enum ObjectKind {
 
 impl ObjectKind {
     /// All of them, in the order in which they are shown, and removed: whoever holds goes before what is held.
-    pub const ALL: [ObjectKind; 19] = [
+    pub const ALL: [ObjectKind; 20] = [
         ObjectKind::Monitor,
         ObjectKind::CgroupScope,
         ObjectKind::SshProcess,
@@ -83,6 +85,7 @@ impl ObjectKind {
         ObjectKind::ImageFolder,
         ObjectKind::EngineFile,
         ObjectKind::Tap,
+        ObjectKind::Veth,
         ObjectKind::NetworkNamespace,
         ObjectKind::NftTable,
         ObjectKind::LoopDevice,
@@ -108,6 +111,7 @@ impl fmt::Display for ObjectKind {
             ObjectKind::ImageScratch => "image scratch folder",
             ObjectKind::EngineFile => "engine file",
             ObjectKind::Tap => "tap",
+            ObjectKind::Veth => "veth",
             ObjectKind::NetworkNamespace => "network namespace",
             ObjectKind::NftTable => "nft table",
             ObjectKind::LoopDevice => "loop device",
@@ -122,33 +126,12 @@ impl fmt::Display for ObjectKind {
 pub struct Inventory {
     /// The engine.
     pub engine: EngineId,
-    /// How each kind was looked for.
-    pub kinds: Vec<Coverage>,
+    /// The kinds that were looked for: all that there are.
+    pub kinds: Vec<ObjectKind>,
     /// What was found, by kind and then by name.
     pub objects: Vec<HostObject>,
     /// The other engines that were seen.
     pub foreign: Vec<Foreign>,
-}
-
-/// How one kind of object was looked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Coverage {
-    /// The kind.
-    pub kind: ObjectKind,
-    /// How.
-    pub looked: Looked,
-}
-
-/// How one kind of object was looked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Looked {
-    /// Everywhere where one of ours can be.
-    Everywhere,
-    /// Nowhere: no backend that this engine has makes one.
-    NonePossible,
-    /// Nowhere, although a backend that this engine has makes them: nothing is proven of this kind.
-    Nowhere,
 }
 
 /// One object on the host.

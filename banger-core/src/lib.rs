@@ -73,7 +73,7 @@ pub use banger_session::workspace::patch::{Change, ChangeKind};
 pub use banger_session::workspace::{GuestPath, InvalidGuestPath, Mode as WorkspaceMode};
 pub use banger_session::{ProcessGroup, Signal};
 pub use choice::{Probe, Usable};
-pub use config::{BackendChoice, Defaults, EngineConfig, Limits};
+pub use config::{BackendChoice, Defaults, EngineConfig, Limits, NatConfig, PoolError};
 pub use console::{Console, ConsoleLog};
 pub use dial::SshClient;
 pub use disk::{Access, BlockFormat, BlockSource, Disk, DiskError, LayerRun};
@@ -88,10 +88,11 @@ pub use handles::{
 };
 pub use host::{
     BootId, CloneMethod, CpuFacts, Crash, Delivery, Detached, DeviceList, DeviceRemoval, Devices,
-    FakeHost, FakeProcess, Fault, FileAct, FileFacts, FileLock, Host, HostError, LinuxHost,
-    LinuxHostConfig, LoopFacts, Moment, PipedProgram, ProcessEnd, ProcessFacts, ProcessIdentity,
-    ProcessSignal, ProcessUsage, Program, ProgramOutput, Scopes, SnapshotDevice, SnapshotFacts,
-    SnapshotSpec, SnapshotState, Spaces, TapSpec,
+    FakeHost, FakeProcess, Fault, FileAct, FileFacts, FileLock, Hops, Host, HostError, HostRoute,
+    LinuxHost, LinuxHostConfig, LoopFacts, Moment, Neighbourhood, PipedProgram, ProcessEnd,
+    ProcessFacts, ProcessIdentity, ProcessSignal, ProcessUsage, Program, ProgramOutput, RuleTable,
+    RulesUnknown, Scopes, SnapshotDevice, SnapshotFacts, SnapshotSpec, SnapshotState, Spaces,
+    TapSpec, UplinkFacts, UplinkSpec, Uplinks,
 };
 pub use image::{
     Booted, Capability, Clause, ImageError, ImageManifest, ImageSpec, Initrd, Kernel, KernelError,
@@ -99,8 +100,8 @@ pub use image::{
 };
 pub use images::ImageView;
 pub use inventory::{
-    Coverage, Foreign, Grip, HostObject, Inventory, Looked, ObjectKind, Owner, Remedy, Removal,
-    RemovalLine, RemovalOutcome,
+    Foreign, Grip, HostObject, Inventory, ObjectKind, Owner, Remedy, Removal, RemovalLine,
+    RemovalOutcome,
 };
 pub use lifecycle::{
     CreateRequest, DeleteOutcome, PruneOutcome, SetOutcome, SetRequest, StartOutcome, StopOutcome,
@@ -113,10 +114,12 @@ pub use liveness::{
 pub use lookup::VmView;
 pub use marks::Marks;
 pub use names::{
-    EngineId, ImageName, MAX_NAME, Mebibytes, NameError, RunId, SessionId, SessionName, VmId,
-    VmName,
+    EngineId, ImageName, InvalidSubnet, MAX_NAME, Mebibytes, NameError, RunId, SessionId,
+    SessionName, Subnet, VmId, VmName,
 };
-pub use network::{Endpoint, GuestAddress, Network, NetworkAttachment, NetworkError, Route};
+pub use network::{
+    Endpoint, GuestAddress, Network, NetworkAttachment, NetworkError, Route, TapNetwork,
+};
 pub use places::{MAX_CONTROL_PATH, MAX_SOCKET_PATH, PlaceError, Places};
 pub use progress::{Progress, Stage};
 pub use reconcile::{Report, ReportLine};

@@ -48,6 +48,18 @@ impl Marks {
     pub fn namespace(&self) -> String {
         format!("{}{}", namespace_prefix(&self.engine), self.vm)
     }
+
+    /// The name of its uplink in the host. An interface has 15 bytes for it: the engine's id is in it whole,
+    /// the VM's as far as it fits; who it is in full is written on the interface.
+    pub fn uplink(&self) -> String {
+        let digits = &self.vm.short()[..SHORTEST];
+        format!("{}{digits}", uplink_prefix(&self.engine))
+    }
+
+    /// The name of its table of firewall rules in the host.
+    pub fn table(&self) -> String {
+        format!("{}{}", table_prefix(&self.engine), self.vm)
+    }
 }
 
 /// How the names of an engine's device-mapper targets begin.
@@ -69,6 +81,19 @@ pub(crate) fn label_prefix(engine: &EngineId) -> String {
 pub(crate) fn namespace_prefix(engine: &EngineId) -> String {
     format!("bgr-{engine}-")
 }
+
+/// How the names of an engine's uplinks begin.
+pub(crate) fn uplink_prefix(engine: &EngineId) -> String {
+    format!("b{engine}")
+}
+
+/// How the names of an engine's tables of firewall rules begin.
+pub(crate) fn table_prefix(engine: &EngineId) -> String {
+    format!("bgr-{engine}-")
+}
+
+/// The fewest digits of a VM's id that a name holds. Ids are drawn so that these differ.
+pub(crate) const SHORTEST: usize = 6;
 
 /// Reads the VM from a device-mapper uuid, a loop device's label, a namespace's name or a scope's: the first
 /// word of it that is an id of a VM.
@@ -95,6 +120,7 @@ mod tests {
             (marks.layer_label(), 63),
             (marks.namespace(), 255),
             (marks.scope(), 255),
+            (marks.table(), 255),
         ] {
             assert_eq!(vm_in(&name), Some(vm.clone()), "{name}");
             assert!(
@@ -103,6 +129,8 @@ mod tests {
             );
         }
         assert_eq!(marks.dm_name(), "banger-0e0e0e0e-abababababab");
+        assert_eq!(marks.uplink(), "b0e0e0e0eababab");
+        assert!(marks.uplink().len() <= 15);
         assert_eq!(vm_in("banger-0e0e0e0e-nothing"), None);
     }
 }

@@ -1,9 +1,13 @@
 //! Names and ids: parsed once, at the first byte, and refused there.
 
+mod subnet;
+
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+
+pub use subnet::{InvalidSubnet, Subnet};
 
 /// A name or id that was refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -1,6 +1,7 @@
 //! The seam for networks: how a VM is reached, and what it reaches.
 
 mod tap;
+mod uplink;
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -11,11 +12,11 @@ use crate::choice::Probe;
 use crate::dial::SSH_PORT;
 use crate::handles::VMHandles;
 use crate::host::{Host, HostError};
-use crate::inventory::ObjectKind;
 use crate::marks::Marks;
+use crate::names::EngineId;
 use crate::vm::{Internet, NetworkKind};
 
-pub(crate) use tap::TapNetwork;
+pub use tap::TapNetwork;
 
 /// Why a network could not be had or given back.
 #[derive(Debug, thiserror::Error)]
@@ -23,6 +24,14 @@ pub enum NetworkError {
     /// The run's handles name no namespace: they were planned for another network.
     #[error("no network namespace was planned for this run")]
     Unplanned,
+    /// The guest cannot be let out to the internet here.
+    #[error("a guest cannot be let out to the internet here: {reason}")]
+    NoWayOut {
+        /// Why not.
+        reason: String,
+        /// What to do about it.
+        hint: Option<String>,
+    },
     /// The host refused.
     #[error(transparent)]
     Host(#[from] HostError),
@@ -126,21 +135,17 @@ pub trait Network: fmt::Debug + Send + Sync {
     /// Which one this is.
     fn kind(&self) -> NetworkKind;
 
-    /// Returns the kinds of host objects that it can leave beside its files: the proof that nothing was
-    /// leaked looks for them.
-    fn holds(&self) -> &'static [ObjectKind];
-
     /// Says whether it works on this host.
     async fn probe(&self, host: &dyn Host) -> Probe;
 
-    /// Says whether it can give a guest this much of the internet.
-    fn offers(&self, internet: Internet) -> bool;
+    /// Says whether it can let a guest of this engine out to the internet, here.
+    async fn lets_out(&self, host: &dyn Host, engine: &EngineId) -> Probe;
 
     /// Returns how the guest sees itself; none without a network.
     fn guest(&self) -> Option<GuestAddress>;
 
     /// Names, in a run's handles, what it will hold: they are written down before anything is acquired.
-    fn plan(&self, marks: &Marks, handles: &mut VMHandles);
+    fn plan(&self, marks: &Marks, internet: Internet, handles: &mut VMHandles);
 
     /// Acquires what a run needs; what the kernel then holds is named in `handles`.
     async fn acquire(
@@ -167,10 +172,6 @@ pub(crate) struct UserNetwork;
 
 #[async_trait]
 impl Network for UserNetwork {
-    fn holds(&self) -> &'static [ObjectKind] {
-        &[ObjectKind::Port]
-    }
-
     fn kind(&self) -> NetworkKind {
         NetworkKind::User
     }
@@ -182,11 +183,11 @@ impl Network for UserNetwork {
         )
     }
 
-    fn offers(&self, _internet: Internet) -> bool {
-        true
+    async fn lets_out(&self, _host: &dyn Host, _engine: &EngineId) -> Probe {
+        Probe::works("to the internet, and to this host's loopback and networks")
     }
 
-    fn plan(&self, _marks: &Marks, _handles: &mut VMHandles) {}
+    fn plan(&self, _marks: &Marks, _internet: Internet, _handles: &mut VMHandles) {}
 
     fn guest(&self) -> Option<GuestAddress> {
         Some(GUEST)
@@ -224,10 +225,6 @@ pub(crate) struct NoNetwork;
 
 #[async_trait]
 impl Network for NoNetwork {
-    fn holds(&self) -> &'static [ObjectKind] {
-        &[]
-    }
-
     fn kind(&self) -> NetworkKind {
         NetworkKind::None
     }
@@ -236,11 +233,14 @@ impl Network for NoNetwork {
         Probe::works("no network at all: such a VM cannot be reached by ssh")
     }
 
-    fn offers(&self, internet: Internet) -> bool {
-        internet == Internet::Closed
+    async fn lets_out(&self, _host: &dyn Host, _engine: &EngineId) -> Probe {
+        Probe::fails(
+            "it is no network",
+            Some("leave --nat out, or choose another network".to_owned()),
+        )
     }
 
-    fn plan(&self, _marks: &Marks, _handles: &mut VMHandles) {}
+    fn plan(&self, _marks: &Marks, _internet: Internet, _handles: &mut VMHandles) {}
 
     fn guest(&self) -> Option<GuestAddress> {
         None
@@ -274,10 +274,6 @@ pub(crate) struct SimNetwork;
 
 #[async_trait]
 impl Network for SimNetwork {
-    fn holds(&self) -> &'static [ObjectKind] {
-        &[]
-    }
-
     fn kind(&self) -> NetworkKind {
         NetworkKind::Sim
     }
@@ -286,11 +282,11 @@ impl Network for SimNetwork {
         Probe::works("simulated")
     }
 
-    fn offers(&self, _internet: Internet) -> bool {
-        true
+    async fn lets_out(&self, _host: &dyn Host, _engine: &EngineId) -> Probe {
+        Probe::works("simulated")
     }
 
-    fn plan(&self, _marks: &Marks, _handles: &mut VMHandles) {}
+    fn plan(&self, _marks: &Marks, _internet: Internet, _handles: &mut VMHandles) {}
 
     fn guest(&self) -> Option<GuestAddress> {
         Some(GUEST)

@@ -15,7 +15,6 @@ use async_trait::async_trait;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::host::{Host, HostError};
-use crate::inventory::ObjectKind;
 use crate::names::{VmId, VmName};
 use crate::network::Endpoint;
 
@@ -114,9 +113,6 @@ pub struct GuestTarget {
 /// A way to talk to guests.
 #[async_trait]
 pub trait GuestTransport: fmt::Debug + Send + Sync {
-    /// Returns the kinds of host objects that it can leave: the proof that nothing was leaked looks for them.
-    fn holds(&self) -> &'static [ObjectKind];
-
     /// Connects, waiting at most this long for the guest to answer. Cancel-safe.
     async fn connect(
         &self,

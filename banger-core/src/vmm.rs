@@ -18,7 +18,6 @@ use tokio::sync::watch;
 use crate::choice::Probe;
 use crate::disk::{BlockFormat, BlockSource};
 use crate::host::{Host, HostError, ProcessIdentity};
-use crate::inventory::ObjectKind;
 use crate::names::Mebibytes;
 use crate::network::NetworkAttachment;
 use crate::transport::GuestStream;
@@ -168,10 +167,6 @@ pub enum EndReason {
 pub trait Vmm: fmt::Debug + Send + Sync {
     /// Which one this is.
     fn kind(&self) -> VmmKind;
-
-    /// Returns the kinds of host objects that it can leave beside its files: the proof that nothing was
-    /// leaked looks for them.
-    fn holds(&self) -> &'static [ObjectKind];
 
     /// Says whether it works on this host.
     async fn probe(&self, host: &dyn Host) -> Probe;

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use banger_core::{
     Condition, Crash, CreateRequest, DiskKind, Engine, EngineConfig, Error, ErrorKind, FakeHost,
-    Fault, Mebibytes, NetworkKind, Progress, SetRequest, VmName,
+    Fault, Internet, Mebibytes, NetworkKind, Progress, SetRequest, VmName,
 };
 
 #[path = "crash_matrix/images.rs"]
@@ -198,7 +198,8 @@ impl Rig {
         let held = self.host.held();
         // The bystander has its scope, as `box` has beside its snapshot and its namespace.
         let expected = match condition {
-            Some(Condition::Running) => 4,
+            // A target, a namespace, a way out of it, its rules and its own scope.
+            Some(Condition::Running) => 6,
             _ => 1,
         };
         assert_eq!(held.len(), expected, "{what}: the host holds {held:?}");
@@ -216,6 +217,7 @@ fn request(name: &str) -> CreateRequest {
         "box" => CreateRequest {
             disk: Some(DiskKind::DmSnapshot),
             network: Some(NetworkKind::Tap),
+            internet: Some(Internet::Open),
             ..request
         },
         _ => request,

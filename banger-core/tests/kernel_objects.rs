@@ -1,13 +1,14 @@
-//! What VMs hold in the kernel (snapshots, loop devices, namespaces), over the fake host: found by their
-//! names when everything that was written down is lost, and given back even when others look at them.
+//! What VMs hold in the kernel (snapshots, loop devices, namespaces, ways out of them and the firewall's
+//! rules for these), over the fake host: found by their names when everything that was written down is lost, and given back even when others look at them.
 
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
 use std::sync::Arc;
 
 use banger_core::{
-    Condition, CreateRequest, DiskKind, Engine, EngineConfig, ErrorKind, FakeHost, NetworkKind,
-    ObjectKind, Progress, Spaces, Usable, VMRecord,
+    Condition, CreateRequest, DiskKind, Engine, EngineConfig, ErrorKind, FakeHost, Internet, Marks,
+    NetworkKind, ObjectKind, Progress, RemovalOutcome, RuleTable, RulesUnknown, Spaces, UplinkSpec,
+    Uplinks, Usable, VMRecord, VmId,
 };
 
 #[path = "proof/rig.rs"]
@@ -59,6 +60,7 @@ fn request(name: &str) -> CreateRequest {
     CreateRequest {
         disk: Some(DiskKind::DmSnapshot),
         network: Some(NetworkKind::Tap),
+        internet: Some(Internet::Open),
         ..CreateRequest::named(name.parse().unwrap())
     }
 }
@@ -88,6 +90,8 @@ async fn a_running_vm_s_handles_name_its_process_its_tap_its_loops_and_its_targe
         ("dm_dev", "/dev/dm-"),
         ("dm_name", "banger-"),
         ("namespace", "bgr-"),
+        ("nft_table", "bgr-"),
+        ("uplink", "b"),
     ] {
         let value = written[field].as_str().unwrap();
         assert!(value.starts_with(begins), "{field}: {value}");
@@ -100,6 +104,8 @@ async fn a_running_vm_s_handles_name_its_process_its_tap_its_loops_and_its_targe
         ObjectKind::NetworkNamespace,
         ObjectKind::Mount,
         ObjectKind::CgroupScope,
+        ObjectKind::Veth,
+        ObjectKind::NftTable,
     ] {
         let of_kind = inventory.objects.iter().filter(|it| it.kind == kind);
         let expected = if kind == ObjectKind::LoopDevice { 2 } else { 1 };
@@ -129,6 +135,8 @@ async fn handles_that_were_lost_are_found_again_from_the_kernel() {
         "dm_dev",
         "namespace",
         "scope",
+        "uplink",
+        "nft_table",
     ] {
         assert_eq!(after[field], before[field], "{field}");
     }
@@ -160,7 +168,7 @@ async fn what_a_vm_without_a_record_holds_is_a_stray_that_reconcile_removes() {
         let _ = std::fs::remove_file(&path);
         let _ = std::fs::remove_dir_all(&path);
     }
-    assert_eq!(lab.host.held().len(), 3);
+    assert_eq!(lab.host.held().len(), 5);
     let engine = lab.open().await;
     assert_eq!(lab.host.held(), [""; 0]);
     assert!(engine.prove().await.unwrap().is_clean());
@@ -231,14 +239,140 @@ async fn backends_that_do_not_fit_together_are_refused_with_the_reason() {
     let lab = Lab::new();
     let engine = lab.open().await;
     let silent = Progress::silent();
-    let mut open = request("box");
-    open.internet = Some(banger_core::Internet::Open);
-    let error = engine.create(open, &silent).await.unwrap_err();
+    let unknown = CreateRequest {
+        vmm: Some(banger_core::VmmKind::Firecracker),
+        ..request("box")
+    };
+    let error = engine.create(unknown, &silent).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable);
-    assert!(error.to_string().contains("tap"), "{error}");
+    assert!(error.to_string().contains("firecracker"), "{error}");
     let doctor = engine.doctor().await.unwrap();
     let usable = |it: &&banger_core::Candidate| it.probe.usable == Usable::Yes;
     assert_eq!(doctor.candidates.iter().filter(usable).count(), 5);
+}
+
+#[tokio::test]
+async fn a_host_that_lets_no_guest_out_is_told_of_when_one_is_made_when_it_starts_and_by_the_doctor()
+ {
+    let lab = Lab::new();
+    let engine = lab.open().await;
+    let silent = Progress::silent();
+    let nat = async || {
+        let facts = engine.doctor().await.unwrap().facts;
+        let fact = facts.into_iter().find(|fact| fact.subject == "nat");
+        fact.unwrap().probe.usable
+    };
+    assert_eq!(nat().await, Usable::Yes);
+    engine.create(request("box"), &silent).await.unwrap();
+
+    let mut without = lab.host.neighbourhood().await.unwrap();
+    without.rules = Err(RulesUnknown::NotInstalled);
+    lab.host.set_neighbourhood(without);
+    assert_eq!(nat().await, Usable::No);
+    let starts = engine.start("box", &silent).await.unwrap_err();
+    let makes = engine.create(request("other"), &silent).await.unwrap_err();
+    for error in [starts, makes] {
+        assert!(error.chain().join(": ").contains("nft"), "{error:?}");
+        assert!(error.hint().unwrap().contains("nftables"), "{error:?}");
+    }
+    assert_eq!(lab.host.held(), [""; 0]);
+    assert_eq!(rig::condition(&engine, "box").await, Condition::Created);
+
+    // Whoever is not let out does not need it.
+    let closed = CreateRequest {
+        internet: Some(Internet::Closed),
+        ..request("closed")
+    };
+    engine.create(closed, &silent).await.unwrap();
+    let vm = engine.start("closed", &silent).await.unwrap();
+    assert!(handles(vm.vm())["uplink"].is_null());
+}
+
+#[tokio::test]
+async fn two_engines_give_their_guests_different_addresses_and_restarts_are_told_who_has_which() {
+    let lab = Lab::new();
+    let engine = lab.open().await;
+    let mut config = lab.config.clone();
+    config.state_dir = lab.config.state_dir.with_file_name("other");
+    image_for(&config);
+    let (second, _) = Engine::sim_over(&lab.host, config).await.unwrap();
+    for name in ["one", "two", "three"] {
+        running(&engine, name).await;
+        running(&second, name).await;
+    }
+    drop(engine);
+    let engine = lab.open().await;
+    running(&engine, "four").await;
+    let mut addresses = lab.host.uplink_addresses();
+    addresses.dedup();
+    assert_eq!(addresses.len(), 7, "{addresses:?}");
+    // A pool that has no more, for those two engines together.
+    let mut narrow = lab.config.clone();
+    narrow.state_dir = lab.config.state_dir.with_file_name("narrow");
+    narrow.nat.pool = format!("{}/32", addresses[0]).parse().unwrap();
+    image_for(&narrow);
+    let (third, _) = Engine::sim_over(&lab.host, narrow).await.unwrap();
+    let error = third
+        .create(request("box"), &Progress::silent())
+        .await
+        .unwrap_err();
+    assert!(error.to_string().contains("in use"), "{error}");
+}
+
+#[tokio::test]
+async fn a_way_out_and_a_table_that_nobody_wants_are_strays_that_are_removed() {
+    let lab = Lab::new();
+    let engine = lab.open().await;
+    running(&engine, "box").await;
+    let marks = Marks::of(engine.id(), &VmId::from_random([0xee; 16]));
+    let other = Marks::of(
+        &banger_core::EngineId::from_random([1; 4]),
+        &VmId::from_random([2; 16]),
+    );
+    for marks in [&marks, &other] {
+        let rules = RuleTable {
+            name: marks.table(),
+            rules: String::new(),
+        };
+        lab.host.make_table(&rules).await.unwrap();
+        lab.host.make_namespace(&marks.namespace()).await.unwrap();
+        let last = if std::ptr::eq(marks, &other) { 1 } else { 2 };
+        let uplink = UplinkSpec {
+            name: marks.uplink(),
+            owner: marks.namespace(),
+            address: [198, 18, 255, last].into(),
+            tap: "tap0".to_owned(),
+            also: [10, 0, 2, 3].into(),
+            rules,
+        };
+        lab.host
+            .make_uplink(&marks.namespace(), &uplink)
+            .await
+            .unwrap();
+    }
+    let inventory = engine.prove().await.unwrap();
+    let strays: Vec<ObjectKind> = inventory.strays().map(|stray| stray.kind).collect();
+    let kinds = [
+        ObjectKind::Veth,
+        ObjectKind::NetworkNamespace,
+        ObjectKind::NftTable,
+        ObjectKind::Mount,
+    ];
+    assert_eq!(strays, kinds, "{inventory}");
+    let removal = engine.remove_strays(&inventory).await.unwrap();
+    assert!(
+        removal
+            .lines
+            .iter()
+            .all(|line| line.outcome == RemovalOutcome::Removed)
+    );
+    let held = lab.host.held();
+    assert_eq!(
+        held.len(),
+        5 + 3,
+        "the running VM's and another engine's: {held:?}"
+    );
+    assert!(engine.prove().await.unwrap().is_clean());
 }
 
 #[tokio::test]

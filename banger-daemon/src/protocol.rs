@@ -515,10 +515,8 @@ pub struct DoctorLine {
 pub struct ProveAnswer {
     /// What there is, by kind and then by name.
     pub objects: Vec<ProvenObject>,
-    /// The kinds that no backend of this engine can leave, and that were not looked for.
-    pub not_possible: Vec<String>,
-    /// The kinds that could be there and were not looked for: nothing is proven of these.
-    pub not_looked_for: Vec<String>,
+    /// The kinds that were looked for: all that there are.
+    pub kinds: Vec<String>,
     /// Other engines of which something was seen. It is not touched.
     pub foreign: Vec<ForeignEngine>,
 }

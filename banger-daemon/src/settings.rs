@@ -12,12 +12,19 @@
 //! disk-size = "8GiB"
 //! image = "debian-12"
 //! nat = false             # or "unsafe-user": see docs/defaults.md
+//!
+//! [nat]
+//! pool = "198.18.0.0/16"
+//! name-server = "auto"    # or an address
 //! ```
 
 use std::io;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
-use banger_core::{DiskKind, EngineConfig, Internet, Mebibytes, NetworkKind, VmmKind};
+use banger_core::{
+    DiskKind, EngineConfig, Internet, Mebibytes, NatConfig, NetworkKind, Subnet, VmmKind,
+};
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, IntoDeserializer};
 
@@ -56,6 +63,7 @@ pub struct Settings {
     network: Option<NetworkKind>,
     mirror: Option<String>,
     defaults: DefaultSettings,
+    nat: NatSettings,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -70,6 +78,15 @@ struct DefaultSettings {
     image: Option<String>,
     #[serde(deserialize_with = "nat")]
     nat: Option<Internet>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+struct NatSettings {
+    #[serde(deserialize_with = "pool")]
+    pool: Option<Subnet>,
+    #[serde(deserialize_with = "unless_auto")]
+    name_server: Option<Ipv4Addr>,
 }
 
 impl Settings {
@@ -111,6 +128,8 @@ impl Settings {
         defaults.memory = given.memory.unwrap_or(defaults.memory);
         defaults.work_disk = given.disk_size.unwrap_or(defaults.work_disk);
         defaults.internet = given.nat.unwrap_or(defaults.internet);
+        config.nat.pool = self.nat.pool.unwrap_or(config.nat.pool);
+        config.nat.name_server = self.nat.name_server.or(config.nat.name_server);
         if let Some(image) = given.image {
             defaults.image = image;
         }
@@ -167,6 +186,12 @@ fn nat<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Internet>, D
     }
 }
 
+fn pool<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Subnet>, D::Error> {
+    let pool = Subnet::deserialize(deserializer)?;
+    NatConfig::check_pool(pool).map_err(D::Error::custom)?;
+    Ok(Some(pool))
+}
+
 fn image<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     let name = String::deserialize(deserializer)?;
     let checked: Result<banger_core::ImageName, _> = name.parse();
@@ -202,7 +227,8 @@ mod tests {
     fn every_key_reaches_the_engine() {
         let text = "vmm = 'qemu'\ndisk = 'file'\nnetwork = 'none'\nmirror = 'http://m'\n\
                     [defaults]\nvcpus = 4\nmemory = 512\ndisk-size = '1G'\nimage = 'mine'\n\
-                    nat = 'unsafe-user'\n";
+                    nat = 'unsafe-user'\n\
+                    [nat]\npool = '10.77.0.0/20'\nname-server = '9.9.9.9'\n";
         let config = parsed(text).unwrap();
         assert_eq!(config.choice.vmm, Some(VmmKind::Qemu));
         assert_eq!(config.choice.disk, Some(DiskKind::File));
@@ -213,6 +239,8 @@ mod tests {
         assert_eq!(config.defaults.work_disk, Mebibytes(1024));
         assert_eq!(config.defaults.image, "mine");
         assert_eq!(config.defaults.internet, Internet::Open);
+        assert_eq!(config.nat.pool.to_string(), "10.77.0.0/20");
+        assert_eq!(config.nat.name_server, Some([9, 9, 9, 9].into()));
     }
 
     #[test]
@@ -224,7 +252,17 @@ mod tests {
         let usual = EngineConfig::new("/s", "/r");
         assert_eq!(config.choice, usual.choice);
         assert_eq!(config.defaults, usual.defaults);
-        for key in ["vcpus", "memory", "disk-size", "image", "nat"] {
+        assert_eq!(config.nat, usual.nat);
+        let keys = [
+            "vcpus",
+            "memory",
+            "disk-size",
+            "image",
+            "nat",
+            "pool",
+            "name-server",
+        ];
+        for key in keys {
             assert!(example.contains(&format!("\n{key} = ")), "{key}");
         }
     }
@@ -240,6 +278,10 @@ mod tests {
             ("mirror = \n", "line 1", ""),
             ("[defaults]\nnat = true\n", "line 2", "unsafe-user"),
             ("[defaults]\nnat = 'yes'\n", "line 2", "yes"),
+            ("[nat]\npool = '10.77.0.1/20'\n", "line 2", "10.77.0.1/20"),
+            ("[nat]\npool = '10.0.0.0/8'\n", "line 2", "10.0.2.0/24"),
+            ("[nat]\npool = '127.9.0.0/16'\n", "line 2", "127.9.0.0/16"),
+            ("[nat]\nname-server = 'dns'\n", "line 2", ""),
         ];
         for (text, line, word) in table {
             let error = parsed(text).unwrap_err();

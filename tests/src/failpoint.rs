@@ -13,9 +13,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use banger_core::{
     BootId, CloneMethod, CpuFacts, Delivery, Detached, DeviceList, DeviceRemoval, Devices,
-    FileFacts, FileLock, Host, HostError, Moment, PipedProgram, ProcessEnd, ProcessFacts,
-    ProcessIdentity, ProcessSignal, ProcessUsage, Program, ProgramOutput, Scopes, SnapshotDevice,
-    SnapshotSpec, SnapshotState, Spaces, TapSpec,
+    FileFacts, FileLock, Host, HostError, Moment, Neighbourhood, PipedProgram, ProcessEnd,
+    ProcessFacts, ProcessIdentity, ProcessSignal, ProcessUsage, Program, ProgramOutput, RuleTable,
+    Scopes, SnapshotDevice, SnapshotSpec, SnapshotState, Spaces, TapSpec, UplinkFacts, UplinkSpec,
+    Uplinks,
 };
 use tokio::net::{TcpStream, UnixStream};
 
@@ -226,6 +227,41 @@ impl Scopes for FailingHost {
 
     async fn list_scopes(&self, prefix: &str) -> Result<Vec<String>> {
         self.host.list_scopes(prefix).await
+    }
+}
+
+#[async_trait]
+impl Uplinks for FailingHost {
+    async fn neighbourhood(&self) -> Result<Neighbourhood> {
+        self.host.neighbourhood().await
+    }
+
+    async fn make_table(&self, table: &RuleTable) -> Result<()> {
+        let effect = self.host.make_table(table);
+        self.act("make nft table".to_owned(), effect).await
+    }
+
+    async fn remove_table(&self, name: &str) -> Result<()> {
+        let effect = self.host.remove_table(name);
+        self.act("remove nft table".to_owned(), effect).await
+    }
+
+    async fn list_tables(&self, prefix: &str) -> Result<Vec<String>> {
+        self.host.list_tables(prefix).await
+    }
+
+    async fn make_uplink(&self, namespace: &str, uplink: &UplinkSpec) -> Result<()> {
+        let effect = self.host.make_uplink(namespace, uplink);
+        self.act("make veth".to_owned(), effect).await
+    }
+
+    async fn remove_uplink(&self, name: &str, owner: &str) -> Result<()> {
+        let effect = self.host.remove_uplink(name, owner);
+        self.act("remove veth".to_owned(), effect).await
+    }
+
+    async fn list_uplinks(&self, prefix: &str) -> Result<Vec<UplinkFacts>> {
+        self.host.list_uplinks(prefix).await
     }
 }
 

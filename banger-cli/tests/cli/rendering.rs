@@ -476,8 +476,7 @@ fn proof(strays: &[&str]) -> ProveAnswer {
     }
     ProveAnswer {
         objects,
-        not_possible: vec!["tap".to_owned(), "loop device".to_owned()],
-        not_looked_for: Vec::new(),
+        kinds: vec!["monitor".to_owned(), "runtime folder".to_owned()],
         foreign: vec![ForeignEngine {
             engine: "0a0a0a0a".to_owned(),
             monitors: 1,
@@ -499,7 +498,7 @@ fn a_proof_names_owners_and_fails_if_there_is_a_stray() {
     WHAT     WHICH       OWNER
     monitor  process 77  VM box
     ----- stderr -----
-    not looked for, as nothing here makes them: tap, loop device
+    looked for: monitor, runtime folder
     engine 0a0a0a0a, not this one, has 1 VM running and 2 folders in the runtime folder: left alone
     ");
     assert_snapshot!(world.banger(&["doctor", "--prove"]), @"
@@ -510,7 +509,7 @@ fn a_proof_names_owners_and_fails_if_there_is_a_stray() {
     runtime folder  /run/b/1    STRAY: left by a VM that is no more
     runtime folder  /run/b/2    STRAY: left by a VM that is no more
     ----- stderr -----
-    not looked for, as nothing here makes them: tap, loop device
+    looked for: monitor, runtime folder
     engine 0a0a0a0a, not this one, has 1 VM running and 2 folders in the runtime folder: left alone
     error: 2 strays found
     hint: banger doctor --prove --fix removes what may be removed
@@ -551,7 +550,7 @@ fn a_fix_says_what_became_of_each_stray_that_was_shown() {
     runtime folder  /run/b/1    STRAY: left by a VM that is no more
     runtime folder  /run/b/2    STRAY: left by a VM that is no more
     ----- stderr -----
-    not looked for, as nothing here makes them: tap, loop device
+    looked for: monitor, runtime folder
     engine 0a0a0a0a, not this one, has 1 VM running and 2 folders in the runtime folder: left alone
     runtime folder /run/b/1: removed
     error: runtime folder /run/b/2: not removed

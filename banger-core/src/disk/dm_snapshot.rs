@@ -10,7 +10,6 @@ use super::{Access, BlockFormat, BlockSource, Disk, DiskError, LayerRun, refuse_
 use crate::choice::Probe;
 use crate::handles::VMHandles;
 use crate::host::{DeviceRemoval, Host, SnapshotSpec, SnapshotState};
-use crate::inventory::ObjectKind;
 use crate::marks::Marks;
 use crate::vm::DiskKind;
 
@@ -24,10 +23,6 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 #[async_trait]
 impl Disk for DmSnapshotDisk {
-    fn holds(&self) -> &'static [ObjectKind] {
-        &[ObjectKind::LoopDevice, ObjectKind::DeviceMapperTarget]
-    }
-
     fn kind(&self) -> DiskKind {
         DiskKind::DmSnapshot
     }

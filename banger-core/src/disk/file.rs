@@ -9,7 +9,6 @@ use super::{Access, BlockFormat, BlockSource, Disk, DiskError, LayerRun, refuse_
 use crate::choice::Probe;
 use crate::handles::VMHandles;
 use crate::host::Host;
-use crate::inventory::ObjectKind;
 use crate::marks::Marks;
 use crate::vm::DiskKind;
 
@@ -19,10 +18,6 @@ pub(crate) struct FileDisk;
 
 #[async_trait]
 impl Disk for FileDisk {
-    fn holds(&self) -> &'static [ObjectKind] {
-        &[]
-    }
-
     fn kind(&self) -> DiskKind {
         DiskKind::File
     }

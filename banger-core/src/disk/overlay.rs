@@ -10,7 +10,6 @@ use super::{
 use crate::choice::Probe;
 use crate::handles::VMHandles;
 use crate::host::{Host, Program};
-use crate::inventory::ObjectKind;
 use crate::marks::Marks;
 use crate::vm::DiskKind;
 
@@ -20,10 +19,6 @@ pub(crate) struct OverlayDisk;
 
 #[async_trait]
 impl Disk for OverlayDisk {
-    fn holds(&self) -> &'static [ObjectKind] {
-        &[]
-    }
-
     fn kind(&self) -> DiskKind {
         DiskKind::Overlay
     }

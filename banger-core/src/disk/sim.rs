@@ -8,7 +8,6 @@ use super::{Access, BlockFormat, BlockSource, Disk, DiskError, LayerRun};
 use crate::choice::Probe;
 use crate::handles::VMHandles;
 use crate::host::Host;
-use crate::inventory::ObjectKind;
 use crate::marks::Marks;
 use crate::vm::DiskKind;
 
@@ -18,10 +17,6 @@ pub(crate) struct SimDisk;
 
 #[async_trait]
 impl Disk for SimDisk {
-    fn holds(&self) -> &'static [ObjectKind] {
-        &[]
-    }
-
     fn kind(&self) -> DiskKind {
         DiskKind::Sim
     }

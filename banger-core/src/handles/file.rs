@@ -174,6 +174,23 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_file_that_was_written_before_there_were_ways_out_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        write_handles_file(&host(), dir.path(), &handles())
+            .await
+            .unwrap();
+        let path = dir.path().join(HANDLES_FILE);
+        let mut older: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        for field in ["uplink", "nft_table"] {
+            assert!(older.as_object_mut().unwrap().remove(field).is_some());
+        }
+        std::fs::write(&path, older.to_string()).unwrap();
+        let found = read_handles_file(&host(), dir.path()).await.unwrap();
+        assert_eq!(found, HandlesFile::Found(Box::new(handles())));
+    }
+
+    #[tokio::test]
     async fn a_missing_file_is_missing_and_removing_it_twice_succeeds() {
         let dir = tempfile::tempdir().unwrap();
         remove_handles_file(&host(), dir.path()).await.unwrap();

@@ -97,6 +97,11 @@ impl HostError {
         })
     }
 
+    /// Says whether what was to be made is there already.
+    pub fn is_taken(&self) -> bool {
+        matches!(self, HostError::Device { source, .. } if source.kind() == io::ErrorKind::AlreadyExists)
+    }
+
     /// Says whether we were not allowed to.
     pub fn is_denied(&self) -> bool {
         self.io_kind().is_some_and(|kind| {

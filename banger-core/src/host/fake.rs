@@ -8,6 +8,7 @@ mod devices;
 mod plan;
 mod programs;
 mod scopes;
+mod uplinks;
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -2,9 +2,12 @@
 
 mod device_mapper;
 mod devices;
+mod firewall;
 mod loops;
+mod neighbourhood;
 mod scopes;
 pub(super) mod spaces;
+mod uplinks;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

@@ -1,6 +1,6 @@
 //! Programs: run to their end in a clean environment, or started to outlive us.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
@@ -73,12 +73,25 @@ impl Surroundings {
     }
 
     pub(super) async fn run(&self, program: &Program) -> Result<ProgramOutput> {
+        self.run_in(None, program).await
+    }
+
+    /// Runs a program to its end, in a network namespace if one is given.
+    pub(super) async fn run_in(
+        &self,
+        namespace: Option<&str>,
+        program: &Program,
+    ) -> Result<ProgramOutput> {
         let path = self.resolve(&program.program)?;
         let cannot_start = |source| HostError::StartProgram {
             program: program.program.clone(),
             source,
         };
-        let mut child = tokio::process::Command::from(self.command(&path))
+        let mut command = self.command(&path);
+        if let Some(namespace) = namespace {
+            enter(&mut command, super::linux::spaces::open(namespace)?);
+        }
+        let mut child = tokio::process::Command::from(command)
             .args(&program.arguments)
             .envs(program.environment.iter().map(|(k, v)| (k, v)))
             .stdin(Stdio::piped())
@@ -143,17 +156,7 @@ impl Surroundings {
             });
         }
         if let Some(namespace) = &detached.namespace {
-            let namespace = super::linux::spaces::open(namespace)?;
-            // SAFETY: between fork and exec only setns(2) is called, which is async-signal-safe; the
-            // descriptor is owned by the closure.
-            #[allow(unsafe_code)]
-            unsafe {
-                command.pre_exec(move || {
-                    let kind = rustix::thread::LinkNameSpaceType::Network;
-                    rustix::thread::move_into_link_name_space(namespace.as_fd(), Some(kind))
-                        .map_err(Into::into)
-                });
-            }
+            enter(&mut command, super::linux::spaces::open(namespace)?);
         }
         let child = command.spawn().map_err(|source| HostError::StartProgram {
             program: detached.program.clone(),
@@ -162,6 +165,20 @@ impl Surroundings {
         // `std` neither kills nor reaps a dropped child: the watcher reaps it by its pidfd. A child that
         // has already ended is a zombie until then, and still has its start time.
         process::start_identity(child.id())
+    }
+}
+
+/// Lets a program start in a network namespace.
+fn enter(command: &mut std::process::Command, namespace: OwnedFd) {
+    // SAFETY: between fork and exec only setns(2) is called, which is async-signal-safe; the descriptor is
+    // owned by the closure.
+    #[allow(unsafe_code)]
+    unsafe {
+        command.pre_exec(move || {
+            let kind = rustix::thread::LinkNameSpaceType::Network;
+            rustix::thread::move_into_link_name_space(namespace.as_fd(), Some(kind))
+                .map_err(Into::into)
+        });
     }
 }
 

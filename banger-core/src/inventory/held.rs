@@ -1,20 +1,29 @@
-//! What the VMs of this engine hold beside processes and files: scopes, snapshots, loop devices, namespaces.
+//! What the VMs of this engine hold beside processes and files: scopes, snapshots, loop devices, namespaces,
+//! ways out of them and the firewall's rules for these.
 //! Found by their names alone, so that nothing that was written down has to be there.
 
 use super::look::{Act, Found};
 use super::{Grip, ObjectKind, Owner};
 use crate::engine::Inner;
 use crate::error::Error;
-use crate::marks::{dm_prefix, label_prefix, namespace_prefix, scope_prefix, vm_in};
-use crate::names::VmId;
+use crate::marks::{
+    Marks, dm_prefix, label_prefix, namespace_prefix, scope_prefix, table_prefix, uplink_prefix,
+    vm_in,
+};
+use crate::names::{EngineId, VmId};
 
 /// Everything of this engine that was found, each with the VM that it is named after.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct Held {
+    engine: EngineId,
     objects: Vec<(VmId, ObjectKind, String)>,
 }
 
 impl Held {
+    fn marks(&self, vm: &VmId) -> Marks {
+        Marks::of(&self.engine, vm)
+    }
+
     /// Returns the VMs that hold something.
     pub(crate) fn owners(&self) -> impl Iterator<Item = &VmId> {
         self.objects.iter().map(|(vm, ..)| vm)
@@ -30,6 +39,11 @@ impl Held {
                 ObjectKind::CgroupScope => Act::RemoveScope(name.clone()),
                 // With the pin goes the name, if that is not gone already.
                 ObjectKind::Mount => Act::RemoveNamespace(last_of(name)),
+                ObjectKind::Veth => Act::RemoveUplink {
+                    name: name.clone(),
+                    owner: self.marks(vm).namespace(),
+                },
+                ObjectKind::NftTable => Act::RemoveTable(name.clone()),
                 // A loop device goes with the target over it, a tap with its namespace.
                 _ => Act::Nothing,
             };
@@ -69,6 +83,13 @@ impl Inner {
                 objects.push((vm, ObjectKind::LoopDevice, device.device));
             }
         }
+        // Order matters here, as it does where they are removed: an uplink goes before what holds it, and
+        // the rules that keep it from the host go after it.
+        for uplink in host.list_uplinks(&uplink_prefix(&self.id)).await? {
+            if let Some(vm) = vm_in(&uplink.owner) {
+                objects.push((vm, ObjectKind::Veth, uplink.name));
+            }
+        }
         for name in host.list_namespaces(&namespace_prefix(&self.id)).await? {
             if let Some(vm) = vm_in(&name) {
                 objects.push((vm, ObjectKind::NetworkNamespace, name));
@@ -80,7 +101,15 @@ impl Inner {
                 objects.push((vm, ObjectKind::Mount, path));
             }
         }
-        Ok(Held { objects })
+        for name in host.list_tables(&table_prefix(&self.id)).await? {
+            if let Some(vm) = vm_in(&name) {
+                objects.push((vm, ObjectKind::NftTable, name));
+            }
+        }
+        Ok(Held {
+            engine: self.id.clone(),
+            objects,
+        })
     }
 
     /// Removes what a VM without a record holds. Its monitor must be known to be gone.
@@ -95,6 +124,11 @@ impl Inner {
                 ObjectKind::NetworkNamespace => host.remove_namespace(&name).await?,
                 ObjectKind::CgroupScope => host.remove_scope(&name).await?,
                 ObjectKind::Mount => host.remove_namespace(&last_of(&name)).await?,
+                ObjectKind::Veth => {
+                    let owner = self.marks(vm).namespace();
+                    host.remove_uplink(&name, &owner).await?;
+                }
+                ObjectKind::NftTable => host.remove_table(&name).await?,
                 _ => {}
             }
         }

@@ -32,6 +32,12 @@ pub(super) enum Act {
     RemoveSnapshot(String),
     RemoveNamespace(String),
     RemoveScope(String),
+    /// By its name, if it is this owner's still.
+    RemoveUplink {
+        name: String,
+        owner: String,
+    },
+    RemoveTable(String),
     /// Everything that the handles name is released, and then they are removed.
     Release(Box<VMRecord>, Box<VMHandles>),
 }

@@ -5,8 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::held::Held;
 use super::look::{Act, Found, is_temporary};
-use super::{Coverage, Foreign, Grip, HostObject, Inventory, Looked, ObjectKind, Owner, Remedy};
-use crate::backends::Backends;
+use super::{Foreign, Grip, HostObject, Inventory, ObjectKind, Owner, Remedy};
 use crate::engine::{Engine, Inner};
 use crate::error::Error;
 use crate::host::ProcessFacts;
@@ -44,49 +43,11 @@ impl Engine {
         objects.sort_by_cached_key(|object| (object.kind, object.grip.to_string()));
         Ok(Inventory {
             engine: inner.id.clone(),
-            kinds: ObjectKind::ALL
-                .map(|kind| Coverage {
-                    kind,
-                    looked: coverage(kind, &inner.backends),
-                })
-                .into(),
+            kinds: ObjectKind::ALL.into(),
             objects,
             foreign: survey.foreign,
         })
     }
-}
-
-/// Says where each kind is looked for.
-fn coverage(kind: ObjectKind, backends: &Backends) -> Looked {
-    match kind {
-            // `look_at_vm`, by the tokens and paths on command lines, and the monitors' own sockets.
-            ObjectKind::Monitor
-            | ObjectKind::SshProcess
-            | ObjectKind::Port
-            // `look_at_vm` and `look_at_nobodys_runs`, by the folders' names.
-            | ObjectKind::Socket
-            | ObjectKind::TemporaryFile
-            | ObjectKind::HandlesFile
-            | ObjectKind::SetAsideFile
-            | ObjectKind::RuntimeFolder
-            | ObjectKind::VmFolder
-            // `look_at_images`, `look_at_engine_files`.
-            | ObjectKind::ImageFolder
-        | ObjectKind::ImageScratch
-            | ObjectKind::EngineFile
-            // `held`, by their names; a tap is where its namespace is.
-            | ObjectKind::Tap
-            | ObjectKind::NetworkNamespace
-            | ObjectKind::LoopDevice
-            | ObjectKind::DeviceMapperTarget
-            | ObjectKind::Mount
-            | ObjectKind::CgroupScope => Looked::Everywhere,
-            // No backend has them yet.
-            ObjectKind::NftTable => match backends.hold(kind) {
-            false => Looked::NonePossible,
-            true => Looked::Nowhere,
-        },
-        }
 }
 
 impl Inner {
@@ -334,16 +295,6 @@ fn run_named(command_line: &str, below: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::EngineConfig;
-
-    #[test]
-    fn every_kind_that_a_backend_can_leave_is_looked_for() {
-        let config = EngineConfig::new("/state", "/run");
-        let backends = Backends::real(&config);
-        for kind in ObjectKind::ALL {
-            assert_ne!(coverage(kind, &backends), Looked::Nowhere, "{kind}");
-        }
-    }
 
     #[test]
     fn no_kind_is_missing_from_the_list_of_all() {

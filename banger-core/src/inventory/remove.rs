@@ -138,6 +138,8 @@ impl Inner {
             Act::RemoveSnapshot(name) => Ok(crate::disk::remove_snapshot(host, name).await?),
             Act::RemoveNamespace(name) => Ok(host.remove_namespace(name).await?),
             Act::RemoveScope(name) => Ok(host.remove_scope(name).await?),
+            Act::RemoveUplink { name, owner } => Ok(host.remove_uplink(name, owner).await?),
+            Act::RemoveTable(name) => Ok(host.remove_table(name).await?),
             Act::Release(row, handles) => {
                 self.release(row, Some(handles)).await?;
                 self.forget_handles(row).await

@@ -12,6 +12,7 @@ use crate::engine::{Engine, Inner, random};
 use crate::error::Error;
 use crate::identity::write_identity;
 use crate::liveness::{Promise, VMState};
+use crate::marks::SHORTEST;
 use crate::names::{ImageName, Mebibytes, VmId, VmName};
 use crate::progress::Progress;
 use crate::vm::{
@@ -172,7 +173,7 @@ impl Inner {
             network: request.network.or(choice.network),
             internet,
         };
-        let Chosen { vmm, disk, network } = self.backends.choose(host, &wanted).await?;
+        let Chosen { vmm, disk, network } = self.backends.choose(host, &self.id, &wanted).await?;
         tracing::debug!(%vmm, %disk, %network, "chose the backends");
         Ok(VMSpec {
             vcpus,
@@ -205,10 +206,9 @@ impl Inner {
     pub(crate) async fn free_id(&self) -> Result<VmId, Error> {
         loop {
             let id = VmId::from_random(random()?);
-            // Eight digits is the shortest name that a host object is given.
             if self
                 .store
-                .vms_with_prefix(&id.short()[..8])
+                .vms_with_prefix(&id.short()[..SHORTEST])
                 .await?
                 .is_empty()
             {

@@ -40,7 +40,7 @@ impl Inner {
             disk.plan(&marks, &mut handles);
         }
         if let Ok(network) = self.backends.network(vm.spec.network) {
-            network.plan(&marks, &mut handles);
+            network.plan(&marks, vm.spec.internet, &mut handles);
         }
         handles
     }

@@ -1,38 +1,44 @@
 //! The network `tap`: a namespace a VM, with one tap in it. The monitor runs inside; every guest has the
-//! same address, and nothing of it is seen outside. The host dials from inside.
+//! same address, and nothing of it is seen outside. The host dials from inside. With `--nat` it has a way
+//! out: `uplink.rs`.
 
 use std::net::SocketAddrV4;
 
 use async_trait::async_trait;
 
+use super::uplink::Uplink;
 use super::{
     Endpoint, GUEST, GUEST_MAC, GuestAddress, Network, NetworkAttachment, NetworkError, Route,
 };
 use crate::choice::Probe;
+use crate::config::NatConfig;
 use crate::dial::SSH_PORT;
 use crate::handles::VMHandles;
 use crate::host::{Host, TapSpec};
-use crate::inventory::ObjectKind;
 use crate::marks::Marks;
+use crate::names::EngineId;
 use crate::vm::{Internet, NetworkKind};
 
-/// The network `tap`.
+/// The network `tap`, for those who ask its promises of a real kernel; an engine has its own.
 #[derive(Debug)]
-pub(crate) struct TapNetwork;
+pub struct TapNetwork {
+    uplink: Uplink,
+}
+
+impl TapNetwork {
+    /// Makes it, for guests that are let out in this way.
+    pub fn new(nat: NatConfig) -> Self {
+        TapNetwork {
+            uplink: Uplink::new(nat),
+        }
+    }
+}
 
 /// The one tap of a namespace.
 const TAP: &str = "tap0";
 
 #[async_trait]
 impl Network for TapNetwork {
-    fn holds(&self) -> &'static [ObjectKind] {
-        &[
-            ObjectKind::Tap,
-            ObjectKind::NetworkNamespace,
-            ObjectKind::Mount,
-        ]
-    }
-
     fn kind(&self) -> NetworkKind {
         NetworkKind::Tap
     }
@@ -44,23 +50,26 @@ impl Network for TapNetwork {
         }
     }
 
-    fn offers(&self, internet: Internet) -> bool {
-        internet == Internet::Closed
+    async fn lets_out(&self, host: &dyn Host, engine: &EngineId) -> Probe {
+        self.uplink.probe(host, engine).await
     }
 
     fn guest(&self) -> Option<GuestAddress> {
         Some(GUEST)
     }
 
-    fn plan(&self, marks: &Marks, handles: &mut VMHandles) {
+    fn plan(&self, marks: &Marks, internet: Internet, handles: &mut VMHandles) {
         handles.namespace = Some(marks.namespace());
         handles.tap_device = Some(TAP.to_owned());
+        if internet == Internet::Open {
+            self.uplink.plan(marks, handles);
+        }
     }
 
     async fn acquire(
         &self,
         host: &dyn Host,
-        _internet: Internet,
+        internet: Internet,
         handles: &VMHandles,
     ) -> Result<NetworkAttachment, NetworkError> {
         let Some(namespace) = &handles.namespace else {
@@ -75,6 +84,9 @@ impl Network for TapNetwork {
             peer_mac: GUEST_MAC,
         };
         host.make_tap(namespace, &tap).await?;
+        if internet == Internet::Open {
+            self.uplink.acquire(host, handles).await?;
+        }
         Ok(NetworkAttachment::Tap {
             namespace: namespace.clone(),
             tap: TAP.to_owned(),
@@ -82,11 +94,17 @@ impl Network for TapNetwork {
     }
 
     async fn release(&self, host: &dyn Host, handles: &VMHandles) -> Result<(), NetworkError> {
-        match &handles.namespace {
+        // A failure keeps nothing from being tried: what can go goes.
+        let link = self.uplink.release_link(host, handles).await;
+        let namespace = match &handles.namespace {
             // With the namespace go its interfaces.
-            Some(namespace) => Ok(host.remove_namespace(namespace).await?),
+            Some(namespace) => host.remove_namespace(namespace).await,
             None => Ok(()),
-        }
+        };
+        // The rules stay as long as there may be an uplink that they keep from the host.
+        link?;
+        self.uplink.release_rules(host, handles).await?;
+        Ok(namespace?)
     }
 
     fn route(&self, handles: &VMHandles, port: u16) -> Option<Route> {

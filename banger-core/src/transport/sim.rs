@@ -18,7 +18,6 @@ use super::{
     TransportError,
 };
 use crate::host::{Host, Scratch, ScratchEnd, ScratchError, ScratchProcess};
-use crate::inventory::ObjectKind;
 use crate::names::{VmId, VmName};
 
 pub(crate) use guests::SimGuests;
@@ -63,10 +62,6 @@ impl fmt::Debug for SimTransport {
 
 #[async_trait]
 impl GuestTransport for SimTransport {
-    fn holds(&self) -> &'static [ObjectKind] {
-        &[]
-    }
-
     async fn connect(
         &self,
         _host: &dyn Host,

@@ -22,7 +22,6 @@ use super::{
     TransportError,
 };
 use crate::host::{Detached, Host, ProcessEnd, ProcessSignal};
-use crate::inventory::ObjectKind;
 use crate::names::VmName;
 use crate::network::Endpoint;
 
@@ -142,10 +141,6 @@ impl SshTransport {
 
 #[async_trait]
 impl GuestTransport for SshTransport {
-    fn holds(&self) -> &'static [ObjectKind] {
-        &[ObjectKind::SshProcess, ObjectKind::Socket]
-    }
-
     async fn connect(
         &self,
         host: &dyn Host,

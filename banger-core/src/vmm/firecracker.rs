@@ -18,7 +18,6 @@ use super::{Launch, SwitchOff, Vmm, VmmControl, VmmError};
 use crate::choice::{Probe, Usable};
 use crate::disk::BlockFormat;
 use crate::host::{Detached, Host, ProcessIdentity, Program};
-use crate::inventory::ObjectKind;
 use crate::transport::GuestStream;
 use crate::vm::{NetworkKind, VmmKind};
 
@@ -35,14 +34,6 @@ pub(crate) struct FirecrackerVmm;
 
 #[async_trait]
 impl Vmm for FirecrackerVmm {
-    fn holds(&self) -> &'static [ObjectKind] {
-        &[
-            ObjectKind::Monitor,
-            ObjectKind::Socket,
-            ObjectKind::CgroupScope,
-        ]
-    }
-
     fn kind(&self) -> VmmKind {
         VmmKind::Firecracker
     }

@@ -13,7 +13,6 @@ use super::{Launch, SwitchOff, Vmm, VmmControl, VmmError};
 use crate::choice::Probe;
 use crate::disk::BlockFormat;
 use crate::host::{Detached, Host, ProcessIdentity};
-use crate::inventory::ObjectKind;
 use crate::transport::GuestStream;
 use crate::vm::{NetworkKind, VmmKind};
 
@@ -28,14 +27,6 @@ pub(crate) struct QemuVmm;
 
 #[async_trait]
 impl Vmm for QemuVmm {
-    fn holds(&self) -> &'static [ObjectKind] {
-        &[
-            ObjectKind::Monitor,
-            ObjectKind::Socket,
-            ObjectKind::CgroupScope,
-        ]
-    }
-
     fn kind(&self) -> VmmKind {
         VmmKind::Qemu
     }

@@ -14,7 +14,6 @@ use crate::choice::Probe;
 use crate::disk::BlockFormat;
 use crate::engine::lock;
 use crate::host::{Detached, FakeHost, Host, ProcessEnd, ProcessIdentity};
-use crate::inventory::ObjectKind;
 use crate::names::VmId;
 use crate::transport::GuestStream;
 use crate::vm::{NetworkKind, VmmKind};
@@ -73,10 +72,6 @@ impl SimPower {
 
 #[async_trait]
 impl Vmm for SimVmm {
-    fn holds(&self) -> &'static [ObjectKind] {
-        &[ObjectKind::Monitor, ObjectKind::CgroupScope]
-    }
-
     fn kind(&self) -> VmmKind {
         VmmKind::Sim
     }

@@ -1,6 +1,6 @@
 //! What a proof found, in the protocol's words; and the strays that a client asks to be removed.
 
-use banger_core::{Engine, Error, HostObject, Inventory, Looked, Owner, Remedy, RemovalOutcome};
+use banger_core::{Engine, Error, HostObject, Inventory, Owner, Remedy, RemovalOutcome};
 
 use crate::protocol::{FixAnswer, FixLine, FixParams, ForeignEngine, ProveAnswer, ProvenObject};
 
@@ -46,13 +46,8 @@ const GONE: &str = "no_stray_any_more";
 
 impl From<Inventory> for ProveAnswer {
     fn from(inventory: Inventory) -> Self {
-        let looked = |how: Looked| -> Vec<String> {
-            let kinds = inventory.kinds.iter().filter(|kind| kind.looked == how);
-            kinds.map(|kind| kind.kind.to_string()).collect()
-        };
         ProveAnswer {
-            not_possible: looked(Looked::NonePossible),
-            not_looked_for: looked(Looked::Nowhere),
+            kinds: inventory.kinds.iter().map(ToString::to_string).collect(),
             objects: inventory.objects.iter().map(ProvenObject::from).collect(),
             foreign: inventory
                 .foreign

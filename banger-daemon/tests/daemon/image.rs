@@ -144,7 +144,9 @@ async fn a_registered_image_is_booted_first_and_says_so_unless_that_was_not_want
     };
     let unchecked = quietly::<ImageRegister>(&mut client, &unchecked).await;
     assert_eq!(unchecked.unwrap().booted_at, None);
-    let vms = quietly::<VmList>(&mut client, &Nothing {}).await.unwrap();
+    let vms = quietly::<VmList>(&mut client, &VmListParams::default())
+        .await
+        .unwrap();
     assert!(vms.vms.is_empty(), "{vms:?}");
 }
 

@@ -15,9 +15,10 @@ use banger_core::{
 use banger_tests::{binary, target};
 
 /// What is run in the lab, by package and test.
-const SUITES: [(&str, &str); 6] = [
+const SUITES: [(&str, &str); 7] = [
     ("banger-core", "as_root"),
     ("banger-tests", "scopes"),
+    ("banger-core", "as_root_nat"),
     ("banger-tests", "firecracker"),
     ("banger-tests", "lab_command"),
     ("banger-tests", "lab_deaths"),

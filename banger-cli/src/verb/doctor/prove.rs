@@ -69,18 +69,7 @@ fn show(proof: &ProveAnswer, screen: &Screen) -> Result<(), CommandError> {
         })
         .collect();
     screen.data(&table(["WHAT", "WHICH", "OWNER"], &rows))?;
-    if !proof.not_possible.is_empty() {
-        let kinds = proof.not_possible.join(", ");
-        screen.say(format!(
-            "not looked for, as nothing here makes them: {kinds}"
-        ));
-    }
-    if !proof.not_looked_for.is_empty() {
-        let kinds = proof.not_looked_for.join(", ");
-        screen.say(format!(
-            "not looked for, so nothing is proven of them: {kinds}"
-        ));
-    }
+    screen.say(format!("looked for: {}", proof.kinds.join(", ")));
     for other in &proof.foreign {
         screen.say(format!(
             "engine {}, not this one, has {} running and {} in the runtime folder: left alone",

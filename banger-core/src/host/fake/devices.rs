@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use tokio::net::TcpStream;
 
 use super::plan::Needs;
+use super::uplinks::Ways;
 use super::{FakeHost, HostError, Result};
 use crate::host::devices::{
     DeviceList, DeviceRemoval, Devices, LoopFacts, SnapshotDevice, SnapshotFacts, SnapshotSpec,
@@ -23,6 +24,7 @@ pub(super) struct Kernel {
     snapshots: BTreeMap<String, Snapshot>,
     /// Each with the taps in it.
     namespaces: BTreeMap<String, BTreeSet<String>>,
+    pub(super) ways: Ways,
     /// How many more removals meet somebody who has the device open.
     busy: usize,
     lost: BTreeSet<String>,
@@ -62,11 +64,14 @@ impl FakeHost {
         }
     }
 
-    /// Returns the names of the snapshots, namespaces and scopes that there are, of whatever engine.
+    /// Returns the names of the snapshots, namespaces, uplinks, tables and scopes that there are, of
+    /// whatever engine.
     pub fn held(&self) -> Vec<String> {
         let inner = self.inner();
         let snapshots = inner.kernel.snapshots.keys();
         let all = snapshots.chain(inner.kernel.namespaces.keys());
+        let ways = &inner.kernel.ways;
+        let all = all.chain(ways.uplinks.keys()).chain(&ways.tables);
         all.chain(inner.systemd.names()).cloned().collect()
     }
 }
@@ -227,7 +232,9 @@ impl Spaces for FakeHost {
         }
         let call = "remove namespace".to_owned();
         self.act(Needs::Nothing, call, || {
-            self.inner().kernel.namespaces.remove(name);
+            let kernel = &mut self.inner().kernel;
+            kernel.namespaces.remove(name);
+            kernel.ways.lose_namespace(name);
             Ok(())
         })
     }

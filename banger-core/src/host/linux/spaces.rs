@@ -64,22 +64,13 @@ impl Spaces for LinuxHost {
 
     async fn make_tap(&self, namespace: &str, tap: &TapSpec) -> Result<(), HostError> {
         let (space, spec) = (namespace.to_owned(), tap.clone());
-        let runtime = tokio::runtime::Handle::current();
         // The tap and the netlink socket are made inside; the socket is then spoken to from here.
-        let (connection, netlink) = on_a_thread(move || {
-            enter(&space)
-                .and_then(|()| make_tap(&spec.name))
-                .and_then(|()| {
-                    let _here = runtime.enter();
-                    rtnetlink::new_connection().map(|(connection, handle, _)| (connection, handle))
-                })
-                .map_err(failed("make a tap in", &space))
+        let netlink = inside(namespace, move || {
+            make_tap(&spec.name).map_err(failed("make a tap in", &space))
         })
         .await?;
-        let speaker = tokio::spawn(connection);
-        let set_up = set_up(&netlink, tap).await;
-        speaker.abort();
-        set_up.map_err(|error| failed("set up the tap in", namespace)(io::Error::other(error)))
+        let set_up = set_up(&netlink.handle, tap).await;
+        set_up.map_err(|error| failed("set up the tap in", namespace)(spelled(error)))
     }
 
     async fn remove_namespace(&self, name: &str) -> Result<(), HostError> {
@@ -134,7 +125,7 @@ pub(in crate::host) fn open(name: &str) -> Result<OwnedFd, HostError> {
     Ok(file.into())
 }
 
-fn pin(name: &str) -> PathBuf {
+pub(super) fn pin(name: &str) -> PathBuf {
     PathBuf::from(PINNED).join(name)
 }
 
@@ -149,6 +140,43 @@ fn pins_in(mounts: &str, prefix: &str) -> Vec<PathBuf> {
     let mut pins: Vec<PathBuf> = paths.filter(is_pin).map(PathBuf::from).collect();
     pins.sort();
     pins
+}
+
+/// Somebody who speaks netlink for us, until this is dropped.
+pub(super) struct Netlink {
+    pub(super) handle: Handle,
+    speaker: tokio::task::JoinHandle<()>,
+}
+
+impl Netlink {
+    /// Speaks to the network that this process is in.
+    pub(super) fn here() -> io::Result<Self> {
+        let (connection, handle, _) = rtnetlink::new_connection()?;
+        let speaker = tokio::spawn(connection);
+        Ok(Netlink { handle, speaker })
+    }
+}
+
+impl Drop for Netlink {
+    fn drop(&mut self) {
+        self.speaker.abort();
+    }
+}
+
+/// Does something in a namespace, and returns who speaks netlink there.
+pub(super) async fn inside(
+    namespace: &str,
+    work: impl FnOnce() -> Result<(), HostError> + Send + 'static,
+) -> Result<Netlink, HostError> {
+    let space = namespace.to_owned();
+    let runtime = tokio::runtime::Handle::current();
+    on_a_thread(move || {
+        enter(&space).map_err(failed("enter", &space))?;
+        work()?;
+        let _here = runtime.enter();
+        Netlink::here().map_err(failed("speak netlink in", &space))
+    })
+    .await
 }
 
 /// Runs what changes the thread's namespace on a thread that nobody uses afterwards.
@@ -237,7 +265,7 @@ async fn set_up(netlink: &Handle, tap: &TapSpec) -> Result<(), rtnetlink::Error>
         .await
 }
 
-async fn index(netlink: &Handle, name: &str) -> Result<u32, rtnetlink::Error> {
+pub(super) async fn index(netlink: &Handle, name: &str) -> Result<u32, rtnetlink::Error> {
     let mut links = netlink.link().get().match_name(name.to_owned()).execute();
     let mut links = std::pin::pin!(&mut links);
     let next =
@@ -258,7 +286,18 @@ fn socket() -> io::Result<OwnedFd> {
     )?)
 }
 
-fn failed<'a>(act: &'static str, what: &'a str) -> impl FnOnce(io::Error) -> HostError + 'a {
+/// The system's own answer, where it is one.
+pub(super) fn spelled(error: rtnetlink::Error) -> io::Error {
+    match error {
+        rtnetlink::Error::NetlinkError(answer) => answer.to_io(),
+        other => io::Error::other(other),
+    }
+}
+
+pub(super) fn failed<'a>(
+    act: &'static str,
+    what: &'a str,
+) -> impl FnOnce(io::Error) -> HostError + 'a {
     move |source| HostError::Device {
         act,
         device: what.to_owned(),
