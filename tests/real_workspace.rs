@@ -3,8 +3,9 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Instant;
 
-use banger_tests::{Home, alone, skipped, text};
+use banger_tests::{Home, alone, eventually, kill, skipped, text};
 
 fn guest(home: &Home, script: &str) -> String {
     home.ok(&["vm", "exec", "box", "--", "sh", "-ec", script])
@@ -205,7 +206,40 @@ fn a_repository_of_thousands_of_files_goes_in_and_its_changes_come_out_the_same(
         "by the host\n"
     );
 
+    // The daemon dies in the middle of it: the guest has what it had or all that was to come, and nothing
+    // else; and the next one goes on.
+    let begun = Instant::now();
+    home.ok(&["vm", "workspace", "prepare", "box", "repo", "--force"]);
+    let whole = begun.elapsed();
+    let mut had = "19\n".to_owned();
+    for percent in [10, 40, 70, 90] {
+        let next = format!("at {percent}\n");
+        std::fs::write(repo.join("count"), &next).expect("a file");
+        let daemon = home.daemon();
+        let mut prepare = home
+            .command(&["vm", "workspace", "prepare", "box", "repo", "--force"])
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("it starts");
+        std::thread::sleep(whole * percent / 100);
+        kill(daemon);
+        prepare.wait().expect("it ends");
+        let has = guest(&home, "cat count");
+        println!("killed after {percent} % of {whole:.1?}: {}", has.trim());
+        assert!(has == had || has == next, "{has}");
+        eventually("what the guest was given for it is gone", || {
+            guest(&home, "ls -A /root | grep banger-prepare || :").is_empty()
+        });
+        let changed = guest(&home, "git status --porcelain; git fsck --no-progress 2>&1");
+        assert!(changed.lines().all(|it| it == " M count"), "{changed}");
+        had = has;
+    }
+    home.ok(&["vm", "workspace", "prepare", "box", "repo", "--force"]);
+    assert_eq!(guest(&home, "cat count"), "at 90\n");
+    home.assert_proven("after deaths in the middle of a prepare");
+
     // A full disk in the guest: refused, and the workspace is as it was.
+    let before = guest(&home, "git status --porcelain; cat count");
     guest(
         &home,
         "head -c 900000000 /dev/zero > /root/fill 2>/dev/null || :",
@@ -215,12 +249,11 @@ fn a_repository_of_thousands_of_files_goes_in_and_its_changes_come_out_the_same(
     assert_eq!(full.status.code(), Some(1), "{}", text(&full.stderr));
     guest(&home, "rm /root/fill");
     assert_eq!(
-        guest(
-            &home,
-            "git status --porcelain; ls -A /root | grep banger-prepare || :"
-        ),
-        ""
+        guest(&home, "git status --porcelain; cat count"),
+        before,
+        "the workspace is as it was"
     );
+    assert_eq!(guest(&home, "ls -A /root | grep banger-prepare || :"), "");
 
     home.ok(&["vm", "delete", "box"]);
     home.rig.assert_nothing_left();

@@ -314,6 +314,26 @@ async fn a_linked_worktree_a_detached_head_and_a_sparse_checkout_are_carried() {
 }
 
 #[tokio::test]
+async fn what_git_lfs_keeps_is_carried_as_its_pointer_and_said() {
+    let rig = Rig::with_box().await;
+    let repo = rig.small();
+    let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 12\n";
+    std::fs::write(repo.root.join("big.bin"), pointer).unwrap();
+    std::fs::write(repo.root.join(".gitattributes"), "*.bin filter=lfs -text\n").unwrap();
+    repo.commit("a pointer");
+    // What it stands for is in the working tree, as after `git lfs pull`; asking for it would run a filter.
+    let ran = rig.scratch.path().join("ran");
+    let filter = format!("touch '{}'; cat", ran.display());
+    repo.git(["config", "filter.lfs.clean", &filter]);
+    repo.git(["config", "filter.lfs.smudge", &filter]);
+    let prepared = rig.prepare(&repo).await;
+    let notes = prepared.inspection.notes.join("\n");
+    assert!(notes.contains("1 file is kept by Git LFS"), "{notes}");
+    assert_eq!(rig.guest("cat big.bin").await, pointer);
+    assert!(!ran.exists(), "a filter of the repository ran");
+}
+
+#[tokio::test]
 async fn a_repository_whose_history_was_cut_is_carried_as_far_as_it_goes() {
     let rig = Rig::with_box().await;
     let repo = rig.small();
