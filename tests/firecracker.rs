@@ -204,8 +204,8 @@ async fn a_call_that_hangs_or_is_cut_off_half_way_ends_in_time_and_is_undone() {
         ("hangs GET /", "did not answer"),
         ("hangs PUT /drives/root", "did not answer"),
         ("hangs PUT /actions", "did not answer"),
-        ("dies PUT /vsock", "connection"),
-        ("dies PUT /actions", "connection"),
+        ("dies PUT /vsock", "hung up"),
+        ("dies PUT /actions", "hung up"),
     ] {
         let stage = Stage::new(script);
         let engine = stage.open().await;

@@ -225,6 +225,7 @@ impl Masked {
     fn mask(unit: &str) -> Self {
         let path = PathBuf::from("/run/systemd/system").join(unit);
         std::os::unix::fs::symlink("/dev/null", &path).expect("systemd's folder");
+        reload();
         Masked(path)
     }
 }
@@ -232,8 +233,14 @@ impl Masked {
 impl Drop for Masked {
     fn drop(&mut self) {
         let _ = std::fs::remove_file(&self.0);
-        let _ = Command::new("systemctl").arg("daemon-reload").status();
+        reload();
     }
+}
+
+/// Lets systemd see what units there are.
+fn reload() {
+    let reloaded = Command::new("systemctl").arg("daemon-reload").status();
+    assert!(reloaded.is_ok_and(|status| status.success()));
 }
 
 #[test]

@@ -5,6 +5,7 @@
 //! `BANGER_TEST_ALL=1` runs every combination of backends. Words given as arguments choose tests by their
 //! names. `BANGER_LAB_KEEP=1` leaves the VM running, to be looked at.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
@@ -26,13 +27,15 @@ const SUITES: [(&str, &str); 7] = [
 ];
 
 /// What the lab's image has besides every image's packages.
-const PACKAGES: [&str; 6] = [
+const PACKAGES: [&str; 7] = [
     "qemu-system-x86",
     "qemu-utils",
     "e2fsprogs",
     "openssh-client",
     "dmsetup",
     "nftables",
+    // An ordinary user's own systemd.
+    "libpam-systemd",
 ];
 
 /// What a host of root's has loaded. One of the two that bring KVM is enough.
@@ -88,7 +91,10 @@ async fn lab() -> Result<Tally, Error> {
     });
     let (engine, _) = Engine::open(config).await?;
     let progress = Progress::new(|stage| println!("lab: {stage}"));
-    let image = "lab".parse()?;
+    // One of another list of packages is another image.
+    let mut hasher = DefaultHasher::new();
+    PACKAGES.hash(&mut hasher);
+    let image = format!("lab-{:08x}", hasher.finish() as u32).parse()?;
     let names = engine.image_names().await?;
     if !names.contains(&image) {
         let mut spec = ImageSpec::new(image.clone());
