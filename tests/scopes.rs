@@ -218,29 +218,30 @@ fn as_root_a_scope_of_nobody_is_a_stray_and_is_ended_and_another_engine_s_is_not
     home.ok(&["vm", "delete", "box"]);
 }
 
-/// A unit that systemd is forbidden to make.
-struct Masked(PathBuf);
+/// Where systemd writes the units that programs ask it for, read-only: it refuses them.
+struct Refusing;
 
-impl Masked {
-    fn mask(unit: &str) -> Self {
-        let path = PathBuf::from("/run/systemd/system").join(unit);
-        std::os::unix::fs::symlink("/dev/null", &path).expect("systemd's folder");
-        reload();
-        Masked(path)
+impl Refusing {
+    const UNITS: &str = "/run/systemd/transient";
+
+    fn begin() -> Self {
+        std::fs::create_dir_all(Self::UNITS).expect("systemd's folder");
+        mount(&["--bind", Self::UNITS, Self::UNITS]);
+        let refusing = Refusing;
+        mount(&["-o", "remount,bind,ro", Self::UNITS]);
+        refusing
     }
 }
 
-impl Drop for Masked {
+impl Drop for Refusing {
     fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
-        reload();
+        let _ = Command::new("umount").arg(Self::UNITS).status();
     }
 }
 
-/// Lets systemd see what units there are.
-fn reload() {
-    let reloaded = Command::new("systemctl").arg("daemon-reload").status();
-    assert!(reloaded.is_ok_and(|status| status.success()));
+fn mount(words: &[&str]) {
+    let mounted = Command::new("mount").args(words).status();
+    assert!(mounted.is_ok_and(|status| status.success()), "{words:?}");
 }
 
 #[test]
@@ -255,7 +256,7 @@ fn as_root_a_vm_whose_scope_systemd_refuses_runs_without_and_has_one_the_next_ti
     }
     home.create("box");
     let vm = Vm::named(&home, "box");
-    let masked = Masked::mask(&vm.scope());
+    let refusing = Refusing::begin();
     let params = serde_json::json!({"vm": "box", "wait": false});
     let started = home.rpc("vm.start", params.clone());
     started.expect("the daemon lives").expect("it starts");
@@ -270,7 +271,7 @@ fn as_root_a_vm_whose_scope_systemd_refuses_runs_without_and_has_one_the_next_ti
     home.assert_proven("without a scope");
     home.ok(&["vm", "kill", "box"]);
 
-    drop(masked);
+    drop(refusing);
     let started = home.rpc("vm.start", params);
     started.expect("the daemon lives").expect("it starts");
     vm.monitor(&home);

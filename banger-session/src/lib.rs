@@ -79,6 +79,9 @@ pub mod session;
 mod signal;
 pub mod workspace;
 
+/// Where a guest lists what is mounted, as `proc_mounts(5)` has it.
+pub const MOUNTS: &str = "/proc/mounts";
+
 pub use command::{CommandError, env_lines};
 pub use quote::{NulByte, shell_quote, shell_quote_str};
 pub use signal::{NotAProcessGroup, ProcessGroup, Signal, UnknownSignal};

@@ -101,7 +101,7 @@ impl Engine {
             }
         }
         progress.tell("image-look", "looking around in it");
-        let look = ExecRequest::new(["cat", "/proc/mounts"]);
+        let look = ExecRequest::new(["cat", banger_session::MOUNTS]);
         let looked = tokio::time::timeout(limits.session, self.exec_output(id, &look)).await;
         judge_look(looked, limits.session)?;
         let told_to_end = !limits.power_off.is_zero() || !limits.ctrl_alt_del.is_zero();
