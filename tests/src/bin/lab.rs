@@ -39,11 +39,9 @@ const PACKAGES: [&str; 7] = [
     "libpam-systemd",
 ];
 
-/// What a host of root's has loaded. One of the two that bring KVM is enough. Page tables in two layers are
-/// what an emulated processor gets wrong: there they stay shadowed.
+/// What a host of root's has loaded. One of the two that bring KVM is enough.
 const PREPARE: &str = "modprobe -a dm_snapshot loop tun veth nf_tables
-grep -q 'QEMU TCG' /proc/cpuinfo && emulated=npt=0
-modprobe kvm_amd $emulated 2>/dev/null || modprobe kvm_intel
+modprobe kvm_amd 2>/dev/null || modprobe kvm_intel
 [ -c /dev/kvm ] && [ -c /dev/mapper/control ] && [ -c /dev/net/tun ]";
 
 const NAME: &str = "lab";
