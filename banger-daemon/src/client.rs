@@ -3,7 +3,7 @@
 //! ```no_run
 //! # async fn example() -> Result<(), banger_daemon::client::ClientError> {
 //! use banger_daemon::client::Client;
-//! use banger_daemon::protocol::{Nothing, VmList};
+//! use banger_daemon::protocol::{VmList, VmListParams};
 //!
 //! let mut client = Client::connect("/run/banger/bangerd.sock".as_ref()).await?;
 //! let answer = client.call::<VmList>(&VmListParams::default(), &mut |_| {}).await?;
