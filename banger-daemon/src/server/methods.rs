@@ -145,7 +145,7 @@ impl Operation {
             state_dir: engine.places().state().to_owned(),
             runtime_dir: engine.places().runtime().to_owned(),
             started_at: self.shared.started_at.to_string(),
-            running: engine.list().await?.iter().filter(runs).count(),
+            running: engine.list_running().await?.iter().filter(runs).count(),
         })
     }
 

@@ -158,10 +158,9 @@ struct Rest {
 }
 
 fn at_rest(rig: &Rig) -> Result<Rest, AnyError> {
-    let programs = rig.processes().into_iter();
-    let mut daemons =
-        programs.filter(|(_, line)| line.contains("bangerd") && line.contains("--log"));
-    let (pid, _) = daemons.next().ok_or("no daemon")?;
+    let status = hermetic(rig, &["daemon", "status", "--json"]).output()?;
+    let status: serde_json::Value = serde_json::from_slice(&status.stdout)?;
+    let pid = status["pid"].as_u64().ok_or("no daemon")?;
     // The last call's connection is still being put away.
     std::thread::sleep(Duration::from_secs(1));
     let before = numbers(&format!("/proc/{pid}/task"), "voluntary_ctxt_switches:")?;
@@ -331,13 +330,17 @@ fn timed(run: impl FnOnce() -> Result<(), AnyError>) -> Result<Duration, AnyErro
 }
 
 fn banger(rig: &Rig, arguments: &[&str]) -> Result<(), AnyError> {
-    succeed(
-        Command::new(binary("banger"))
-            .args(arguments)
-            .env("BANGER_STATE_DIR", &rig.config.state_dir)
-            .env("BANGER_RUNTIME_DIR", &rig.config.runtime_dir)
-            .env("BANGER_CONFIG_DIR", rig.folder().join("config")),
-    )
+    succeed(&mut hermetic(rig, arguments))
+}
+
+fn hermetic(rig: &Rig, arguments: &[&str]) -> Command {
+    let mut command = Command::new(binary("banger"));
+    command
+        .args(arguments)
+        .env("BANGER_STATE_DIR", &rig.config.state_dir)
+        .env("BANGER_RUNTIME_DIR", &rig.config.runtime_dir)
+        .env("BANGER_CONFIG_DIR", rig.folder().join("config"));
+    command
 }
 
 fn succeed(command: &mut Command) -> Result<(), AnyError> {
