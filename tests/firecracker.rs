@@ -9,6 +9,7 @@ use banger_core::{
     Condition, CreateRequest, DiskKind, Engine, EngineConfig, Error, ErrorKind, LinuxHost,
     LinuxHostConfig, NetworkKind, Progress, StopOutcome, StopRung, VmmKind,
 };
+use banger_tests::folder_with_a_stand_in;
 
 /// An engine's folders, an image of nothing, and a `firecracker` that does as it is told.
 struct Stage {
@@ -17,27 +18,7 @@ struct Stage {
 
 impl Stage {
     fn new(script: &str) -> Self {
-        let folder = tempfile::Builder::new()
-            .prefix("bgr-")
-            .tempdir_in("/tmp")
-            .expect("a folder");
-        let image = folder.path().join("state/images/debian-12");
-        std::fs::create_dir_all(&image).expect("a folder");
-        for file in ["rootfs.ext4", "vmlinux", "initrd.cpio"] {
-            std::fs::write(image.join(file), [0; 4096]).expect("a file");
-        }
-        let manifest = serde_json::json!({
-            "version": 1, "name": "debian-12", "id": "0011223344556677",
-            "created": "2026-01-02T03:04:05Z",
-            "rootfs": { "file": "rootfs.ext4", "fs": "ext4", "size_bytes": 4096 },
-            "kernel": { "file": "vmlinux" }, "initrd": { "file": "initrd.cpio" },
-            "init": "/sbin/init", "capabilities": ["ssh"],
-        });
-        std::fs::write(image.join("manifest.json"), manifest.to_string()).expect("a file");
-        let programs = folder.path().join("bin");
-        std::fs::create_dir(&programs).expect("a folder");
-        let fake = banger_tests::binary("fake_firecracker");
-        std::os::unix::fs::symlink(fake, programs.join("firecracker")).expect("a link");
+        let folder = folder_with_a_stand_in("fake_firecracker", "firecracker");
         let stage = Stage { folder };
         stage.script(script);
         stage

@@ -9,6 +9,7 @@ use banger_core::{
     Condition, CreateRequest, DiskKind, Engine, EngineConfig, LinuxHost, LinuxHostConfig,
     Mebibytes, NetworkKind, Progress, StopOutcome, StopRung, VMRecord, VmmKind,
 };
+use banger_tests::folder_with_a_stand_in;
 
 const KINDS: [(VmmKind, &str); 2] = [
     (VmmKind::Qemu, "qemu-system-x86_64"),
@@ -31,27 +32,7 @@ struct Stage {
 
 impl Stage {
     fn new((kind, program): (VmmKind, &str)) -> Self {
-        let folder = tempfile::Builder::new()
-            .prefix("bgr-")
-            .tempdir_in("/tmp")
-            .expect("a folder");
-        let image = folder.path().join("state/images/debian-12");
-        std::fs::create_dir_all(&image).expect("a folder");
-        for file in ["rootfs.ext4", "vmlinux", "initrd.cpio"] {
-            std::fs::write(image.join(file), [0; 4096]).expect("a file");
-        }
-        let manifest = serde_json::json!({
-            "version": 1, "name": "debian-12", "id": "0011223344556677",
-            "created": "2026-01-02T03:04:05Z",
-            "rootfs": { "file": "rootfs.ext4", "fs": "ext4", "size_bytes": 4096 },
-            "kernel": { "file": "vmlinux" }, "initrd": { "file": "initrd.cpio" },
-            "init": "/sbin/init", "capabilities": ["ssh"],
-        });
-        std::fs::write(image.join("manifest.json"), manifest.to_string()).expect("a file");
-        let programs = folder.path().join("bin");
-        std::fs::create_dir(&programs).expect("a folder");
-        let stand_in = banger_tests::binary("babbling_monitor");
-        std::os::unix::fs::symlink(stand_in, programs.join(program)).expect("a link");
+        let folder = folder_with_a_stand_in("babbling_monitor", program);
         Stage { kind, folder }
     }
 

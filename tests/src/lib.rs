@@ -6,6 +6,7 @@ mod failpoint;
 mod home;
 mod kernel;
 mod real;
+mod stand_in;
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -17,6 +18,7 @@ pub use failpoint::{FailingHost, Failpoint, FailpointError};
 pub use home::{Home, Lost, eventually, gone, is_alive, kill, signal, skipped, text};
 pub use kernel::as_an_administrator_sees_it;
 pub use real::{Rig, alone, why_not_real};
+pub use stand_in::folder_with_a_stand_in;
 
 /// Returns a program of this workspace, built with the profile of the running test.
 ///
