@@ -1,6 +1,7 @@
 //! `bangerd`: reads what it is told, opens the engine, serves it. Its process is its own: it reads the
 //! environment, handles signals and writes a log.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
@@ -180,11 +181,7 @@ fn real(
 ) -> Result<EngineConfig, Failure> {
     let mut surroundings = LinuxHostConfig::default();
     let path = std::env::var_os("PATH").unwrap_or_default();
-    for folder in std::env::split_paths(&path).filter(|folder| folder.is_absolute()) {
-        if !surroundings.program_folders.contains(&folder) {
-            surroundings.program_folders.push(folder);
-        }
-    }
+    surroundings.program_folders = searched(&path, surroundings.program_folders);
     for name in ["http_proxy", "https_proxy", "no_proxy", "TMPDIR", "HOME"] {
         if let Ok(value) = std::env::var(name) {
             surroundings.environment.push((name.to_owned(), value));
@@ -196,6 +193,18 @@ fn real(
         command: vec![program, "dial".into()],
     });
     Ok(config)
+}
+
+/// Returns the folders of a `PATH`, then those usual ones that it has not: an ordinary user's has no `sbin`.
+fn searched(path: &OsStr, usual: Vec<PathBuf>) -> Vec<PathBuf> {
+    let own = std::env::split_paths(path).filter(|folder| folder.is_absolute());
+    let mut folders = Vec::new();
+    for folder in own.chain(usual) {
+        if !folders.contains(&folder) {
+            folders.push(folder);
+        }
+    }
+    folders
 }
 
 fn folders(arguments: &Arguments) -> Result<Folders, Failure> {
@@ -324,5 +333,20 @@ fn plain(error: impl std::error::Error) -> Failure {
         texts,
         hint: None,
         cause: Cause::Other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_are_sought_where_the_user_s_path_says_and_then_in_the_usual_folders() {
+        let usual = ["/usr/sbin", "/usr/bin"].map(PathBuf::from).to_vec();
+        let found = searched(OsStr::new("/home/u/bin:.:relative:/usr/bin"), usual);
+        assert_eq!(
+            found,
+            ["/home/u/bin", "/usr/bin", "/usr/sbin"].map(PathBuf::from)
+        );
     }
 }

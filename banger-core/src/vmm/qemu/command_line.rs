@@ -30,7 +30,7 @@ pub(super) fn arguments(launch: &Launch, acceleration: Acceleration) -> Vec<OsSt
     words.pair("-name", format!("guest={}", launch.token));
     words.pair(
         "-machine",
-        "microvm,acpi=on,rtc=on,pit=on,pic=on,isa-serial=on,x-option-roms=off,auto-kernel-cmdline=off",
+        "microvm,acpi=on,rtc=on,pit=on,pic=on,isa-serial=on,auto-kernel-cmdline=off",
     );
     match acceleration {
         Acceleration::Kvm => {
