@@ -22,7 +22,7 @@ check: ## format, lints and documentation, without running a test
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --quiet
 
-test: setup check ## all tests, those that boot real VMs included
+test: setup check lab ## all tests, those that boot real VMs and those in the lab included
 	$(CARGO) build --bins -p banger-cli -p banger-daemon -p banger-examples
 	@# A run in the background has INT and QUIT ignored, and everything started in it inherits that.
 	env --default-signal=INT,QUIT $(CARGO) test --workspace -- --show-output

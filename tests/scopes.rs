@@ -7,19 +7,6 @@ use std::process::{Child, Command, Stdio};
 use banger_tests::{Home, alone, binary, eventually, gone, is_alive, kill, skipped, text};
 use serde_json::Value;
 
-/// Says whether systemd makes scopes here; prints why not.
-fn scopes(home: &Home) -> bool {
-    let doctor = home.json(&["doctor"]);
-    let facts = doctor["facts"].as_array().expect("an array");
-    let fact = facts.iter().find(|fact| fact["subject"] == "scope");
-    let fact = fact.expect("the doctor speaks of scopes");
-    let made = fact["works"] == true;
-    if !made {
-        println!("SKIP: {fact}");
-    }
-    made
-}
-
 fn control_group(pid: u32) -> String {
     let group = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).expect("it lives");
     group.trim_end().to_owned()
@@ -124,7 +111,7 @@ fn as_root_a_vm_s_scope_outlives_every_daemon_and_goes_with_its_run() {
     }
     let _turn = alone();
     let home = Home::new();
-    if !scopes(&home) {
+    if !home.has("scope") {
         return;
     }
     // The daemon is a service, as an administrator may have set it up.
@@ -191,7 +178,7 @@ fn as_root_a_scope_of_nobody_is_a_stray_and_is_ended_and_another_engine_s_is_not
     }
     let _turn = alone();
     let home = Home::new();
-    if !scopes(&home) {
+    if !home.has("scope") {
         return;
     }
     let vm = Vm::boot(&home, "box");
@@ -251,7 +238,7 @@ fn as_root_a_vm_whose_scope_systemd_refuses_runs_without_and_has_one_the_next_ti
     }
     let _turn = alone();
     let home = Home::new();
-    if !scopes(&home) {
+    if !home.has("scope") {
         return;
     }
     home.create("box");

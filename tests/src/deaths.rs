@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use banger_core::Moment;
 use serde_json::{Value, json};
 
-use crate::home::{Home, Lost, eventually, gone, is_alive, kill, text};
+use crate::home::{Home, Lost, eventually, gone, is_alive, kill, skipped, text};
 use crate::{alone, as_an_administrator_sees_it, binary};
 
 /// What the daemon is at when it dies.
@@ -138,6 +138,10 @@ impl Trap {
 ///
 /// How many calls there are is found out on the way: a device that is busy is removed twice.
 pub fn die_everywhere(act: Act, backends: Value) {
+    die_at(&[Moment::Before, Moment::After], act, backends);
+}
+
+fn die_at(moments: &[Moment], act: Act, backends: Value) {
     let _turn = alone();
     let begun = Instant::now();
     let home = Home::over(backends);
@@ -151,7 +155,7 @@ pub fn die_everywhere(act: Act, backends: Value) {
     let mut deaths = 0;
     for number in 1.. {
         let mut reached = false;
-        for moment in [Moment::Before, Moment::After] {
+        for &moment in moments {
             let what = match die(act, &home, &trap, moment, number) {
                 Some(call) => {
                     deaths += 1;
@@ -173,6 +177,9 @@ pub fn die_everywhere(act: Act, backends: Value) {
             home.assert_proven(&what);
             home.ok(&["daemon", "stop"]);
             assert_eq!(as_an_administrator_sees_it(), before, "{what}");
+            if !reached {
+                break;
+            }
         }
         if !reached {
             break;
@@ -183,6 +190,24 @@ pub fn die_everywhere(act: Act, backends: Value) {
     home.ok(&["vm", "delete", "bystander"]);
     let took = begun.elapsed().as_secs_f64();
     println!("{act:?}: {deaths} deaths in {took:.1} s");
+}
+
+/// Dies at every call of a start and of a delete with this monitor, over all that the kernel holds of a
+/// VM. Prints why not, where that cannot be had.
+///
+/// After each call only, which is what the host is like before the next: in an emulated lab a death takes
+/// six seconds. With `BANGER_TEST_ALL=1` before each as well.
+pub fn die_everywhere_over_dm_and_tap(vmm: &str) {
+    if skipped() || !Home::new().works(&[vmm, "dm-snapshot", "tap"]) {
+        return;
+    }
+    for act in [Act::Start, Act::DeleteRunning] {
+        let backends = json!({"vmm": vmm, "disk": "dm-snapshot", "network": "tap"});
+        match std::env::var_os("BANGER_TEST_ALL") {
+            Some(_) => die_everywhere(act, backends),
+            None => die_at(&[Moment::After], act, backends),
+        }
+    }
 }
 
 /// Lets the daemon die at a call of the verb, counted from one, and returns the call; none if the verb was

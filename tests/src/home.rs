@@ -108,6 +108,19 @@ impl Home {
         })
     }
 
+    /// Says whether the doctor finds that something of this host works, as `kvm`; prints why not.
+    pub fn has(&self, subject: &str) -> bool {
+        let doctor = self.json(&["doctor"]);
+        let facts = doctor["facts"].as_array().expect("an array");
+        let fact = facts.iter().find(|fact| fact["subject"] == subject);
+        let fact = fact.expect("the doctor speaks of it");
+        let works = fact["works"] == true;
+        if !works {
+            println!("SKIP: {fact}");
+        }
+        works
+    }
+
     /// Creates a VM that is as small as can be, and starts it; its guest is not waited for.
     pub fn boot(&self, name: &str) {
         self.create(name);

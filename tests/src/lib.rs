@@ -13,11 +13,11 @@ use std::process::Command;
 use std::sync::Once;
 
 pub use chaos::{Tally, Verb, Victim, chaos, chaos_seed};
-pub use deaths::{Act, die_everywhere};
+pub use deaths::{Act, die_everywhere, die_everywhere_over_dm_and_tap};
 pub use failpoint::{FailingHost, Failpoint, FailpointError};
 pub use home::{Home, Lost, eventually, gone, is_alive, kill, signal, skipped, text};
 pub use kernel::as_an_administrator_sees_it;
-pub use real::{Rig, alone, why_not_real};
+pub use real::{Rig, alone, shared_images, why_not_real};
 pub use stand_in::folder_with_a_stand_in;
 
 /// Returns a program of this workspace, built with the profile of the running test.

@@ -193,8 +193,8 @@ fn files_below(folder: &Path) -> Vec<String> {
     found
 }
 
-/// Makes the default image once, below `target`, where the next run finds it.
-async fn shared_images() -> PathBuf {
+/// Makes the default image once, below `target`, where the next run finds it, and returns the folder of images.
+pub async fn shared_images() -> PathBuf {
     let state = profile_dir().join("../test-images");
     let config = EngineConfig::new(&state, state.join("run"));
     let image = config.defaults.image.parse().expect("a valid name");

@@ -1,7 +1,10 @@
-//! The root-side backends as a user has them, by `banger` and its daemon: Firecracker over dm-snapshot and
-//! tap. Skipped, with the reason, where they do not work; the lab is where they do.
+//! Firecracker over dm-snapshot and tap, as a user has it, by `banger` and its daemon. Skipped, with the
+//! reason, where it does not work; the lab is where it does.
 
-use banger_tests::{Home, alone, as_an_administrator_sees_it, eventually, kill, skipped, text};
+use banger_tests::{
+    Home, alone, as_an_administrator_sees_it, die_everywhere_over_dm_and_tap, eventually, kill,
+    skipped, text,
+};
 use serde_json::Value;
 
 #[test]
@@ -11,6 +14,10 @@ fn as_root_firecracker_by_the_command_from_run_to_delete() {
     }
     let _turn = alone();
     let home = Home::new();
+    // The command is the one of the README; an emulated lab bears guests of one processor.
+    let config = home.rig.folder().join("config");
+    std::fs::create_dir(&config).expect("a folder");
+    std::fs::write(config.join("config.toml"), "[defaults]\nvcpus = 1\n").expect("it is written");
     if !home.works(&["firecracker", "dm-snapshot", "tap"]) {
         return;
     }
@@ -85,4 +92,9 @@ fn as_root_firecracker_by_the_command_from_run_to_delete() {
     home.ok(&["vm", "delete", "box"]);
     assert_eq!(as_an_administrator_sees_it(), before);
     home.rig.assert_nothing_left();
+}
+
+#[test]
+fn as_root_a_death_at_any_call_with_firecracker_leaves_the_kernel_as_it_was() {
+    die_everywhere_over_dm_and_tap("firecracker");
 }
