@@ -30,8 +30,11 @@ pub(super) fn arguments(launch: &Launch, acceleration: Acceleration) -> Vec<OsSt
     words.pair("-name", format!("guest={}", launch.token));
     words.pair(
         "-machine",
-        "microvm,acpi=on,rtc=on,pit=on,pic=on,isa-serial=on,auto-kernel-cmdline=off",
+        "microvm,acpi=on,rtc=on,pit=on,pic=on,isa-serial=on,x-option-roms=off,auto-kernel-cmdline=off",
     );
+    // By name: it loads the kernel itself and keeps the ACPI tables away from the initrd. What a newer QEMU
+    // takes by itself (seen with 10.0) does neither: its tables are where QEMU puts the initrd.
+    words.pair("-bios", "qboot.rom");
     match acceleration {
         Acceleration::Kvm => {
             words.pair("-accel", "kvm");
