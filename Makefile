@@ -25,7 +25,7 @@ check: ## format, lints and documentation, without running a test
 test: setup check lab ## all tests, those that boot real VMs and those in the lab included
 	$(CARGO) build --bins -p banger-cli -p banger-daemon -p banger-examples
 	@# A run in the background has INT and QUIT ignored, and everything started in it inherits that.
-	env --default-signal=INT,QUIT $(CARGO) test --workspace -- --show-output
+	env --default-signal=INT,QUIT $(CARGO) test --workspace --no-fail-fast -- --show-output
 
 chaos: setup ## two hundred kills at random moments on real VMs (BANGER_CHAOS_SEED replays)
 	env --default-signal=INT,QUIT $(CARGO) run -p banger-tests --bin chaos

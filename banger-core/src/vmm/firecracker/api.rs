@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 use super::bodies::Fault;
 use crate::host::Host;
 use crate::vm::VmmKind;
-use crate::vmm::loss::{Loss, shown};
+use crate::vmm::loss::{Loss, hung_up, shown};
 use crate::vmm::{VmmError, connect_once_made};
 
 /// The longest answer that is read, in bytes.
@@ -185,10 +185,8 @@ impl Api {
 }
 
 fn loss(error: &hyper::Error) -> Loss {
-    use std::io::ErrorKind::{BrokenPipe, ConnectionReset};
     let io = std::error::Error::source(error).and_then(|source| source.downcast_ref());
-    let torn =
-        io.is_some_and(|io: &std::io::Error| matches!(io.kind(), BrokenPipe | ConnectionReset));
+    let torn = io.is_some_and(hung_up);
     match error.is_parse() {
         true => Loss::Nonsense(format!("what is no HTTP: {error}")),
         false if torn || error.is_closed() || error.is_canceled() => Loss::HungUp,

@@ -140,7 +140,7 @@ impl Wire {
         let written = pen.write.write_all(line.as_bytes()).await;
         std::mem::forget(torn);
         if let Err(error) = written {
-            let loss = Loss::Broken(error.to_string());
+            let loss = Loss::from(error);
             return Err(self.shared.loss().unwrap_or(loss).told(VmmKind::Qemu, name));
         }
         match told.await {
@@ -234,7 +234,7 @@ async fn next(read: &mut (impl AsyncBufRead + Unpin)) -> Result<Message, Loss> {
     let mut line = Vec::new();
     loop {
         let piece = read.fill_buf().await;
-        let piece = piece.map_err(|error| Loss::Broken(error.to_string()))?;
+        let piece = piece?;
         if piece.is_empty() {
             return Err(Loss::HungUp);
         }
