@@ -106,7 +106,7 @@ fn over(when: When, vmm: VmmKind, disk: DiskKind, network: NetworkKind) {
     runtime.block_on(async {
         let mut rig = Rig::new().await;
         // A machine in an emulated machine, on a busy one: what is asked here is how, not how fast.
-        rig.config.limits.ready = Duration::from_secs(300);
+        rig.config.limits.ready = Duration::from_secs(240);
         behaves(&rig, vmm, disk, network).await;
     });
     assert_eq!(as_an_administrator_sees_it(), before, "something is left");
