@@ -94,31 +94,20 @@ impl Home {
 
     /// Says whether backends work here; prints why not.
     pub fn works(&self, names: &[&str]) -> bool {
-        let doctor = self.banger(&["doctor", "--json"]);
-        let doctor: Value = serde_json::from_slice(&doctor.stdout).expect("it is JSON");
-        let candidates = doctor["candidates"].as_array().expect("an array");
-        names.iter().all(|name| {
-            let candidate = candidates.iter().find(|it| it["name"] == *name);
-            let candidate = candidate.expect("it is a candidate");
-            let usable = candidate["works"] == true;
-            if !usable {
-                println!("SKIP: {name}: {candidate}");
-            }
-            usable
-        })
+        let doctor = self.doctor();
+        let works = |name: &&str| works(&doctor["candidates"], "name", name);
+        names.iter().all(works)
     }
 
     /// Says whether the doctor finds that something of this host works, as `kvm`; prints why not.
     pub fn has(&self, subject: &str) -> bool {
-        let doctor = self.json(&["doctor"]);
-        let facts = doctor["facts"].as_array().expect("an array");
-        let fact = facts.iter().find(|fact| fact["subject"] == subject);
-        let fact = fact.expect("the doctor speaks of it");
-        let works = fact["works"] == true;
-        if !works {
-            println!("SKIP: {fact}");
-        }
-        works
+        works(&self.doctor()["facts"], "subject", subject)
+    }
+
+    fn doctor(&self) -> Value {
+        // Whatever its status is: what does not work is read, not met.
+        let doctor = self.banger(&["doctor", "--json"]);
+        serde_json::from_slice(&doctor.stdout).expect("it is JSON")
     }
 
     /// Creates a VM that is as small as can be, and starts it; its guest is not waited for.
@@ -289,6 +278,18 @@ pub fn skipped() -> bool {
         }
         None => false,
     }
+}
+
+/// Says whether what the doctor has listed under this name works; prints why not.
+fn works(listed: &Value, key: &str, name: &str) -> bool {
+    let listed = listed.as_array().expect("an array");
+    let found = listed.iter().find(|it| it[key] == name);
+    let found = found.expect("the doctor speaks of it");
+    let works = found["works"] == true;
+    if !works {
+        println!("SKIP: {name}: {found}");
+    }
+    works
 }
 
 fn raw(pid: u32) -> Pid {

@@ -41,8 +41,8 @@ impl GuestsBy {
     /// What a shell in the lab does before a test.
     ///
     /// Where the lab is emulated, its virtualisation is too, and with guests on two of its processors at
-    /// once that breaks the lab's own kernel (QEMU 7.2 and 10.0: within ten boots of a guest with two, and
-    /// not in 57 of guests with one). So they all stay on one, and have one virtual processor each.
+    /// once that breaks the lab's own kernel (QEMU 7.2 and 10.0: within ten boots of a guest with two, once
+    /// in some hundred of guests with one). So they all stay on one, and have one virtual processor each.
     fn setup(self) -> &'static str {
         match self {
             GuestsBy::Emulation => "modprobe -r kvm_amd kvm_intel 2>/dev/null",
@@ -172,8 +172,8 @@ async fn lab() -> Result<Tally, Error> {
 }
 
 /// How often a test is begun. An emulated processor that runs machines of its own now and then breaks the
-/// kernel on it, or loses one of them, whatever the test does; only then is it begun again, and said and
-/// counted.
+/// kernel on it, or loses one of them, whatever the test does. So one is begun again when the lab broke down
+/// in it, and where guests run under an emulated KVM whenever it fails; that is said and counted.
 const ATTEMPTS: usize = 3;
 
 /// Twice what the longest takes: then the lab hangs, or the test does.
