@@ -105,6 +105,39 @@ async fn an_engine_that_dies_while_it_carries_leaves_the_guest_as_it_was_and_not
     assert_eq!(String::from_utf8_lossy(&listed.stdout), "repo\n");
 }
 
+/// Whoever works in a workspace by its name is never told that there is none.
+#[tokio::test]
+async fn a_workspace_that_is_replaced_is_there_all_the_while() {
+    let rig = Rig::with_box().await;
+    let repo = rig.small();
+    rig.prepare(&repo).await;
+    let watched =
+        rig.outside("while [ ! -e /root/enough ]; do [ -e /root/repo ] || echo gone; done");
+    let replaced = async {
+        for round in 0..10 {
+            repo.write("README.md", format!("{round}\n"));
+            rig.prepare_again(&repo).await;
+        }
+        rig.outside(": >/root/enough").await
+    };
+    let (seen, _) = tokio::join!(watched, replaced);
+    assert_eq!(seen.lines().count(), 0, "how often it was not there");
+    assert_eq!(rig.outside("ls -A /root").await, "enough\nrepo\n");
+}
+
+#[tokio::test]
+async fn a_guest_that_cannot_exchange_two_folders_has_its_workspace_replaced_all_the_same() {
+    let rig = Rig::with_box().await;
+    let repo = rig.small();
+    rig.prepare(&repo).await;
+    rig.outside("mount --bind /bin/false /usr/bin/perl; ! perl -e 1")
+        .await;
+    repo.write("README.md", "anew\n");
+    rig.prepare_again(&repo).await;
+    assert_eq!(rig.guest("cat README.md").await, "anew\n");
+    assert_eq!(rig.outside("ls -A /root").await, "repo\n");
+}
+
 #[tokio::test]
 async fn a_stream_that_is_cut_anywhere_changes_nothing_in_the_guest() {
     use banger_session::workspace::{Checkout, GuestPath, Receive, Replace, receive_script};

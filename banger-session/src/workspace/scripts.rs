@@ -1,5 +1,5 @@
-//! The generated lines. POSIX sh with GNU tar, coreutils, findutils, and
-//! util-linux's flock in the guest: what every Debian has, and git.
+//! The generated lines. POSIX sh with GNU tar, coreutils, findutils,
+//! util-linux's flock and perl in the guest: what every Debian has, and git.
 
 use super::guest_path::GuestPath;
 use super::preflight::Replace;
@@ -57,6 +57,17 @@ fn snapshot() -> String {
 const MOORINGS: &str = "moorings() { g symbolic-ref -q HEAD; g rev-parse HEAD; \
 g for-each-ref --format='%(objectname) %(refname)'; }
 ";
+
+/// `exchange A B`: puts each of two folders in the place of the other, in one
+/// step, so that whoever opens one by its name always finds one. `mv` can from
+/// coreutils 9.5 on (Debian 13); before, the call itself (renameat2 with
+/// RENAME_EXCHANGE) by perl. Fails, and has done nothing, where neither can.
+const EXCHANGE: &str = r#"exchange() {
+  mv --exchange -T "$1" "$2" 2>/dev/null && return
+  [ "$(uname -m)" = x86_64 ] || return
+  perl -e 'exit(syscall(316, -100, $ARGV[0], -100, $ARGV[1], 2) != 0)' "$1" "$2" 2>/dev/null
+}
+"#;
 
 /// Writes the script that looks before anything is sent; its output is read
 /// by [`parse_preflight`](super::parse_preflight).
@@ -122,8 +133,10 @@ pub struct Checkout {
 /// Writes the script that receives a workspace on its standard input: the two
 /// archives, and [`trailer`] after them.
 ///
-/// All is done in a folder beside, which one rename puts in place: whatever
-/// ends it, the guest is as it was, or completely prepared. A folder that an
+/// All is done in a folder beside, which one rename puts in place, or one that
+/// exchanges it with what was there: whatever ends it, the guest is as it was,
+/// or completely prepared. Where the guest's file system cannot exchange, there
+/// are two, and for a moment there is nothing. A folder that an
 /// earlier one left (its lock is nobody's) is swept, and what it had moved
 /// aside is put back. Ignored files of a workspace that is replaced, such as
 /// build results, are kept.
@@ -248,8 +261,11 @@ cd / || exit {full}
              mv -T \"$d/tree\" \"$dest\" || exit {full}\n"
         ),
         Replace::Workspace => format!(
-            "[ ! -e \"$dest\" ] || mv -T \"$dest\" \"$d/old\" || exit {full}\n\
-             mv -T \"$d/tree\" \"$dest\" || {{ mv -T \"$d/old\" \"$dest\"; exit {full}; }}\n"
+            r#"{EXCHANGE}if ! exchange "$d/tree" "$dest"; then
+  [ ! -e "$dest" ] || mv -T "$dest" "$d/old" || exit {full}
+  mv -T "$d/tree" "$dest" || {{ mv -T "$d/old" "$dest"; exit {full}; }}
+fi
+"#
         ),
     });
     script.text("echo end\n");
