@@ -20,6 +20,8 @@ run: build ## boot a VM, run a command in it, delete it
 check: ## format, lints and documentation, without running a test
 	$(CARGO) fmt --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	@# As those have it who embed the engine: without device-mapper.
+	$(CARGO) clippy -p banger-core --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --quiet
 
 test: setup check ## all tests, those that boot real VMs and those of the host's side in the lab included

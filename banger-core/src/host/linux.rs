@@ -1,8 +1,14 @@
 //! The real host.
 
+#[cfg(feature = "dm")]
 mod device_mapper;
+#[cfg(any(test, not(feature = "dm")))]
+#[cfg_attr(feature = "dm", allow(dead_code))]
+mod device_mapper_unbuilt;
 mod devices;
 mod firewall;
+#[cfg(feature = "dm")]
+mod held_loop;
 mod loops;
 mod neighbourhood;
 mod scopes;

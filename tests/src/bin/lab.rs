@@ -454,6 +454,8 @@ fn test_program(package: &str, test: &str) -> PathBuf {
     let built = Command::new(env!("CARGO"))
         .args(["test", "--no-run", "--quiet", "--message-format=json"])
         .args(["-p", package, "--test", test])
+        // The daemon that is carried in with it has it too.
+        .args(["--features", "banger-core/dm"])
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .output()
         .expect("cargo runs");

@@ -1,38 +1,23 @@
-//! Device-mapper by its ioctls (linux/dm-ioctl.h), one buffer a call.
+//! Device-mapper: the crate of that name, but for the two calls that it makes udev take part in.
 //!
-//! Not by libdevmapper or a crate over it: both make a System V semaphore for udev to release, which a
-//! killed process leaves on the host, and wait for it without a limit, which hangs where udev runs
-//! without dmsetup's rules. The device is used by its number, so that nobody has to wait for a link.
+//! For those (resume, remove) it makes a System V semaphore for udev to release, which a killed process
+//! leaves on the host under a random name, and waits for it without a limit, which hangs where udev runs
+//! without dmsetup's rules. So they are made here, on the crate's own structure. The device is used by its
+//! number, so that nobody has to wait for a link.
 
+use std::ffi::c_char;
 use std::fs::{File, OpenOptions};
 use std::io;
 
-use rustix::io::Errno;
-use rustix::ioctl::{Ioctl, IoctlOutput, Opcode, ioctl, opcode};
+use devicemapper::{DM, DevId, DeviceInfo, DmError, DmName, DmOptions, DmUuid, errors};
+use devicemapper_sys::{DM_DEV_REMOVE_CMD, DM_DEV_SUSPEND_CMD, DM_IOCTL, dm_ioctl};
+use rustix::ioctl::{Opcode, Updater, ioctl, opcode};
 
-/// The control device.
-pub(super) const CONTROL: &str = "/dev/mapper/control";
-
-/// `sizeof(struct dm_ioctl)`; what is passed in or out besides follows it.
-const HEADER: usize = 312;
-
-/// The longest name and uuid, without their NUL.
-const NAME_BYTES: usize = 127;
-const UUID_BYTES: usize = 128;
-
-const LIST_DEVICES: u8 = 2;
-const DEV_CREATE: u8 = 3;
-const DEV_REMOVE: u8 = 4;
-const DEV_SUSPEND: u8 = 6;
-const DEV_STATUS: u8 = 7;
-const TABLE_LOAD: u8 = 9;
-const TABLE_STATUS: u8 = 12;
-
-const BUFFER_FULL: u32 = 1 << 8;
+use super::devices::CONTROL;
 
 /// A grip on the control device.
-#[derive(Debug)]
 pub(super) struct DeviceMapper {
+    calls: DM,
     control: File,
 }
 
@@ -45,194 +30,121 @@ pub(super) struct Target<'a> {
 
 impl DeviceMapper {
     pub(super) fn open() -> io::Result<Self> {
+        // First by ourselves: the crate does not tell why it could not.
         let control = OpenOptions::new().read(true).write(true).open(CONTROL)?;
-        Ok(DeviceMapper { control })
+        let calls = DM::new().map_err(cause)?;
+        Ok(DeviceMapper { calls, control })
     }
 
     /// Makes a device without a table.
     pub(super) fn create(&self, name: &str, uuid: &str) -> io::Result<()> {
-        let mut call = Call::on(name)?;
-        call.uuid(uuid)?;
-        self.ask(DEV_CREATE, call).map(drop)
+        let uuid = DmUuid::new(uuid).map_err(cause)?;
+        let made = self
+            .calls
+            .device_create(named(name)?, Some(uuid), DmOptions::default());
+        made.map(drop).map_err(cause)
     }
 
     /// Gives a device a table and lets it work; returns its path.
     pub(super) fn activate(&self, name: &str, target: &Target<'_>) -> io::Result<String> {
-        let mut load = Call::on(name)?;
-        load.target(target);
-        self.ask(TABLE_LOAD, load)?;
-        // Without the flag "suspend" the call of this name resumes.
-        let resumed = self.ask(DEV_SUSPEND, Call::on(name)?)?;
-        Ok(resumed.path())
+        let line = (
+            0,
+            target.sectors,
+            target.kind.to_owned(),
+            target.parameters.to_owned(),
+        );
+        let id = DevId::Name(named(name)?);
+        let loaded = self.calls.table_load(&id, &[line], DmOptions::default());
+        loaded.map_err(cause)?;
+        self.alone::<RESUME>(name)?;
+        Ok(path(&self.calls.device_info(&id).map_err(cause)?))
     }
 
     pub(super) fn remove(&self, name: &str) -> io::Result<()> {
-        self.ask(DEV_REMOVE, Call::on(name)?).map(drop)
+        self.alone::<REMOVE>(name)
     }
 
     /// Returns the uuid and the path of a device.
     pub(super) fn identity_of(&self, name: &str) -> io::Result<(String, String)> {
-        let found = self.ask(DEV_STATUS, Call::on(name)?)?;
-        Ok((found.text(176), found.path()))
+        let found = self.calls.device_info(&DevId::Name(named(name)?));
+        let found = found.map_err(cause)?;
+        let uuid = found.uuid().map(ToString::to_string).unwrap_or_default();
+        Ok((uuid, path(&found)))
     }
 
-    /// Returns what a device's only target says of itself.
+    /// Returns what a device's only target says of itself; nothing if it has no table.
     pub(super) fn status(&self, name: &str) -> io::Result<String> {
-        Ok(self.ask(TABLE_STATUS, Call::on(name)?)?.status_text())
+        let id = DevId::Name(named(name)?);
+        let told = self.calls.table_status(&id, DmOptions::default());
+        let (_, targets) = told.map_err(cause)?;
+        let first = targets.into_iter().next();
+        Ok(first.map(|(.., said)| said).unwrap_or_default())
     }
 
     /// Returns the names of all devices.
     pub(super) fn names(&self) -> io::Result<Vec<String>> {
-        Ok(self.ask(LIST_DEVICES, Call::on("")?)?.names())
+        let listed = self.calls.list_devices().map_err(cause)?;
+        let names = listed.into_iter().map(|(name, ..)| name.to_string());
+        Ok(names.collect())
     }
 
-    fn ask(&self, command: u8, mut call: Call) -> io::Result<Call> {
-        loop {
-            let bytes = u32::try_from(call.bytes.len()).unwrap_or(u32::MAX);
-            call.put_u32(12, bytes);
-            let asked = DmIoctl {
-                command,
-                bytes: &mut call.bytes,
-            };
-            // SAFETY: the buffer begins with a `struct dm_ioctl` that names the buffer's own length, and
-            // the kernel reads and writes only within that.
-            #[allow(unsafe_code)]
-            unsafe { ioctl(&self.control, asked) }?;
-            if call.u32(28) & BUFFER_FULL == 0 {
-                return Ok(call);
-            }
-            // The answer did not fit. What is asked for here changes nothing and can be asked again.
-            let bytes = 2 * call.bytes.len();
-            call.bytes.resize(bytes, 0);
-            call.put_u32(28, 0);
-        }
+    /// Makes a call that takes a name and nothing else, and waits for nobody.
+    fn alone<const CALL: Opcode>(&self, name: &str) -> io::Result<()> {
+        let mut header = header(name)?;
+        // SAFETY: each call of ours takes a `struct dm_ioctl` and nothing behind it, as `data_size` says.
+        #[allow(unsafe_code)]
+        unsafe { ioctl(&self.control, Updater::<CALL, _>::new(&mut header)) }?;
+        Ok(())
     }
 }
 
 /// Says whether an error means that there is no such device.
 pub(super) fn is_missing(error: &io::Error) -> bool {
-    error.raw_os_error() == Some(Errno::NXIO.raw_os_error())
+    error.raw_os_error() == Some(rustix::io::Errno::NXIO.raw_os_error())
 }
 
-/// The buffer of one call. Offsets are those of `struct dm_ioctl`.
-struct Call {
-    bytes: Vec<u8>,
+/// Without the flag "suspend" the call of this name resumes.
+const RESUME: Opcode = code(DM_DEV_SUSPEND_CMD);
+const REMOVE: Opcode = code(DM_DEV_REMOVE_CMD);
+
+const fn code(command: u32) -> Opcode {
+    opcode::read_write::<dm_ioctl>(DM_IOCTL as u8, command as u8)
 }
 
-impl Call {
-    fn on(name: &str) -> io::Result<Self> {
-        let mut call = Call {
-            bytes: vec![0; 16 << 10],
-        };
-        // Version 4.0.0 of the interface has everything that is used here.
-        call.put_u32(0, 4);
-        call.put_u32(16, u32::try_from(HEADER).unwrap_or(0));
-        call.put_text(48, name, NAME_BYTES)?;
-        Ok(call)
+fn header(name: &str) -> io::Result<dm_ioctl> {
+    let bytes = u32::try_from(size_of::<dm_ioctl>()).unwrap_or(0);
+    let mut header = dm_ioctl {
+        // Version 4.0.0 of the interface has both calls.
+        version: [4, 0, 0],
+        data_size: bytes,
+        data_start: bytes,
+        ..dm_ioctl::default()
+    };
+    for (place, byte) in header.name.iter_mut().zip(named(name)?.as_bytes()) {
+        *place = *byte as c_char;
     }
+    Ok(header)
+}
 
-    fn uuid(&mut self, uuid: &str) -> io::Result<()> {
-        self.put_text(176, uuid, UUID_BYTES)
-    }
+/// Refuses a name that the kernel would cut.
+fn named(name: &str) -> io::Result<&DmName> {
+    DmName::new(name).map_err(cause)
+}
 
-    /// A `struct dm_target_spec` and its parameters.
-    fn target(&mut self, target: &Target<'_>) {
-        self.put_u32(20, 1);
-        let at = HEADER;
-        self.bytes[at + 8..at + 16].copy_from_slice(&target.sectors.to_ne_bytes());
-        self.bytes[at + 24..at + 24 + target.kind.len()].copy_from_slice(target.kind.as_bytes());
-        let parameters = target.parameters.as_bytes();
-        self.bytes[at + 40..at + 40 + parameters.len()].copy_from_slice(parameters);
-    }
+fn path(device: &DeviceInfo) -> String {
+    format!("/dev/dm-{}", device.device().minor)
+}
 
-    fn put_u32(&mut self, at: usize, value: u32) {
-        self.bytes[at..at + 4].copy_from_slice(&value.to_ne_bytes());
-    }
-
-    fn put_text(&mut self, at: usize, text: &str, most: usize) -> io::Result<()> {
-        if text.len() > most {
-            return Err(io::ErrorKind::InvalidInput.into());
+/// The kernel's own answer, where there is one.
+fn cause(error: DmError) -> io::Error {
+    match error {
+        DmError::Core(errors::Error::Ioctl(.., number)) => {
+            io::Error::from_raw_os_error(*number as i32)
         }
-        self.bytes[at..at + text.len()].copy_from_slice(text.as_bytes());
-        Ok(())
-    }
-
-    fn u32(&self, at: usize) -> u32 {
-        let bytes = self.bytes.get(at..at + 4).and_then(|b| b.try_into().ok());
-        u32::from_ne_bytes(bytes.unwrap_or_default())
-    }
-
-    fn path(&self) -> String {
-        let bytes = self.bytes[40..48].try_into().unwrap_or_default();
-        format!("/dev/dm-{}", minor(u64::from_ne_bytes(bytes)))
-    }
-
-    fn text(&self, at: usize) -> String {
-        let rest = self.bytes.get(at..).unwrap_or_default();
-        let text = rest.split(|byte| *byte == 0).next().unwrap_or_default();
-        String::from_utf8_lossy(text).into_owned()
-    }
-
-    fn status_text(&self) -> String {
-        // Only a device with a table has a target to speak of.
-        match self.u32(20) {
-            0 => String::new(),
-            _ => self.text(self.data() + 40),
+        DmError::Core(errors::Error::InvalidArgument(why)) => {
+            io::Error::new(io::ErrorKind::InvalidInput, why)
         }
-    }
-
-    /// Reads a chain of `struct dm_name_list`: device, offset of the next, name.
-    fn names(&self) -> Vec<String> {
-        let mut names = Vec::new();
-        let mut at = self.data();
-        if self.u32(12) as usize <= at {
-            return names;
-        }
-        loop {
-            let name = self.text(at + 12);
-            if !name.is_empty() {
-                names.push(name);
-            }
-            match self.u32(at + 8) as usize {
-                0 => return names,
-                next => at += next,
-            }
-        }
-    }
-
-    fn data(&self) -> usize {
-        self.u32(16) as usize
-    }
-}
-
-/// The kernel's wide encoding of a device number.
-fn minor(device: u64) -> u64 {
-    (device & 0xff) | ((device >> 12) & 0x000f_ff00)
-}
-
-struct DmIoctl<'a> {
-    command: u8,
-    bytes: &'a mut Vec<u8>,
-}
-
-// SAFETY: the pointer is to a buffer that lives for the call; the opcode encodes the header's size, as
-// `_IOWR(DM_IOCTL, nr, struct dm_ioctl)` does.
-#[allow(unsafe_code)]
-unsafe impl Ioctl for DmIoctl<'_> {
-    type Output = ();
-
-    const IS_MUTATING: bool = true;
-
-    fn opcode(&self) -> Opcode {
-        opcode::read_write::<[u8; HEADER]>(0xfd, self.command)
-    }
-
-    fn as_ptr(&mut self) -> *mut std::ffi::c_void {
-        self.bytes.as_mut_ptr().cast()
-    }
-
-    unsafe fn output_from_ptr(_: IoctlOutput, _: *mut std::ffi::c_void) -> rustix::io::Result<()> {
-        Ok(())
+        other => io::Error::other(other),
     }
 }
 
@@ -241,42 +153,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_table_lies_behind_the_header_as_the_kernel_reads_it() {
-        let mut call = Call::on("box").unwrap();
-        call.target(&Target {
-            sectors: 0x0102_0304,
-            kind: "snapshot",
-            parameters: "/dev/loop0 /dev/loop1 P 8",
-        });
-        assert_eq!(call.text(48), "box");
-        assert_eq!(call.u32(20), 1);
-        assert_eq!(call.u32(HEADER + 8), 0x0102_0304);
-        assert_eq!(call.text(HEADER + 24), "snapshot");
-        assert_eq!(call.text(HEADER + 40), "/dev/loop0 /dev/loop1 P 8");
-    }
-
-    #[test]
-    fn a_list_of_names_is_followed_to_its_end_and_an_empty_one_is_empty() {
-        let mut call = Call::on("").unwrap();
-        call.put_u32(12, 312 + 64);
-        call.put_u32(HEADER + 8, 32);
-        call.put_text(HEADER + 12, "one", 20).unwrap();
-        call.put_text(HEADER + 32 + 12, "two", 20).unwrap();
-        assert_eq!(call.names(), ["one", "two"]);
-        call.put_u32(12, 312);
-        assert_eq!(call.names(), [""; 0]);
-    }
-
-    #[test]
     fn a_name_that_the_kernel_would_cut_is_refused() {
-        assert!(Call::on(&"n".repeat(127)).is_ok());
-        assert!(Call::on(&"n".repeat(128)).is_err());
+        assert!(header(&"n".repeat(127)).is_ok());
+        let refused = header(&"n".repeat(128)).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::InvalidInput);
     }
 
     #[test]
-    fn the_number_of_a_device_is_decoded() {
-        // 254:3 and 254:259.
-        assert_eq!(minor(0xfe03), 3);
-        assert_eq!(minor(0x0010_fe03), 259);
+    fn a_call_of_our_own_is_the_one_of_the_kernel_s_header() {
+        // _IOWR(0xfd, 4, struct dm_ioctl) and _IOWR(0xfd, 6, ...), with a structure of 312 bytes.
+        assert_eq!(REMOVE, 0xc138_fd04);
+        assert_eq!(RESUME, 0xc138_fd06);
+        let header = header("box").unwrap();
+        assert_eq!((header.data_size, header.event_nr), (312, 0));
+        assert_eq!(
+            header.name[..4],
+            [b'b' as c_char, b'o' as c_char, b'x' as c_char, 0]
+        );
     }
 }

@@ -5,7 +5,12 @@ use std::path::Path;
 
 use async_trait::async_trait;
 
-use super::device_mapper::{CONTROL, DeviceMapper, Target, is_missing};
+#[cfg(feature = "dm")]
+use super::device_mapper::{DeviceMapper, Target, is_missing};
+#[cfg(not(feature = "dm"))]
+use super::device_mapper_unbuilt::{DeviceMapper, is_missing, unbuilt};
+#[cfg(feature = "dm")]
+use super::held_loop::HeldLoop;
 use super::{LinuxHost, blocking, loops};
 use crate::host::devices::{
     DeviceList, DeviceRemoval, Devices, LoopFacts, SnapshotDevice, SnapshotFacts, SnapshotSpec,
@@ -13,9 +18,19 @@ use crate::host::devices::{
 };
 use crate::host::{Host, HostError};
 
+/// What an engine says that was built without.
+pub(super) const UNBUILT: &str =
+    "this program was built without device-mapper (banger-core's cargo feature `dm`)";
+
+/// Device-mapper's control device.
+pub(super) const CONTROL: &str = "/dev/mapper/control";
+
 #[async_trait]
 impl Devices for LinuxHost {
     async fn snapshot_support(&self) -> Result<(), String> {
+        if !cfg!(feature = "dm") {
+            return Err(UNBUILT.to_owned());
+        }
         if self.user_id() != 0 {
             return Err("device-mapper and loop devices need root".to_owned());
         }
@@ -75,12 +90,20 @@ impl Devices for LinuxHost {
     }
 }
 
+#[cfg(not(feature = "dm"))]
+fn make(snapshot: &SnapshotSpec) -> Result<SnapshotDevice, HostError> {
+    Err(failed("make the device-mapper target", &snapshot.name)(
+        unbuilt(),
+    ))
+}
+
 /// Order matters here: the loop devices are held until device-mapper holds them. If we die before, the
 /// kernel frees them with us; afterwards it frees them with the target.
+#[cfg(feature = "dm")]
 fn make(snapshot: &SnapshotSpec) -> Result<SnapshotDevice, HostError> {
     let on_loop = |path: &Path, label: &str, read_only| {
         let what = path.display().to_string();
-        loops::configure(path, label, read_only).map_err(failed("put a loop device on", &what))
+        HeldLoop::on(path, label, read_only).map_err(failed("put a loop device on", &what))
     };
     let bytes = std::fs::metadata(&snapshot.base)
         .map_err(failed("look at", &snapshot.base.display().to_string()))?
@@ -101,8 +124,8 @@ fn make(snapshot: &SnapshotSpec) -> Result<SnapshotDevice, HostError> {
     match mapper.activate(name, &target) {
         Ok(device) => Ok(SnapshotDevice {
             device,
-            base_loop: base.path(),
-            layer_loop: layer.path(),
+            base_loop: base.path().to_owned(),
+            layer_loop: layer.path().to_owned(),
         }),
         Err(source) => {
             // It is empty: if even this fails, whoever undoes the start tries again by its name.
