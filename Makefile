@@ -24,9 +24,7 @@ check: ## format, lints and documentation, without running a test
 	$(CARGO) clippy -p banger-core --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --quiet
 
-test: setup check ## all tests, those that boot real VMs and those of the host's side in the lab included
-	@# Not those that boot guest after guest under the lab's KVM: emulated, it breaks down once in a hundred.
-	$(MAKE) lab LAB_TESTS="as_root a_guest_runs_on"
+test: setup check lab ## all tests, those that boot real VMs and those in the lab included
 	$(CARGO) build --bins -p banger-cli -p banger-daemon -p banger-examples
 	@# A run in the background has INT and QUIT ignored, and everything started in it inherits that.
 	env --default-signal=INT,QUIT $(CARGO) test --workspace --no-fail-fast -- --show-output

@@ -176,8 +176,12 @@ async fn lab() -> Result<Tally, Error> {
 /// in it, and where guests run under an emulated KVM whenever it fails; that is said and counted.
 const ATTEMPTS: usize = 3;
 
-/// Twice what the longest takes: then the lab hangs, or the test does.
+/// Twice what the longest takes: then the test hangs.
 const LONGEST: Duration = Duration::from_secs(20 * 60);
+
+/// How often the lab is asked for an answer meanwhile, and how long it may take for one: then it hangs itself.
+const HEARTBEAT: Duration = Duration::from_secs(30);
+const LONGEST_ANSWER: Duration = Duration::from_secs(120);
 
 async fn run_all(engine: &Engine, suites: &[Suite]) -> Result<Tally, Error> {
     let mut tally = Tally::default();
@@ -190,11 +194,16 @@ async fn run_all(engine: &Engine, suites: &[Suite]) -> Result<Tally, Error> {
             let mut outcome = Outcome::Failed;
             for attempt in 1..=ATTEMPTS {
                 outcome = run(engine, suite, test, &mut tally).await?;
-                if outcome != Outcome::Failed {
+                if matches!(outcome, Outcome::Passed | Outcome::Ignored) {
                     break;
                 }
+                if matches!(outcome, Outcome::Endless | Outcome::NoAnswer) {
+                    // What still runs of it would be in the way of the next.
+                    engine.kill(NAME).await?;
+                }
                 let before = std::mem::replace(&mut boot, revived(engine, &mut tally).await?);
-                let broke_down = boot != before;
+                let broke_down =
+                    outcome == Outcome::NoAnswer || outcome == Outcome::Failed && boot != before;
                 if broke_down {
                     println!("lab: the VM itself broke down in {test}; its console has:");
                     let console = engine.console_tail(NAME, 1 << 20).await?;
@@ -214,7 +223,7 @@ async fn run_all(engine: &Engine, suites: &[Suite]) -> Result<Tally, Error> {
                     tally.passed += 1;
                     "ok"
                 }
-                Outcome::Failed => {
+                Outcome::Failed | Outcome::Endless | Outcome::NoAnswer => {
                     tally.failed += 1;
                     "FAILED"
                 }
@@ -268,6 +277,10 @@ async fn prepare(engine: &Engine, tally: &mut Tally) -> Result<Vec<u8>, Error> {
 enum Outcome {
     Passed,
     Failed,
+    /// It did not end.
+    Endless,
+    /// The lab did not answer.
+    NoAnswer,
     /// By its own mark: another test runs it, as somebody else.
     Ignored,
 }
@@ -296,7 +309,7 @@ async fn run(
     drop(execution.take_stdin());
     let mut lines = Lines::default();
     let mut ignored = false;
-    let ended = tokio::time::timeout(LONGEST, async {
+    let told = async {
         loop {
             match execution.next().await {
                 ExecEvent::Stdout(piece) => lines.add(&piece, |line| {
@@ -310,20 +323,38 @@ async fn run(
                 _ => {}
             }
         }
-    })
-    .await;
+    };
+    let ended = tokio::select! {
+        end = told => end,
+        () = tokio::time::sleep(LONGEST) => {
+            println!("    it did not end in {} minutes", LONGEST.as_secs() / 60);
+            return Ok(Outcome::Endless);
+        }
+        () = no_answer(engine) => {
+            println!("    the lab gave no answer for {} s", LONGEST_ANSWER.as_secs());
+            return Ok(Outcome::NoAnswer);
+        }
+    };
     Ok(match ended {
-        Ok(ExecEnd::Exited(0)) if ignored => Outcome::Ignored,
-        Ok(ExecEnd::Exited(0)) => Outcome::Passed,
-        Ok(end) => {
+        ExecEnd::Exited(0) if ignored => Outcome::Ignored,
+        ExecEnd::Exited(0) => Outcome::Passed,
+        end => {
             println!("    it ended with {end:?}");
             Outcome::Failed
         }
-        Err(_) => {
-            println!("    it did not end in {} minutes", LONGEST.as_secs() / 60);
-            Outcome::Failed
-        }
     })
+}
+
+/// Returns when the lab runs and gives no answer any more. One that reboots is seen by its tests' own ends.
+async fn no_answer(engine: &Engine) {
+    let asked = ExecRequest::new(["true"]);
+    loop {
+        tokio::time::sleep(HEARTBEAT).await;
+        let answer = engine.exec_output(NAME, &asked);
+        if tokio::time::timeout(LONGEST_ANSWER, answer).await.is_err() {
+            return;
+        }
+    }
 }
 
 /// Returns what a line says besides what the harness says of every test.
