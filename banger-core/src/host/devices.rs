@@ -16,7 +16,8 @@ pub trait Devices {
     /// without a table; the loop devices below it never outlive both the process and the snapshot.
     async fn make_snapshot(&self, snapshot: &SnapshotSpec) -> Result<SnapshotDevice, HostError>;
 
-    /// Removes a snapshot device, and with it the loop devices below.
+    /// Removes a snapshot device, and with it the loop devices below: at once, or when udev, which looks at
+    /// devices that change, has let go of them.
     async fn remove_snapshot(&self, name: &str) -> Result<DeviceRemoval, HostError>;
 
     /// Says how full the layer of a snapshot is; none if there is no such device.
