@@ -25,7 +25,7 @@ check: ## format, lints and documentation, without running a test
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --quiet
 
 test: setup check lab ## all tests, those that boot real VMs and those in the lab included
-	$(CARGO) build --bins -p banger-cli -p banger-daemon -p banger-examples
+	$(CARGO) build --workspace --bins
 	@# A run in the background has INT and QUIT ignored, and everything started in it inherits that.
 	env --default-signal=INT,QUIT $(CARGO) test --workspace --no-fail-fast -- --show-output
 
@@ -33,8 +33,8 @@ chaos: setup ## two hundred kills at random moments on real VMs (BANGER_CHAOS_SE
 	env --default-signal=INT,QUIT $(CARGO) run -p banger-tests --bin chaos
 
 lab: setup ## the tests that need root, KVM and device-mapper, in a VM of their own (LAB_TESTS chooses by name)
-	$(CARGO) build --bins -p banger-cli -p banger-daemon -p banger-tests
-	env --default-signal=INT,QUIT $(CARGO) run -p banger-tests --bin lab -- $(LAB_TESTS)
+	$(CARGO) build --workspace --bins
+	env --default-signal=INT,QUIT $(TARGET)/debug/lab $(LAB_TESTS)
 
 lab-full: ## the same, over every combination of monitor, disk and network
 	BANGER_TEST_ALL=1 $(MAKE) lab

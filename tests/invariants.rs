@@ -103,6 +103,16 @@ fn invariant_1_dependencies_run_downward_only() {
 }
 
 #[test]
+fn device_mapper_is_built_into_the_daemon_and_not_into_a_program_that_embeds_the_engine() {
+    for (package, built_in) in [("banger-core", false), ("banger-daemon", true)] {
+        let tree = tree(package);
+        for needed in ["devicemapper", "devicemapper-sys", "loopdev-3"] {
+            assert_eq!(tree.contains(needed), built_in, "{package}: {needed}");
+        }
+    }
+}
+
+#[test]
 fn invariant_2_banger_session_is_pure() {
     let allowed = [
         "banger-session",

@@ -31,16 +31,6 @@ pub fn binary(name: &str) -> PathBuf {
         if std::env::var_os("BANGER_TESTS_ARE_BUILT").is_some() {
             return;
         }
-        let packages = [
-            "-p",
-            "banger-cli",
-            "-p",
-            "banger-daemon",
-            "-p",
-            "banger-examples",
-            "-p",
-            "banger-tests",
-        ];
         let profile = match profile_dir().ends_with("release") {
             true => "release",
             false => "dev",
@@ -50,11 +40,11 @@ pub fn binary(name: &str) -> PathBuf {
                 "build",
                 "--offline",
                 "--quiet",
+                "--workspace",
                 "--bins",
                 "--profile",
                 profile,
             ])
-            .args(packages)
             .current_dir(env!("CARGO_MANIFEST_DIR"))
             .status();
         assert!(

@@ -7,7 +7,7 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use banger_core::{
@@ -414,8 +414,7 @@ fn carry(folder: &Path, image: &Path) -> Vec<Suite> {
     }
     copy(image, &images.join(image.file_name().unwrap_or_default()));
     let mut carried = Vec::new();
-    for (package, name, guests) in SUITES {
-        let built = test_program(package, name);
+    for ((_, name, guests), built) in SUITES.into_iter().zip(test_programs()) {
         let program = built.file_name().unwrap_or_default().to_string_lossy();
         copy(&built, &deps.join(&*program));
         carried.push(Suite {
@@ -480,22 +479,36 @@ fn fill(disk: &Path, folder: &Path) {
     assert!(made.is_ok_and(|status| status.success()), "mke2fs failed");
 }
 
-/// Builds a test and returns its program, which cargo gives a name of its own.
-fn test_program(package: &str, test: &str) -> PathBuf {
-    let built = Command::new(env!("CARGO"))
-        .args(["test", "--no-run", "--quiet", "--message-format=json"])
-        .args(["-p", package, "--test", test])
-        // The daemon that is carried in with it has it too.
-        .args(["--features", "banger-core/dm"])
+/// Builds the tests of all suites and returns where each one's program is: cargo gives it a name of its own.
+fn test_programs() -> Vec<PathBuf> {
+    let mut build = Command::new(env!("CARGO"));
+    // All of the workspace, as in `make test`: of fewer packages the same crates would be built once more.
+    build.args(["test", "--workspace", "--no-run", "--quiet"]);
+    build.arg("--message-format=json");
+    for (_, test, _) in SUITES {
+        build.args(["--test", test]);
+    }
+    let built = build
         .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .stderr(Stdio::inherit())
         .output()
         .expect("cargo runs");
-    assert!(built.status.success(), "{test} does not build");
+    assert!(built.status.success(), "the tests do not build");
     let text = String::from_utf8_lossy(&built.stdout).into_owned();
-    let messages = text
+    let messages: Vec<serde_json::Value> = text
         .lines()
-        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-    let mut programs = messages.filter(|message| message["target"]["name"] == test);
-    let program = programs.find_map(|it| it["executable"].as_str().map(PathBuf::from));
-    program.unwrap_or_else(|| panic!("cargo names no program for {test}"))
+        .filter_map(|line| serde_json::from_str(line).ok())
+        .collect();
+    let programs = SUITES.map(|(package, test, _)| {
+        let mut of_it = messages.iter().filter(|message| {
+            // `…/banger-core#0.1.0`, or `…/tests#banger-tests@0.1.0` where the folder has another name.
+            let id = message["package_id"].as_str().unwrap_or_default();
+            let owned =
+                id.contains(&format!("/{package}#")) || id.contains(&format!("#{package}@"));
+            owned && message["target"]["name"] == test
+        });
+        let program = of_it.find_map(|it| it["executable"].as_str().map(PathBuf::from));
+        program.unwrap_or_else(|| panic!("cargo names no program for {package} {test}"))
+    });
+    programs.to_vec()
 }
