@@ -208,21 +208,22 @@ impl Snapshot {
         }
     }
 
-    async fn left(&self, host: &LinuxHost) -> usize {
-        left(host, &self.spec).await
+    async fn leaves(&self, host: &LinuxHost, wanted: usize) {
+        leaves(host, &self.spec, wanted).await;
     }
 }
 
-/// Counts what is left of a snapshot and its loop devices. Those are released when udev, which looks at
-/// every device that changes, has let go of them too.
-async fn left(host: &LinuxHost, spec: &SnapshotSpec) -> usize {
+/// Counts what is there of a snapshot and its loop devices, until it is what it should be: those are
+/// released when udev, which looks at every device that changes, has let go of them too.
+async fn leaves(host: &LinuxHost, spec: &SnapshotSpec, wanted: usize) {
     let label = spec.base_label.trim_end_matches("base");
     let deadline = std::time::Instant::now() + Duration::from_secs(10);
     loop {
         let found = host.list_devices(&spec.name, label).await.unwrap();
-        if found.loops.is_empty() || std::time::Instant::now() > deadline {
-            return found.snapshots.len() + found.loops.len();
+        if found.snapshots.len() + found.loops.len() == wanted {
+            return;
         }
+        assert!(std::time::Instant::now() < deadline, "{found:?}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
@@ -267,7 +268,7 @@ async fn as_root_a_snapshot_takes_writes_keeps_them_and_leaves_its_image_alone()
     assert_eq!(snapshot.remove(&host).await, DeviceRemoval::Removed);
     assert_eq!(snapshot.remove(&host).await, DeviceRemoval::AlreadyGone);
     // The loop devices went with it, by themselves.
-    assert_eq!(snapshot.left(&host).await, 0);
+    snapshot.leaves(&host, 0).await;
 
     let made = host.make_snapshot(spec).await.unwrap();
     let mut device = std::fs::File::open(&made.device).unwrap();
@@ -304,14 +305,14 @@ async fn as_root_a_snapshot_of_that_name_is_refused_and_nothing_is_left_of_the_a
         name: "none".to_owned(),
         ..spec.clone()
     };
-    assert_eq!(left(&host, &attempt).await, 0);
+    leaves(&host, &attempt, 0).await;
     snapshot.remove(&host).await;
-    assert_eq!(snapshot.left(&host).await, 0);
+    snapshot.leaves(&host, 0).await;
 
     // An image that is not there, and one that is no whole number of sectors' worth of anything.
     spec.base = other.dir.path().join("none");
     host.make_snapshot(&spec).await.unwrap_err();
-    assert_eq!(other.left(&host).await, 0);
+    other.leaves(&host, 0).await;
 }
 
 #[tokio::test]
@@ -329,8 +330,8 @@ async fn as_root_two_snapshots_of_one_image_are_told_apart() {
     let second = host.make_snapshot(&two.spec).await.unwrap();
     assert_ne!(first.base_loop, second.base_loop);
     one.remove(&host).await;
-    assert_eq!(one.left(&host).await, 0);
-    assert_eq!(two.left(&host).await, 3);
+    one.leaves(&host, 0).await;
+    two.leaves(&host, 3).await;
     two.remove(&host).await;
 }
 
@@ -357,7 +358,7 @@ async fn as_root_a_layer_that_is_full_is_noticed_and_stays_lost() {
     let state = host.snapshot_state(&snapshot.spec.name).await.unwrap();
     assert_eq!(state, Some(SnapshotState::Lost), "its file remembers");
     snapshot.remove(&host).await;
-    assert_eq!(snapshot.left(&host).await, 0);
+    snapshot.leaves(&host, 0).await;
 }
 
 /// Runs a script of `sh` in a scope.
