@@ -25,7 +25,6 @@ check: ## format, lints and documentation, without running a test
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --quiet
 
 test: setup check lab ## all tests, those that boot real VMs and those in the lab included
-	$(CARGO) build --workspace --bins
 	@# A run in the background has INT and QUIT ignored, and everything started in it inherits that.
 	env --default-signal=INT,QUIT $(CARGO) test --workspace --no-fail-fast -- --show-output
 

@@ -208,23 +208,19 @@ impl Snapshot {
         }
     }
 
+    /// Counts what is there of it and of its loop devices, until it is what it should be: those are
+    /// released when udev, which looks at every device that changes, has let go of them too.
     async fn leaves(&self, host: &LinuxHost, wanted: usize) {
-        leaves(host, &self.spec, wanted).await;
-    }
-}
-
-/// Counts what is there of a snapshot and its loop devices, until it is what it should be: those are
-/// released when udev, which looks at every device that changes, has let go of them too.
-async fn leaves(host: &LinuxHost, spec: &SnapshotSpec, wanted: usize) {
-    let label = spec.base_label.trim_end_matches("base");
-    let deadline = std::time::Instant::now() + Duration::from_secs(10);
-    loop {
-        let found = host.list_devices(&spec.name, label).await.unwrap();
-        if found.snapshots.len() + found.loops.len() == wanted {
-            return;
+        let label = self.spec.base_label.trim_end_matches("base");
+        let deadline = std::time::Instant::now() + Duration::from_secs(10);
+        loop {
+            let found = host.list_devices(&self.spec.name, label).await.unwrap();
+            if found.snapshots.len() + found.loops.len() == wanted {
+                return;
+            }
+            assert!(std::time::Instant::now() < deadline, "{found:?}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        assert!(std::time::Instant::now() < deadline, "{found:?}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
 
@@ -296,23 +292,22 @@ async fn as_root_a_snapshot_of_that_name_is_refused_and_nothing_is_left_of_the_a
     }
     let snapshot = Snapshot::new("taken", MIB, 2 * MIB);
     host.make_snapshot(&snapshot.spec).await.unwrap();
-    let other = Snapshot::new("taken", MIB, 2 * MIB);
-    let mut spec = other.spec.clone();
-    spec.base_label = name("attempt:base");
-    spec.layer_label = name("attempt:cow");
-    host.make_snapshot(&spec).await.unwrap_err();
-    let attempt = SnapshotSpec {
-        name: "none".to_owned(),
-        ..spec.clone()
+    let attempt = Snapshot::new("attempt", MIB, 2 * MIB);
+    let mut spec = SnapshotSpec {
+        name: snapshot.spec.name.clone(),
+        uuid: snapshot.spec.uuid.clone(),
+        ..attempt.spec.clone()
     };
-    leaves(&host, &attempt, 0).await;
+    host.make_snapshot(&spec).await.unwrap_err();
+    attempt.leaves(&host, 0).await;
     snapshot.remove(&host).await;
     snapshot.leaves(&host, 0).await;
 
     // An image that is not there, and one that is no whole number of sectors' worth of anything.
-    spec.base = other.dir.path().join("none");
+    spec.base = attempt.dir.path().join("none");
     host.make_snapshot(&spec).await.unwrap_err();
-    other.leaves(&host, 0).await;
+    snapshot.leaves(&host, 0).await;
+    attempt.leaves(&host, 0).await;
 }
 
 #[tokio::test]

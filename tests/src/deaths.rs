@@ -6,10 +6,10 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use banger_core::Moment;
-use rustix::process::{Pid, setpriority_process};
+use rustix::process::setpriority_process;
 use serde_json::{Value, json};
 
-use crate::home::{Home, Lost, eventually, gone, is_alive, kill, skipped, text};
+use crate::home::{Home, Lost, eventually, gone, is_alive, kill, raw, skipped, text};
 use crate::{alone, as_an_administrator_sees_it, binary};
 
 /// What the daemon is at when it dies.
@@ -90,9 +90,9 @@ impl Act {
 fn give_way(monitor: u32) {
     let threads = std::fs::read_dir(format!("/proc/{monitor}/task")).expect("it runs");
     for thread in threads.flatten() {
-        let id = thread.file_name().to_string_lossy().parse().ok();
+        let id = thread.file_name().to_string_lossy().parse();
         // One that has just ended needs nothing.
-        let _ = setpriority_process(id.and_then(Pid::from_raw), 19);
+        let _ = setpriority_process(Some(raw(id.expect("a number"))), 19);
     }
 }
 

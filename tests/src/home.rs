@@ -292,7 +292,7 @@ fn works(listed: &Value, key: &str, name: &str) -> bool {
     works
 }
 
-fn raw(pid: u32) -> Pid {
+pub(crate) fn raw(pid: u32) -> Pid {
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
     pid.expect("a process's number")
 }

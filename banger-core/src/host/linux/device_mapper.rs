@@ -98,11 +98,6 @@ impl DeviceMapper {
     }
 }
 
-/// Says whether an error means that there is no such device.
-pub(super) fn is_missing(error: &io::Error) -> bool {
-    error.raw_os_error() == Some(rustix::io::Errno::NXIO.raw_os_error())
-}
-
 /// Without the flag "suspend" the call of this name resumes.
 const RESUME: Opcode = code(DM_DEV_SUSPEND_CMD);
 const REMOVE: Opcode = code(DM_DEV_REMOVE_CMD);

@@ -16,7 +16,10 @@ pub(super) struct DeviceMapper {
 
 impl DeviceMapper {
     pub(super) fn open() -> io::Result<Self> {
-        Ok(DeviceMapper::over(Path::new("/sys/block")))
+        let block_devices = Path::new("/sys/block");
+        // Where there is no sysfs, that is the answer.
+        std::fs::metadata(block_devices)?;
+        Ok(DeviceMapper::over(block_devices))
     }
 
     fn over(block_devices: &Path) -> Self {
@@ -37,12 +40,8 @@ impl DeviceMapper {
 
     /// Returns the uuid and the path of a device.
     pub(super) fn identity_of(&self, name: &str) -> io::Result<(String, String)> {
-        let mut all = self.all()?.into_iter();
-        let found = all.find(|(it, _)| it == name);
-        let (_, folder) = found.ok_or(Errno::NXIO)?;
-        let uuid = std::fs::read_to_string(folder.join("dm/uuid"))?;
-        let device = folder.file_name().unwrap_or_default().to_string_lossy();
-        Ok((uuid.trim_end().to_owned(), format!("/dev/{device}")))
+        let found = self.all()?.into_iter().find(|(it, _)| it == name);
+        Ok(found.ok_or(Errno::NXIO)?.1)
     }
 
     /// Returns the names of all devices.
@@ -50,12 +49,18 @@ impl DeviceMapper {
         Ok(self.all()?.into_iter().map(|(name, _)| name).collect())
     }
 
-    fn all(&self) -> io::Result<Vec<(String, PathBuf)>> {
+    /// Every device by its name, with its uuid and its path.
+    fn all(&self) -> io::Result<Vec<(String, (String, String))>> {
         let mut found = Vec::new();
         for entry in std::fs::read_dir(&self.block_devices)? {
-            let folder = entry?.path();
-            match std::fs::read_to_string(folder.join("dm/name")) {
-                Ok(name) => found.push((name.trim_end().to_owned(), folder)),
+            let entry = entry?;
+            let told = |what| std::fs::read_to_string(entry.path().join("dm").join(what));
+            match told("name").and_then(|name| Ok((name, told("uuid")?))) {
+                Ok((name, uuid)) => {
+                    let device = format!("/dev/{}", entry.file_name().to_string_lossy());
+                    let identity = (uuid.trim_end().to_owned(), device);
+                    found.push((name.trim_end().to_owned(), identity));
+                }
                 // Of another driver, or removed meanwhile.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(error),
@@ -65,17 +70,13 @@ impl DeviceMapper {
     }
 }
 
-/// Says whether an error means that there is no such device.
-pub(super) fn is_missing(error: &io::Error) -> bool {
-    error.raw_os_error() == Some(Errno::NXIO.raw_os_error())
-}
-
 pub(super) fn unbuilt() -> io::Error {
     io::Error::new(io::ErrorKind::Unsupported, UNBUILT)
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::devices::is_missing;
     use super::*;
 
     #[test]

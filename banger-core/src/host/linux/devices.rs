@@ -6,9 +6,9 @@ use std::path::Path;
 use async_trait::async_trait;
 
 #[cfg(feature = "dm")]
-use super::device_mapper::{DeviceMapper, Target, is_missing};
+use super::device_mapper::{DeviceMapper, Target};
 #[cfg(not(feature = "dm"))]
-use super::device_mapper_unbuilt::{DeviceMapper, is_missing, unbuilt};
+use super::device_mapper_unbuilt::{DeviceMapper, unbuilt};
 #[cfg(feature = "dm")]
 use super::held_loop::HeldLoop;
 use super::{LinuxHost, blocking, loops};
@@ -186,6 +186,11 @@ fn loop_devices(prefix: &str) -> Result<Vec<LoopFacts>, HostError> {
     }
     found.sort();
     Ok(found)
+}
+
+/// Says whether an error means that there is no such device.
+pub(super) fn is_missing(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(rustix::io::Errno::NXIO.raw_os_error())
 }
 
 /// A kernel without device-mapper holds no device of it.

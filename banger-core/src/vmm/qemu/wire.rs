@@ -233,8 +233,7 @@ async fn follow(mut read: BufReader<OwnedReadHalf>, shared: Arc<Shared>) {
 async fn next(read: &mut (impl AsyncBufRead + Unpin)) -> Result<Message, Loss> {
     let mut line = Vec::new();
     loop {
-        let piece = read.fill_buf().await;
-        let piece = piece?;
+        let piece = read.fill_buf().await?;
         if piece.is_empty() {
             return Err(Loss::HungUp);
         }
