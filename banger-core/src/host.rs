@@ -291,19 +291,48 @@ pub struct Program {
     pub environment: Vec<(String, String)>,
     /// Given on standard input, which then ends.
     pub input: Vec<u8>,
-    /// It is killed when it takes longer, with all that it has started.
-    pub timeout: Duration,
+    /// What it may take. It is killed beyond that, with all that it has started.
+    pub limits: ProgramLimits,
+}
+
+/// What a program may take of the host, with all that it starts. There is no program without limits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProgramLimits {
+    /// From its start to its end.
+    pub time: Duration,
+    /// Processor time of each of its processes.
+    pub cpu: Duration,
+    /// What it may print to its standard output, in bytes.
+    pub output_bytes: u64,
+    /// Memory of its own of each of its processes, in bytes; files that it only maps do not count.
+    pub memory_bytes: u64,
+    /// The longest file that it may write, in bytes.
+    pub file_bytes: u64,
+    /// Processes at once, itself among them.
+    pub processes: u32,
+}
+
+impl ProgramLimits {
+    /// What a small helper takes at the most: a minute, 16 MiB of output, 512 MiB of memory, files of 1 GiB.
+    pub const SMALL: Self = ProgramLimits {
+        time: Duration::from_secs(60),
+        cpu: Duration::from_secs(60),
+        output_bytes: 16 << 20,
+        memory_bytes: 512 << 20,
+        file_bytes: 1 << 30,
+        processes: 64,
+    };
 }
 
 impl Program {
-    /// Names a program, with no arguments and a minute's time.
+    /// Names a program, with no arguments and [`ProgramLimits::SMALL`].
     pub fn new(program: impl Into<String>) -> Self {
         Program {
             program: program.into(),
             arguments: Vec::new(),
             environment: Vec::new(),
             input: Vec::new(),
-            timeout: Duration::from_secs(60),
+            limits: ProgramLimits::SMALL,
         }
     }
 
@@ -338,10 +367,17 @@ impl Program {
         self
     }
 
-    /// Limits its time.
+    /// Limits it.
     #[must_use]
-    pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = timeout;
+    pub fn limits(mut self, limits: ProgramLimits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Limits its time alone.
+    #[must_use]
+    pub fn timeout(mut self, time: Duration) -> Self {
+        self.limits.time = time;
         self
     }
 }

@@ -90,9 +90,9 @@ pub use host::{
     BootId, CloneMethod, CpuFacts, Crash, Delivery, Detached, DeviceList, DeviceRemoval, Devices,
     FakeHost, FakeProcess, Fault, FileAct, FileFacts, FileLock, Hops, Host, HostError, HostRoute,
     LinuxHost, LinuxHostConfig, LoopFacts, Moment, Neighbourhood, PipedProgram, ProcessEnd,
-    ProcessFacts, ProcessIdentity, ProcessSignal, ProcessUsage, Program, ProgramOutput, RuleTable,
-    RulesUnknown, Scopes, SnapshotDevice, SnapshotFacts, SnapshotSpec, SnapshotState, Spaces,
-    TapSpec, UplinkFacts, UplinkSpec, Uplinks,
+    ProcessFacts, ProcessIdentity, ProcessSignal, ProcessUsage, Program, ProgramLimits,
+    ProgramOutput, RuleTable, RulesUnknown, Scopes, SnapshotDevice, SnapshotFacts, SnapshotSpec,
+    SnapshotState, Spaces, TapSpec, UplinkFacts, UplinkSpec, Uplinks,
 };
 pub use image::{
     Booted, Capability, Clause, ImageError, ImageManifest, ImageSpec, Initrd, Kernel, KernelError,

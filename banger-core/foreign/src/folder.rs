@@ -120,8 +120,8 @@ impl Folder {
     /// It is missing, is no folder, or may not be entered.
     pub fn open(path: &Path) -> Result<Self, ForeignError> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let fd = rustix::fs::open(path, flags, Mode::empty())
-            .map_err(|errno| failed(path, errno))?;
+        let fd =
+            rustix::fs::open(path, flags, Mode::empty()).map_err(|errno| failed(path, errno))?;
         Ok(Folder {
             fd,
             path: path.to_owned(),
@@ -535,7 +535,13 @@ mod tests {
         sorted.sort();
         assert_eq!(names, sorted);
         assert_eq!(names.len(), planted.len() + 1);
-        let kind = |name: &str| entries.iter().find(|entry| entry.name == name).unwrap().kind;
+        let kind = |name: &str| {
+            entries
+                .iter()
+                .find(|entry| entry.name == name)
+                .unwrap()
+                .kind
+        };
         assert_eq!(kind("fifo"), Kind::Fifo);
         assert_eq!(kind("link-to-zero"), Kind::Link);
         assert_eq!(kind("secret"), Kind::File);

@@ -115,11 +115,11 @@ impl Surroundings {
         let mut run = std::pin::pin!(async { tokio::join!(feed, child.wait_with_output()).1 });
         // Order matters here: dropped before the child is, whose number is its own until then.
         let mut group = Group { leader };
-        let output = tokio::time::timeout(program.timeout, &mut run)
+        let output = tokio::time::timeout(program.limits.time, &mut run)
             .await
             .map_err(|_| HostError::ProgramTimeout {
                 program: program.program.clone(),
-                limit: program.timeout,
+                limit: program.limits.time,
             })?
             .map_err(cannot_start)?;
         group.leader = None;
