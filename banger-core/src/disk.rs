@@ -13,7 +13,7 @@ use async_trait::async_trait;
 
 use crate::choice::Probe;
 use crate::handles::VMHandles;
-use crate::host::{Host, HostError, Program};
+use crate::host::{Host, HostError, Program, ProgramLimits};
 use crate::marks::Marks;
 use crate::names::Mebibytes;
 use crate::vm::DiskKind;
@@ -193,7 +193,7 @@ pub(crate) async fn create_work_disk(
                 .args(["-q", "-F", "-t", "ext4", "-L", "banger-work", "-m", "0"])
                 .args(["-E", "lazy_itable_init=1,lazy_journal_init=1,nodiscard"])
                 .arg(&path)
-                .timeout(Duration::from_secs(60)),
+                .limits(ProgramLimits::DISK),
         )
         .await?;
     refuse_failure("mke2fs", &made)

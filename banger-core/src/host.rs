@@ -20,7 +20,9 @@ mod tsc;
 mod uplinks;
 
 use std::fmt;
+use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -71,8 +73,18 @@ pub trait Host: Devices + Spaces + Uplinks + Scopes + fmt::Debug + Send + Sync {
     /// Reads at most `limit` bytes of a file from an offset on; a missing one is empty there.
     async fn read_at(&self, path: &Path, offset: u64, limit: u64) -> Result<Vec<u8>, HostError>;
 
+    /// Opens a file of somebody else's for reading; a missing one is `None`. Only a regular file is opened,
+    /// and nothing is waited for.
+    async fn open_foreign(&self, path: &Path) -> Result<Option<Arc<File>>, HostError>;
+
+    /// Reads a file of somebody else's of at most `limit` bytes; a missing one is `None`, a larger one an error.
+    async fn read_foreign(&self, path: &Path, limit: u64) -> Result<Option<Vec<u8>>, HostError>;
+
     /// Replaces a file in one step (temporary file, then rename), with the given access mode.
     async fn write_file(&self, path: &Path, contents: &[u8], mode: u32) -> Result<(), HostError>;
+
+    /// Makes a file that is not there yet (mode 0600), and opens it for reading and writing.
+    async fn new_file(&self, path: &Path) -> Result<Arc<File>, HostError>;
 
     /// Makes a folder (mode 0700) and those above it; one that exists is success.
     async fn create_dir(&self, path: &Path) -> Result<(), HostError>;
@@ -117,7 +129,7 @@ pub trait Host: Devices + Spaces + Uplinks + Scopes + fmt::Debug + Send + Sync {
     async fn run(&self, program: &Program) -> Result<ProgramOutput, HostError>;
 
     /// Starts a program whose streams the caller reads and writes while it runs, in the same clean
-    /// environment; its `input` and `timeout` are left aside. Dropping it kills it. The fake runs it for real.
+    /// environment and limits; its `input` is left aside. Dropping its end kills it. The fake runs it for real.
     async fn pipe(&self, program: &Program) -> Result<PipedProgram, HostError>;
 
     /// Starts a program that outlives us: own session, output appended to a log file, nothing inherited. With
@@ -276,9 +288,7 @@ pub enum Moment {
 
 /// An advisory lock, held while this lives.
 #[derive(Debug)]
-pub struct FileLock(
-    #[allow(dead_code, reason = "the open file is the lock")] Option<std::fs::File>,
-);
+pub struct FileLock(#[allow(dead_code, reason = "the open file is the lock")] Option<File>);
 
 /// A program to run to its end.
 #[derive(Clone, Debug)]
@@ -291,8 +301,31 @@ pub struct Program {
     pub environment: Vec<(String, String)>,
     /// Given on standard input, which then ends.
     pub input: Vec<u8>,
+    /// Its standard input instead, from where the file stands.
+    pub stdin: Option<Arc<File>>,
+    /// Its standard output instead of the caller; its limit is that of files.
+    pub stdout: Option<Arc<File>>,
     /// What it may take. It is killed beyond that, with all that it has started.
     pub limits: ProgramLimits,
+    /// What it can reach.
+    pub isolation: Isolation,
+}
+
+/// What a program can reach of the host.
+#[derive(Clone, Debug, Default)]
+pub enum Isolation {
+    /// What its user can.
+    #[default]
+    None,
+    /// Nothing but the files that it is handed: for parsers of what somebody else made. It runs as nobody
+    /// (as ourselves, if we are not root) in user, mount, process, network and IPC namespaces of its own,
+    /// without capabilities, and under Landlock. What of this a host does not have is left out, and said by
+    /// the doctor; nobody, no new privileges and the limits are everywhere.
+    Parser {
+        /// Open for reading, and named `/proc/self/fd/N` in the arguments: see [`Program::input_file`]. For
+        /// root's programs they must be readable by others, in a folder that others cannot enter.
+        inputs: Vec<Arc<File>>,
+    },
 }
 
 /// What a program may take of the host, with all that it starts. There is no program without limits.
@@ -308,7 +341,8 @@ pub struct ProgramLimits {
     pub memory_bytes: u64,
     /// The longest file that it may write, in bytes.
     pub file_bytes: u64,
-    /// Processes at once, itself among them.
+    /// Processes at once, itself among them. Counted only in a user namespace of its own ([`Isolation::Parser`]):
+    /// elsewhere the kernel counts all processes of the user, and root's not at all.
     pub processes: u32,
 }
 
@@ -322,6 +356,23 @@ impl ProgramLimits {
         file_bytes: 1 << 30,
         processes: 64,
     };
+
+    /// What a program takes that writes a disk image, which may be of any length.
+    pub const DISK: Self = ProgramLimits {
+        file_bytes: u64::MAX,
+        ..Self::SMALL
+    };
+
+    /// What the making of an image from packages takes: half an hour, as a mirror that trickles is given up
+    /// then, and tools of every kind.
+    pub const BUILD: Self = ProgramLimits {
+        time: Duration::from_secs(30 * 60),
+        cpu: Duration::from_secs(2 * 60 * 60),
+        output_bytes: 64 << 20,
+        memory_bytes: 8 << 30,
+        file_bytes: u64::MAX,
+        processes: 4096,
+    };
 }
 
 impl Program {
@@ -332,7 +383,10 @@ impl Program {
             arguments: Vec::new(),
             environment: Vec::new(),
             input: Vec::new(),
+            stdin: None,
+            stdout: None,
             limits: ProgramLimits::SMALL,
+            isolation: Isolation::None,
         }
     }
 
@@ -364,6 +418,36 @@ impl Program {
     #[must_use]
     pub fn input(mut self, input: impl Into<Vec<u8>>) -> Self {
         self.input = input.into();
+        self
+    }
+
+    /// Lets it read one open file and write another: what is large is kept in no memory.
+    #[must_use]
+    pub fn between(mut self, stdin: Arc<File>, stdout: Arc<File>) -> Self {
+        self.stdin = Some(stdin);
+        self.stdout = Some(stdout);
+        self
+    }
+
+    /// Shuts it in: it parses what somebody else made.
+    #[must_use]
+    pub fn as_parser(mut self) -> Self {
+        if let Isolation::None = self.isolation {
+            self.isolation = Isolation::Parser { inputs: Vec::new() };
+        }
+        self
+    }
+
+    /// Shuts it in with a file to read, whose path in there is added to its arguments.
+    #[must_use]
+    pub fn input_file(mut self, file: Arc<File>) -> Self {
+        use std::os::fd::AsRawFd;
+        self = self.as_parser();
+        let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+        self.arguments.push(path.into());
+        if let Isolation::Parser { inputs } = &mut self.isolation {
+            inputs.push(file);
+        }
         self
     }
 

@@ -7,6 +7,7 @@
 mod build;
 mod contract;
 mod error;
+mod files;
 mod initramfs;
 mod kernel;
 mod manifest;
@@ -15,9 +16,8 @@ mod recipe;
 mod register;
 mod workshop;
 
-#[cfg(test)]
-pub(crate) use build::BUILD_TIMEOUT;
 pub(crate) use build::build;
+pub(crate) use contract::PARSER;
 pub use error::{Clause, ImageError};
 pub(crate) use initramfs::{GuestNetwork, Identity, identity_archive};
 pub use kernel::KernelError;

@@ -89,8 +89,8 @@ pub use handles::{
 pub use host::{
     BootId, CloneMethod, CpuFacts, Crash, Delivery, Detached, DeviceList, DeviceRemoval, Devices,
     FakeHost, FakeProcess, Fault, FileAct, FileFacts, FileLock, Hops, Host, HostError, HostRoute,
-    LinuxHost, LinuxHostConfig, LoopFacts, Moment, Neighbourhood, PipedProgram, ProcessEnd,
-    ProcessFacts, ProcessIdentity, ProcessSignal, ProcessUsage, Program, ProgramLimits,
+    Isolation, LinuxHost, LinuxHostConfig, LoopFacts, Moment, Neighbourhood, PipedProgram,
+    ProcessEnd, ProcessFacts, ProcessIdentity, ProcessSignal, ProcessUsage, Program, ProgramLimits,
     ProgramOutput, RuleTable, RulesUnknown, Scopes, SnapshotDevice, SnapshotFacts, SnapshotSpec,
     SnapshotState, Spaces, TapSpec, UplinkFacts, UplinkSpec, Uplinks,
 };

@@ -299,9 +299,22 @@ impl Host for FailingHost {
         self.host.read_at(path, offset, limit).await
     }
 
+    async fn open_foreign(&self, path: &Path) -> Result<Option<Arc<File>>> {
+        self.host.open_foreign(path).await
+    }
+
+    async fn read_foreign(&self, path: &Path, limit: u64) -> Result<Option<Vec<u8>>> {
+        self.host.read_foreign(path, limit).await
+    }
+
     async fn write_file(&self, path: &Path, contents: &[u8], mode: u32) -> Result<()> {
         let effect = self.host.write_file(path, contents, mode);
         self.act(named("write", path), effect).await
+    }
+
+    async fn new_file(&self, path: &Path) -> Result<Arc<File>> {
+        let effect = self.host.new_file(path);
+        self.act(named("make", path), effect).await
     }
 
     async fn create_dir(&self, path: &Path) -> Result<()> {

@@ -172,18 +172,9 @@ impl Folder {
     ///
     /// It is no regular file, lies behind a link, is larger, or may not be read.
     pub fn read(&self, below: &Path, limit: u64) -> Result<Option<Vec<u8>>, ForeignError> {
-        let Some(file) = self.file(below)? else {
-            return Ok(None);
-        };
-        let mut bytes = Vec::new();
-        // One byte more than it may have tells a file that is too large, or that grows, from one that fits.
-        file.take(limit.saturating_add(1))
-            .read_to_end(&mut bytes)
-            .map_err(|source| self.io(below, source))?;
-        match bytes.len() as u64 > limit {
-            true => Err(self.too_large(below, limit)),
-            false => Ok(Some(bytes)),
-        }
+        let file = self.file(below)?;
+        let read = file.map(|file| read_bounded(file, &self.path.join(below), limit));
+        read.transpose()
     }
 
     /// Copies a regular file of at most `limit` bytes into an open one, and returns its length; a missing
@@ -369,6 +360,60 @@ impl AsFd for Folder {
     }
 }
 
+/// Opens a regular file that a user named, for reading; a missing one is `None`. The path is the user's word,
+/// and links in it are followed, but what it leads to may be anything: only a regular file is opened, and
+/// nothing is waited for.
+///
+/// # Errors
+///
+/// It is no regular file, or may not be read.
+pub fn open_named(path: &Path) -> Result<Option<File>, ForeignError> {
+    let is_file = |stat: &Stat| match kind_of(stat) {
+        Kind::File => Ok(()),
+        kind => Err(ForeignError::WrongKind {
+            path: path.to_owned(),
+            kind,
+            wanted: Kind::File,
+        }),
+    };
+    let missing = |errno| matches!(errno, Errno::NOENT | Errno::NOTDIR);
+    match rustix::fs::stat(path) {
+        Ok(stat) => is_file(&stat)?,
+        Err(errno) if missing(errno) => return Ok(None),
+        Err(errno) => return Err(failed(path, errno)),
+    }
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let fd = match rustix::fs::open(path, flags, Mode::empty()) {
+        Ok(fd) => fd,
+        Err(errno) if missing(errno) => return Ok(None),
+        Err(errno) => return Err(failed(path, errno)),
+    };
+    is_file(&rustix::fs::fstat(&fd).map_err(|errno| failed(path, errno))?)?;
+    Ok(Some(fd.into()))
+}
+
+/// Reads an open file to its end, or refuses it beyond `limit` bytes.
+///
+/// # Errors
+///
+/// It is larger, or cannot be read. `path` is for the message.
+pub fn read_bounded(file: impl Read, path: &Path, limit: u64) -> Result<Vec<u8>, ForeignError> {
+    let mut bytes = Vec::new();
+    // One byte more than it may have tells a file that is too large, or that grows, from one that fits.
+    let read = file.take(limit.saturating_add(1)).read_to_end(&mut bytes);
+    read.map_err(|source| ForeignError::Io {
+        path: path.to_owned(),
+        source,
+    })?;
+    match bytes.len() as u64 > limit {
+        true => Err(ForeignError::TooLarge {
+            path: path.to_owned(),
+            limit,
+        }),
+        false => Ok(bytes),
+    }
+}
+
 fn failed(path: &Path, errno: Errno) -> ForeignError {
     ForeignError::Io {
         path: path.to_owned(),
@@ -466,6 +511,21 @@ mod tests {
         }
         let bytes = folder.read(Path::new("secret"), 6).unwrap();
         assert_eq!(bytes.as_deref(), Some(&b"secret"[..]));
+    }
+
+    #[test]
+    fn a_file_that_a_user_named_is_opened_through_links_and_only_if_it_is_one() {
+        let (dir, _) = scratch();
+        for name in plant(dir.path()) {
+            let opened = open_named(&dir.path().join(name));
+            match name {
+                "link-to-file" => assert!(opened.unwrap().is_some()),
+                // Two folders up there is none, most likely.
+                "link-out" => assert!(matches!(opened, Ok(None | Some(_)))),
+                _ => drop(opened.unwrap_err()),
+            }
+        }
+        assert!(open_named(&dir.path().join("none")).unwrap().is_none());
     }
 
     #[test]

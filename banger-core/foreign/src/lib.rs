@@ -10,4 +10,4 @@
 
 mod folder;
 
-pub use folder::{Entry, Folder, ForeignError, Kind};
+pub use folder::{Entry, Folder, ForeignError, Kind, open_named, read_bounded};

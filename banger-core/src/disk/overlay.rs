@@ -9,7 +9,7 @@ use super::{
 };
 use crate::choice::Probe;
 use crate::handles::VMHandles;
-use crate::host::{Host, Program};
+use crate::host::{Host, Program, ProgramLimits};
 use crate::marks::Marks;
 use crate::vm::DiskKind;
 
@@ -49,7 +49,8 @@ impl Disk for OverlayDisk {
                 &Program::new("qemu-img")
                     .args(["create", "-q", "-f", "qcow2", "-F", "raw", "-b"])
                     .arg(image_rootfs)
-                    .arg(vm_dir.join(self.layer())),
+                    .arg(vm_dir.join(self.layer()))
+                    .limits(ProgramLimits::DISK),
             )
             .await?;
         refuse_failure("qemu-img", &made)

@@ -5,6 +5,8 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use banger_foreign::ForeignError;
+
 /// An act of the host that failed. `Display` never repeats the source's own text.
 #[derive(Debug, thiserror::Error)]
 pub enum HostError {
@@ -18,6 +20,9 @@ pub enum HostError {
         /// The system's answer.
         source: io::Error,
     },
+    /// A file that somebody else made was not touched.
+    #[error(transparent)]
+    Foreign(#[from] ForeignError),
     /// A program is not installed.
     #[error("{program} is not installed (looked in {searched})")]
     ProgramMissing {
@@ -41,6 +46,14 @@ pub enum HostError {
         program: String,
         /// Its time.
         limit: Duration,
+    },
+    /// A program was killed because it took more than it may.
+    #[error("{program} took more than {limit}, and was killed")]
+    ProgramLimit {
+        /// Its name.
+        program: String,
+        /// Of what, with its unit.
+        limit: String,
     },
     /// A process could not be looked at, signalled or waited for.
     #[error("cannot {act} process {pid}")]
@@ -144,7 +157,8 @@ impl HostError {
             HostError::File { source, .. }
             | HostError::StartProgram { source, .. }
             | HostError::Device { source, .. }
-            | HostError::Process { source, .. } => Some(source.kind()),
+            | HostError::Process { source, .. }
+            | HostError::Foreign(ForeignError::Io { source, .. }) => Some(source.kind()),
             _ => None,
         }
     }

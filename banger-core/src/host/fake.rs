@@ -397,6 +397,16 @@ impl Host for FakeHost {
         self.look(|_| files::read_at(path, offset, limit))?
     }
 
+    async fn open_foreign(&self, path: &Path) -> Result<Option<Arc<std::fs::File>>> {
+        self.look(|_| ())?;
+        files::open_foreign(path).await
+    }
+
+    async fn read_foreign(&self, path: &Path, limit: u64) -> Result<Option<Vec<u8>>> {
+        self.look(|_| ())?;
+        files::read_foreign(path, limit).await
+    }
+
     async fn write_file(&self, path: &Path, contents: &[u8], mode: u32) -> Result<()> {
         let half = || {
             let _ = std::fs::write(files::aside(path), &contents[..contents.len() / 2]);
@@ -404,6 +414,10 @@ impl Host for FakeHost {
         self.act_in_steps(Needs::Room, named("write", path), Some(half), || {
             files::write(path, contents, mode)
         })
+    }
+
+    async fn new_file(&self, path: &Path) -> Result<Arc<std::fs::File>> {
+        self.act(Needs::Room, named("make", path), || files::new_file(path))
     }
 
     async fn create_dir(&self, path: &Path) -> Result<()> {
@@ -517,6 +531,7 @@ impl Host for FakeHost {
         Surroundings {
             search: LinuxHostConfig::default().program_folders,
             environment: Vec::new(),
+            open_files: Surroundings::own_open_files(),
         }
         .pipe(program)
     }

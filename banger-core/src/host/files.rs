@@ -4,6 +4,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::UnixStream;
@@ -18,6 +19,21 @@ pub(super) fn read(path: &Path) -> Result<Option<Vec<u8>>> {
         Err(error) if is_missing(&error) => Ok(None),
         Err(error) => Err(failed(FileAct::Read, path)(error)),
     }
+}
+
+pub(super) async fn open_foreign(path: &Path) -> Result<Option<Arc<File>>> {
+    let named = path.to_owned();
+    let opened = super::linux::blocking(move || banger_foreign::open_named(&named)).await?;
+    Ok(opened.map(Arc::new))
+}
+
+pub(super) async fn read_foreign(path: &Path, limit: u64) -> Result<Option<Vec<u8>>> {
+    let named = path.to_owned();
+    let read = super::linux::blocking(move || match banger_foreign::open_named(&named)? {
+        Some(file) => banger_foreign::read_bounded(file, &named, limit).map(Some),
+        None => Ok(None),
+    });
+    Ok(read.await?)
 }
 
 pub(super) fn read_head(path: &Path, limit: u64) -> Result<Option<Vec<u8>>> {
@@ -89,6 +105,16 @@ pub(super) fn aside(path: &Path) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".tmp");
     path.with_file_name(name)
+}
+
+pub(super) fn new_file(path: &Path) -> Result<Arc<File>> {
+    let made = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path);
+    made.map(Arc::new).map_err(failed(FileAct::Write, path))
 }
 
 pub(super) fn create_dir(path: &Path) -> Result<()> {
@@ -170,7 +196,11 @@ pub(super) fn truncate(path: &Path, bytes: u64) -> Result<()> {
 }
 
 pub(super) fn clone(from: &Path, to: &Path) -> Result<CloneMethod> {
-    let source = File::open(from).map_err(failed(FileAct::Read, from))?;
+    // What is copied may be anything: only a regular file is opened.
+    let source = match banger_foreign::open_named(from)? {
+        Some(source) => source,
+        None => return Err(failed(FileAct::Read, from)(ErrorKind::NotFound.into())),
+    };
     let target = OpenOptions::new()
         .write(true)
         .create_new(true)

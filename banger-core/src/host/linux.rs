@@ -1,5 +1,6 @@
 //! The real host.
 
+pub(super) mod cell;
 #[cfg(feature = "dm")]
 mod device_mapper;
 #[cfg(any(test, not(feature = "dm")))]
@@ -9,13 +10,16 @@ mod devices;
 mod firewall;
 #[cfg(feature = "dm")]
 mod held_loop;
+pub(super) mod keeper;
 mod loops;
 mod neighbourhood;
 mod scopes;
 pub(super) mod spaces;
 mod uplinks;
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -36,6 +40,8 @@ pub struct LinuxHostConfig {
     pub program_folders: Vec<PathBuf>,
     /// What every program gets as its environment, besides `PATH` and `LC_ALL`: proxies, for instance.
     pub environment: Vec<(String, String)>,
+    /// The limits of open files, soft and hard, that every program gets: for a process that has raised its own.
+    pub open_files: Option<(u64, u64)>,
     /// What is known of KVM, and if not, why it does not work; none: the host is looked at.
     pub kvm: Option<Result<(), String>>,
 }
@@ -54,6 +60,7 @@ impl Default for LinuxHostConfig {
         LinuxHostConfig {
             program_folders: folders.iter().map(PathBuf::from).collect(),
             environment: Vec::new(),
+            open_files: None,
             kvm: None,
         }
     }
@@ -74,6 +81,9 @@ impl LinuxHost {
             surroundings: Surroundings {
                 search: config.program_folders,
                 environment: config.environment,
+                open_files: config
+                    .open_files
+                    .unwrap_or_else(Surroundings::own_open_files),
             },
             kvm: config.kvm,
             tsc_khz: tokio::sync::OnceCell::new(),
@@ -124,8 +134,20 @@ impl Host for LinuxHost {
         files::read_at(path, offset, limit)
     }
 
+    async fn open_foreign(&self, path: &Path) -> Result<Option<Arc<File>>, HostError> {
+        files::open_foreign(path).await
+    }
+
+    async fn read_foreign(&self, path: &Path, limit: u64) -> Result<Option<Vec<u8>>, HostError> {
+        files::read_foreign(path, limit).await
+    }
+
     async fn write_file(&self, path: &Path, contents: &[u8], mode: u32) -> Result<(), HostError> {
         files::write(path, contents, mode)
+    }
+
+    async fn new_file(&self, path: &Path) -> Result<Arc<File>, HostError> {
+        files::new_file(path)
     }
 
     async fn create_dir(&self, path: &Path) -> Result<(), HostError> {
@@ -240,7 +262,7 @@ impl Host for LinuxHost {
 }
 
 /// Runs what may take long off the threads that others wait on.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => done,
         Err(stopped) => std::panic::resume_unwind(stopped.into_panic()),

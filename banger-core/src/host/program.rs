@@ -2,14 +2,16 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use tokio::io::AsyncWriteExt;
-
+use super::linux::cell::cell;
+use super::linux::keeper;
 use super::process;
-use super::{Detached, FileAct, HostError, ProcessIdentity, Program, ProgramOutput, files};
+use super::{
+    Detached, FileAct, HostError, Isolation, ProcessIdentity, Program, ProgramOutput, files,
+};
 
 type Result<T> = std::result::Result<T, HostError>;
 
@@ -18,9 +20,18 @@ type Result<T> = std::result::Result<T, HostError>;
 pub(super) struct Surroundings {
     pub(super) search: Vec<PathBuf>,
     pub(super) environment: Vec<(String, String)>,
+    /// The limits of open files, soft and hard, that programs get.
+    pub(super) open_files: (u64, u64),
 }
 
 impl Surroundings {
+    /// The limits of open files of this process, soft and hard.
+    pub(super) fn own_open_files() -> (u64, u64) {
+        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+        let number = |limit: Option<u64>| limit.unwrap_or(libc::RLIM_INFINITY);
+        (number(limit.current), number(limit.maximum))
+    }
+
     pub(super) fn find(&self, name: &str) -> Option<PathBuf> {
         if name.contains('/') {
             return is_executable(Path::new(name)).then(|| PathBuf::from(name));
@@ -76,61 +87,46 @@ impl Surroundings {
         self.run_in(None, program).await
     }
 
-    /// Runs a program to its end, in a network namespace if one is given.
-    pub(super) async fn run_in(
+    /// A program under a keeper, and our end of its leash.
+    pub(super) fn kept_command(
         &self,
         namespace: Option<&str>,
         program: &Program,
-    ) -> Result<ProgramOutput> {
+    ) -> Result<(std::process::Command, OwnedFd)> {
         let path = self.resolve(&program.program)?;
-        let cannot_start = |source| HostError::StartProgram {
+        let cannot_start = |errno: rustix::io::Errno| HostError::StartProgram {
             program: program.program.clone(),
-            source,
+            source: errno.into(),
         };
         let mut command = self.command(&path);
         if let Some(namespace) = namespace {
             enter(&mut command, super::linux::spaces::open(namespace)?);
         }
-        let mut child = tokio::process::Command::from(command)
-            .args(&program.arguments)
-            .envs(program.environment.iter().map(|(k, v)| (k, v)))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            // A program that is given up (its caller went away, its time is over) must not run on, and
-            // neither must what it has started: a group of its own is killed as one.
-            .kill_on_drop(true)
-            .process_group(0)
-            .spawn()
-            .map_err(cannot_start)?;
-        let leader = child.id();
-        let mut stdin = child.stdin.take();
-        let feed = async {
-            if let Some(stdin) = stdin.as_mut() {
-                // A program that does not read what it is given is within its rights.
-                let _ = stdin.write_all(&program.input).await;
+        let (watched, held) =
+            rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(cannot_start)?;
+        let cell = match &program.isolation {
+            Isolation::None => None,
+            Isolation::Parser { inputs } => {
+                Some(
+                    cell(&path, inputs).map_err(|source| HostError::StartProgram {
+                        program: program.program.clone(),
+                        source,
+                    })?,
+                )
             }
-            drop(stdin);
         };
-        let mut run = std::pin::pin!(async { tokio::join!(feed, child.wait_with_output()).1 });
-        // Order matters here: dropped before the child is, whose number is its own until then.
-        let mut group = Group { leader };
-        let output = tokio::time::timeout(program.limits.time, &mut run)
-            .await
-            .map_err(|_| HostError::ProgramTimeout {
-                program: program.program.clone(),
-                limit: program.limits.time,
-            })?
-            .map_err(cannot_start)?;
-        group.leader = None;
-        let status = output.status;
-        Ok(ProgramOutput {
-            status: status
-                .code()
-                .unwrap_or_else(|| 128 + status.signal().unwrap_or(0)),
-            stdout: output.stdout,
-            stderr: output.stderr,
-        })
+        let plan = keeper::Plan {
+            leash: watched,
+            limits: keeper::kernel_limits(&program.limits, self.open_files),
+            processes: program.limits.processes,
+            cell,
+        };
+        // SAFETY: between fork and exec only system calls are made, on values that were made before.
+        #[allow(unsafe_code)]
+        unsafe {
+            command.pre_exec(move || keeper::split(&plan));
+        }
+        Ok((command, held))
     }
 
     pub(super) fn spawn(&self, detached: &Detached) -> Result<ProcessIdentity> {
@@ -179,21 +175,6 @@ fn enter(command: &mut std::process::Command, namespace: OwnedFd) {
             rustix::thread::move_into_link_name_space(namespace.as_fd(), Some(kind))
                 .map_err(Into::into)
         });
-    }
-}
-
-/// The processes of a program that runs, killed unless it has ended by itself.
-struct Group {
-    leader: Option<u32>,
-}
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        let leader = self.leader.and_then(|pid| i32::try_from(pid).ok());
-        if let Some(leader) = leader.and_then(rustix::process::Pid::from_raw) {
-            // Whoever has gone already is past killing.
-            let _ = rustix::process::kill_process_group(leader, rustix::process::Signal::KILL);
-        }
     }
 }
 

@@ -357,6 +357,7 @@ fn surroundings() -> Surroundings {
     Surroundings {
         search: LinuxHostConfig::default().program_folders,
         environment: Vec::new(),
+        open_files: Surroundings::own_open_files(),
     }
 }
 

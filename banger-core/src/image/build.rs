@@ -10,13 +10,14 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::contract;
 use super::error::{ImageError, refusal};
 use super::initramfs::{BaseParts, base_archive};
 use super::kernel::extract_vmlinux;
 use super::manifest::{INITRD, ImageManifest, KERNEL, ROOTFS};
 use super::recipe::{ImageSpec, Privilege, SMALLEST_SIZE, environment, mmdebstrap_arguments};
 use super::workshop::{Workshop, in_namespace, random_id, scratch_folder, token};
-use crate::host::{HostError, Program};
+use crate::host::{HostError, Program, ProgramLimits};
 
 /// Makes an image and returns its manifest. Until the last step nobody sees it; whatever fails, or is
 /// given up because `given_up` has come true, leaves neither a file nor a process. Takes half a minute
@@ -57,9 +58,6 @@ pub(crate) async fn build(
 
 /// What a build needs free: the tree and the file system made of it, with room for a few packages.
 pub(super) const NEEDED_BYTES: u64 = 1200 << 20;
-
-/// A mirror that trickles is given up after this long.
-pub(crate) const BUILD_TIMEOUT: Duration = Duration::from_secs(30 * 60);
 
 struct Build<'a> {
     shop: Workshop<'a>,
@@ -114,8 +112,7 @@ impl Build<'_> {
         self.take_over(&out).await?;
 
         progress.tell("image-check", "checking the file system and the kernel");
-        let fsck = Program::new("e2fsck").arg("-fn").arg(out.join(ROOTFS));
-        self.shop.run_checked(fsck.timeout(BUILD_TIMEOUT)).await?;
+        contract::check_filesystem(&self.shop, &out.join(ROOTFS)).await?;
         let manifest = self.collect(&out).await?;
         self.move_in(&out.join(ROOTFS), &self.new.join(ROOTFS))
             .await?;
@@ -146,7 +143,7 @@ impl Build<'_> {
         );
         let mut program = Program::new("mmdebstrap")
             .args(words)
-            .timeout(BUILD_TIMEOUT);
+            .limits(ProgramLimits::BUILD);
         for (name, value) in environment(self.spec, &self.scratch, out) {
             program = program.env(name, value);
         }
@@ -181,7 +178,7 @@ impl Build<'_> {
     async fn collect(&self, out: &Path) -> Result<ImageManifest, ImageError> {
         let host = self.shop.host;
         let source = out.join("vmlinuz");
-        let vmlinux = extract_vmlinux(&self.part(&source).await?).map_err(|source_error| {
+        let vmlinux = extract_vmlinux(self.part(&source).await?).map_err(|source_error| {
             ImageError::Kernel {
                 path: source,
                 source: source_error,

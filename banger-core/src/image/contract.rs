@@ -1,11 +1,14 @@
 //! What a root disk must hold to boot here, looked at without mounting it: the superblock by ourselves,
 //! the rest by debugfs. docs/images.md is this in words.
 
+use std::fs::File;
 use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
 use super::error::ImageError;
 use super::workshop::Workshop;
-use crate::host::Program;
+use crate::host::{HostError, Program, ProgramLimits};
 
 /// What a superblock says (the kernel's `Documentation/filesystems/ext4/super.rst`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,26 +133,87 @@ pub(super) async fn check_contents(shop: &Workshop<'_>, rootfs: &Path) -> Result
     }
 }
 
-/// Returns a file of a root disk; a missing one is empty.
+/// Returns a file of a root disk, of at most `limit` bytes; a missing one is empty.
+///
+/// # Errors
+///
+/// Its path cannot be asked for, or it is larger.
 pub(super) async fn read(
     shop: &Workshop<'_>,
     rootfs: &Path,
     path: &str,
+    limit: u64,
 ) -> Result<Vec<u8>, ImageError> {
-    shop.run_checked(debugfs(rootfs, &format!("cat {path}")))
-        .await
+    // Its words are separated by blanks, and a path may come out of the image itself.
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-+,@=:".contains(&byte);
+    if !path.bytes().all(is_plain) || path.split('/').any(|part| part == "..") {
+        return Err(ImageError::OddPath {
+            path: rootfs.to_owned(),
+            name: path.to_owned(),
+        });
+    }
+    let limits = ProgramLimits {
+        output_bytes: limit,
+        ..PARSER
+    };
+    let read = debugfs(shop, rootfs, &format!("cat {path}"), limits).await;
+    read.map_err(|error| match error {
+        ImageError::Host(HostError::ProgramLimit { limit, .. }) => ImageError::TooLargeWithin {
+            path: rootfs.to_owned(),
+            name: path.to_owned(),
+            limit,
+        },
+        error => error,
+    })
 }
 
 async fn holds(shop: &Workshop<'_>, rootfs: &Path, path: &str) -> Result<bool, ImageError> {
-    let said = shop
-        .run_checked(debugfs(rootfs, &format!("stat {path}")))
-        .await?;
+    let said = debugfs(shop, rootfs, &format!("stat {path}"), PARSER).await?;
     Ok(said.starts_with(b"Inode:"))
 }
 
-/// It opens the file for reading only, and needs no privilege.
-fn debugfs(rootfs: &Path, request: &str) -> Program {
-    Program::new("debugfs").args(["-R", request]).arg(rootfs)
+/// Has the file system itself checked, and changes nothing.
+pub(super) async fn check_filesystem(shop: &Workshop<'_>, rootfs: &Path) -> Result<(), ImageError> {
+    let fsck = Program::new("e2fsck").arg("-fn");
+    let fsck = fsck.input_file(input(shop, rootfs).await?).limits(CHECK);
+    shop.run_checked(fsck).await.map(drop)
+}
+
+/// What a parser of a file system takes. A sound one of terabytes is read in seconds.
+pub(crate) const PARSER: ProgramLimits = ProgramLimits {
+    time: Duration::from_secs(60),
+    cpu: Duration::from_secs(60),
+    output_bytes: 4 << 20,
+    memory_bytes: 512 << 20,
+    file_bytes: 0,
+    processes: 16,
+};
+
+/// What the check of a whole file system takes.
+const CHECK: ProgramLimits = ProgramLimits {
+    time: Duration::from_secs(30 * 60),
+    cpu: Duration::from_secs(30 * 60),
+    memory_bytes: 1 << 30,
+    ..PARSER
+};
+
+/// It opens the file for reading only, and reaches nothing else.
+async fn debugfs(
+    shop: &Workshop<'_>,
+    rootfs: &Path,
+    request: &str,
+    limits: ProgramLimits,
+) -> Result<Vec<u8>, ImageError> {
+    let program = Program::new("debugfs").args(["-R", request]);
+    let program = program.input_file(input(shop, rootfs).await?);
+    shop.run_checked(program.limits(limits)).await
+}
+
+async fn input(shop: &Workshop<'_>, rootfs: &Path) -> Result<Arc<File>, ImageError> {
+    let missing = || ImageError::NoFile {
+        path: rootfs.to_owned(),
+    };
+    Ok(shop.host.open_foreign(rootfs).await?.ok_or_else(missing)?)
 }
 
 #[cfg(test)]

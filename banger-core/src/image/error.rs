@@ -109,6 +109,24 @@ pub enum ImageError {
         /// The most, in bytes.
         largest: u64,
     },
+    /// A file in a root disk or an initramfs is larger than it can be.
+    #[error("{name} in {} is larger than it can be ({limit})", path.display())]
+    TooLargeWithin {
+        /// The root disk or the initramfs.
+        path: PathBuf,
+        /// The file in it.
+        name: String,
+        /// The most, with its unit.
+        limit: String,
+    },
+    /// A root disk or an initramfs names a file in a way that no kernel's tools do.
+    #[error("{} names a file {name:?}, which is not looked for", path.display())]
+    OddPath {
+        /// The root disk or the initramfs.
+        path: PathBuf,
+        /// The name.
+        name: String,
+    },
     /// There is no busybox for the guest's first steps.
     #[error("no statically linked busybox is at hand, which every guest starts with")]
     NoBusybox,

@@ -32,11 +32,11 @@ pub enum KernelError {
 }
 
 /// Unpacks the vmlinux from a bzImage. A file that is a vmlinux already is returned as it is.
-pub(super) fn extract_vmlinux(image: &[u8]) -> Result<Vec<u8>, KernelError> {
-    if is_elf_vmlinux(image) {
-        return Ok(image.to_vec());
+pub(super) fn extract_vmlinux(image: Vec<u8>) -> Result<Vec<u8>, KernelError> {
+    if is_elf_vmlinux(&image) {
+        return Ok(image);
     }
-    let payload = payload(image)?;
+    let payload = payload(&image)?;
     let vmlinux = match packing(payload) {
         "lz4" => unpack_lz4(payload)?,
         "nothing" => payload.to_vec(),
@@ -150,8 +150,9 @@ fn long(bytes: &[u8], at: usize) -> Option<u64> {
 /// What a legacy lz4 block holds at most, unpacked.
 const LZ4_BLOCK: usize = 8 << 20;
 
-/// A kernel larger than this is none: the header is not to be believed.
-const LARGEST: usize = 512 << 20;
+/// The most that a kernel may have unpacked, in bytes: Debian's has 60 million, and what a header says is
+/// not to be believed. It is held in memory once.
+pub(super) const LARGEST: usize = 128 << 20;
 
 /// Returns what a bzImage unpacks when it starts.
 pub(super) fn payload(image: &[u8]) -> Result<&[u8], KernelError> {
@@ -181,7 +182,7 @@ pub(super) fn payload(image: &[u8]) -> Result<&[u8], KernelError> {
     image.get(start..start + length).ok_or_else(short)
 }
 
-fn packing(payload: &[u8]) -> &'static str {
+pub(super) fn packing(payload: &[u8]) -> &'static str {
     match payload {
         [0x02, 0x21, 0x4c, 0x18, ..] => "lz4",
         [0x28, 0xb5, 0x2f, 0xfd, ..] => "zstd",
@@ -266,7 +267,7 @@ mod tests {
     fn a_kernel_of_several_lz4_blocks_comes_out_byte_for_byte() {
         let kernel = vmlinux(LZ4_BLOCK + 12_345);
         let image = bz_image(&packed(&kernel));
-        assert!(extract_vmlinux(&image).unwrap() == kernel);
+        assert!(extract_vmlinux(image.clone()).unwrap() == kernel);
     }
 
     /// With a note segment of these bytes behind its headers.
@@ -316,7 +317,7 @@ mod tests {
 
     #[test]
     fn a_vmlinux_is_taken_as_it_is() {
-        assert_eq!(extract_vmlinux(&vmlinux(4096)).unwrap(), vmlinux(4096));
+        assert_eq!(extract_vmlinux(vmlinux(4096)).unwrap(), vmlinux(4096));
     }
 
     #[test]
@@ -326,7 +327,7 @@ mod tests {
             (&[0x1f, 0x8b, 8, 0], "gzip"),
             (b"\xfd7zXZ\0", "xz"),
         ] {
-            let error = extract_vmlinux(&bz_image(magic)).unwrap_err();
+            let error = extract_vmlinux(bz_image(magic)).unwrap_err();
             assert_eq!(error, KernelError::Packing { packing: name });
         }
     }
@@ -336,9 +337,12 @@ mod tests {
         let image = bz_image(&packed(&vmlinux(3000)));
         let end = image.len() - 33;
         for length in 0..end {
-            assert!(extract_vmlinux(&image[..length]).is_err(), "{length} bytes");
+            assert!(
+                extract_vmlinux(image[..length].to_vec()).is_err(),
+                "{length} bytes"
+            );
         }
-        assert!(extract_vmlinux(&image[..end]).is_ok());
+        assert!(extract_vmlinux(image[..end].to_vec()).is_ok());
     }
 
     #[test]
@@ -348,13 +352,13 @@ mod tests {
             let mut image = whole.clone();
             image[at] ^= 0x55;
             // A flipped literal may still unpack: only a panic would be wrong.
-            let _ = extract_vmlinux(&image);
+            let _ = extract_vmlinux(image.clone());
         }
         let mut shorter = packed(&vmlinux(3000));
         let end = shorter.len();
         shorter[end - 4] ^= 1;
         assert!(matches!(
-            extract_vmlinux(&bz_image(&shorter)),
+            extract_vmlinux(bz_image(&shorter)),
             Err(KernelError::Damaged { .. })
         ));
     }
@@ -362,6 +366,9 @@ mod tests {
     #[test]
     fn something_packed_that_is_no_kernel_is_refused() {
         let image = bz_image(&packed(&[7; 5000]));
-        assert_eq!(extract_vmlinux(&image).unwrap_err(), KernelError::NotElf);
+        assert_eq!(
+            extract_vmlinux(image.clone()).unwrap_err(),
+            KernelError::NotElf
+        );
     }
 }

@@ -8,15 +8,20 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 
-use super::build::BUILD_TIMEOUT;
-use super::contract::{HEAD, Superblock, check_contents};
+use super::contract::{HEAD, Superblock, check_contents, check_filesystem};
 use super::error::ImageError;
+use super::files::{Files, UNPACKED};
 use super::initramfs::{BaseParts, base_archive};
-use super::kernel::{KernelError, extract_vmlinux, has_pvh_entry, payload, release};
+use super::kernel::{
+    KernelError, LARGEST as LARGEST_VMLINUX, extract_vmlinux, has_pvh_entry, is_elf_vmlinux,
+    packing, payload, release,
+};
 use super::manifest::{Booted, INITRD, ImageManifest, KERNEL, ROOTFS};
-use super::modules::{Files, Shelves, read_initramfs, unpack};
+use super::modules::{Shelves, unpack};
 use super::workshop::{Workshop, random_id};
-use crate::host::Program;
+use banger_foreign::ForeignError;
+
+use crate::host::{HostError, Program};
 use crate::names::ImageName;
 
 /// What an image is to be made from. The files are read, and never needed again.
@@ -44,8 +49,11 @@ pub enum TestBoot {
     Skipped,
 }
 
-/// A kernel or an initramfs larger than this is none.
-const LARGEST: u64 = 1 << 30;
+/// The most that a packed kernel may have, in bytes.
+const LARGEST_PACKED: u64 = 48 << 20;
+
+/// A busybox larger than this is none.
+const LARGEST_BUSYBOX: u64 = 16 << 20;
 
 /// A registration that is under way, aside. Until [`Registering::publish`] nobody sees it; whoever gives
 /// it up, or fails, calls [`Registering::clear_away`].
@@ -109,6 +117,8 @@ impl<'a> Registering<'a> {
             self.new.join(INITRD),
         );
         host.create_dir(&self.new).await?;
+        host.write_file(&kernel, &vmlinux, 0o444).await?;
+        drop(vmlinux);
         host.clone_file(&self.asked.rootfs, &rootfs).await?;
         let chmod = Program::new("chmod").arg("0444").arg(&rootfs);
         self.shop.run_checked(chmod).await?;
@@ -116,8 +126,8 @@ impl<'a> Registering<'a> {
 
         let initramfs = match &self.asked.initrd {
             Some(path) => {
-                let bytes = self.read(path).await?;
-                Some(read_initramfs(&self.shop, path, &bytes).await?)
+                let aside = self.new.join(UNPACKED);
+                Some(Files::open(&self.shop, path, &aside).await?)
             }
             None => None,
         };
@@ -130,7 +140,6 @@ impl<'a> Registering<'a> {
             busybox: self.busybox(initramfs.as_ref()).await?,
             modules: shelves.gather(&self.shop).await?,
         };
-        host.write_file(&kernel, &vmlinux, 0o444).await?;
         host.write_file(&initrd, &base_archive(&parts), 0o444)
             .await?;
         let name = self.asked.name.clone();
@@ -175,6 +184,8 @@ impl<'a> Registering<'a> {
         if facts.is_dir {
             return Err(no_filesystem("it is a folder".to_owned()));
         }
+        // Only a regular file is opened at all.
+        drop(self.shop.host.open_foreign(path).await?);
         let head = self.shop.host.read_head(path, HEAD).await?;
         let head = head.ok_or_else(missing)?;
         Superblock::read(&head, facts.bytes).map_err(no_filesystem)
@@ -184,8 +195,7 @@ impl<'a> Registering<'a> {
     async fn check_rootfs(&self, superblock: &Superblock, rootfs: &Path) -> Result<(), ImageError> {
         // With its journal not yet replayed e2fsck would find faults that are none; the guest replays it.
         if !superblock.needs_recovery {
-            let fsck = Program::new("e2fsck").arg("-fn").arg(rootfs);
-            self.shop.run_checked(fsck.timeout(BUILD_TIMEOUT)).await?;
+            check_filesystem(&self.shop, rootfs).await?;
         }
         // What is told is the file that was handed in, not its copy.
         check_contents(&self.shop, rootfs)
@@ -205,19 +215,29 @@ impl<'a> Registering<'a> {
             path: path.clone(),
             source,
         };
-        let image = self.read(path).await?;
-        let vmlinux = match extract_vmlinux(&image) {
-            Err(KernelError::Packing { packing }) if ["gzip", "xz", "zstd"].contains(&packing) => {
-                let packed = payload(&image).map_err(refused)?;
-                // All but gzip's are followed by the unpacked length (the kernel's scripts/Makefile.lib).
-                let end = match packing {
-                    "gzip" => packed.len(),
-                    _ => packed.len().saturating_sub(4),
-                };
-                let whole = unpack(&self.shop, packing, packed[..end].to_vec()).await?;
-                extract_vmlinux(&whole)
+        let image = self.read(path, LARGEST_VMLINUX as u64).await?;
+        let vmlinux = match payload(&image) {
+            _ if is_elf_vmlinux(&image) => extract_vmlinux(image),
+            Ok(_) if image.len() as u64 > LARGEST_PACKED => {
+                return Err(ImageError::TooLarge {
+                    path: path.to_owned(),
+                    largest: LARGEST_PACKED,
+                });
             }
-            extracted => extracted,
+            Ok(packed) => match packing(packed) {
+                packing @ ("gzip" | "xz" | "zstd") => {
+                    // All but gzip's are followed by the unpacked length (the kernel's scripts/Makefile.lib).
+                    let end = match packing {
+                        "gzip" => packed.len(),
+                        _ => packed.len().saturating_sub(4),
+                    };
+                    let packed = packed[..end].to_vec();
+                    let whole = unpack(&self.shop, packing, packed, LARGEST_VMLINUX as u64);
+                    extract_vmlinux(whole.await?)
+                }
+                _ => extract_vmlinux(image),
+            },
+            Err(error) => Err(error),
         };
         let vmlinux = vmlinux.map_err(refused)?;
         match has_pvh_entry(&vmlinux) {
@@ -226,41 +246,44 @@ impl<'a> Registering<'a> {
         }
     }
 
-    async fn read(&self, path: &Path) -> Result<Vec<u8>, ImageError> {
-        let host = self.shop.host;
-        let missing = || ImageError::NoFile {
-            path: path.to_owned(),
-        };
-        let facts = host.stat(path).await?.ok_or_else(missing)?;
-        if facts.bytes > LARGEST {
-            return Err(ImageError::TooLarge {
-                path: path.to_owned(),
-                largest: LARGEST,
-            });
+    async fn read(&self, path: &Path, largest: u64) -> Result<Vec<u8>, ImageError> {
+        let path_of = || path.to_owned();
+        match self.shop.host.read_foreign(path, largest).await {
+            Ok(Some(bytes)) => Ok(bytes),
+            Ok(None) => Err(ImageError::NoFile { path: path_of() }),
+            Err(HostError::Foreign(ForeignError::TooLarge { .. })) => Err(ImageError::TooLarge {
+                path: path_of(),
+                largest,
+            }),
+            Err(error) => Err(error.into()),
         }
-        host.read_file(path).await?.ok_or_else(missing)
     }
 
     /// Finds a busybox that runs without libraries: another image's, the initramfs's, the host's.
     async fn busybox(&self, initramfs: Option<&Files>) -> Result<Vec<u8>, ImageError> {
         let (host, images) = (self.shop.host, self.shop.images);
-        let of = |files: &Files| files.get("bin/busybox").cloned();
+        const BUSYBOX: &str = "bin/busybox";
         for name in host.list_dir(images).await? {
             let path = images.join(&name).join(INITRD);
             let published = name.parse::<ImageName>().is_ok();
-            if published && let Some(bytes) = host.read_file(&path).await? {
+            if published {
                 // One that is damaged is no reason not to look at the next.
-                let files = read_initramfs(&self.shop, &path, &bytes).await;
-                if let Some(busybox) = files.ok().as_ref().and_then(of) {
+                let files = Files::open(&self.shop, &path, &self.new.join(UNPACKED)).await;
+                if let Ok(files) = files
+                    && let Some(busybox) = files.read(BUSYBOX, LARGEST_BUSYBOX).await?
+                {
                     return Ok(busybox);
                 }
             }
         }
-        if let Some(busybox) = initramfs.and_then(of).filter(|bytes| is_static(bytes)) {
+        if let Some(files) = initramfs
+            && let Some(busybox) = files.read(BUSYBOX, LARGEST_BUSYBOX).await?
+            && is_static(&busybox)
+        {
             return Ok(busybox);
         }
         if let Some(path) = host.find_program("busybox").await
-            && let Some(busybox) = host.read_file(&path).await?
+            && let Some(busybox) = host.read_foreign(&path, LARGEST_BUSYBOX).await?
             && is_static(&busybox)
         {
             return Ok(busybox);

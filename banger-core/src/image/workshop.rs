@@ -11,11 +11,10 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::build::BUILD_TIMEOUT;
 use super::error::ImageError;
 use super::manifest::{ImageManifest, MANIFEST};
 use super::recipe::Privilege;
-use crate::host::{Host, ProcessSignal, Program};
+use crate::host::{Host, ProcessSignal, Program, ProgramLimits};
 use crate::names::ImageName;
 use crate::places::{NEW, TRASH};
 use crate::progress::Progress;
@@ -116,7 +115,7 @@ impl<'a> Workshop<'a> {
             let rm = in_namespace("rm")
                 .args(["-rf", "--one-file-system", "--"])
                 .arg(&folder);
-            let done = self.run_checked(rm.timeout(BUILD_TIMEOUT)).await;
+            let done = self.run_checked(rm).await;
             removed = done.map(drop);
         }
         // Where no other id has come to own anything, or that program cannot run, ours will do.
@@ -180,7 +179,9 @@ pub(super) fn token(id: &str) -> String {
 
 /// A program that acts as root over the user and its subordinate ids.
 pub(super) fn in_namespace(program: &str) -> Program {
-    Program::new("unshare").args(["--user", "--map-root-user", "--map-auto", program])
+    Program::new("unshare")
+        .args(["--user", "--map-root-user", "--map-auto", program])
+        .limits(ProgramLimits::BUILD)
 }
 
 /// Draws the id of an image that is to be made.

@@ -278,7 +278,8 @@ pub(super) fn in_range<N: PartialOrd + std::fmt::Display>(
 mod tests {
     use super::*;
     use crate::config::{Defaults, Limits};
-    use crate::image::{BUILD_TIMEOUT, ImageSpec, SCRATCH, SMALLEST_SIZE};
+    use crate::host::ProgramLimits;
+    use crate::image::{ImageSpec, SCRATCH, SMALLEST_SIZE};
     use crate::names::MAX_NAME;
     use crate::places::{MAX_CONTROL_PATH, MAX_SOCKET_PATH};
 
@@ -355,7 +356,7 @@ mod tests {
         ] {
             says(&format!("| {what} | {} s |", limit.as_secs()));
         }
-        let minutes = BUILD_TIMEOUT.as_secs() / 60;
+        let minutes = ProgramLimits::BUILD.time.as_secs() / 60;
         says(&format!(
             "| the making of an image, in all | {minutes} min |"
         ));

@@ -3,15 +3,16 @@
 //! The file system on it was written by a guest and is hostile input: it is never mounted. debugfs reads
 //! it as a file, without writing, without the kernel and without any privilege of ours.
 
-use std::time::Duration;
-
 use banger_session::session::{
     MAX_STATE_BYTES, ParseStateError, SessionDir, StateSnapshot, state_from_dir,
 };
 
+use tokio::io::AsyncReadExt;
+
 use crate::engine::Inner;
 use crate::error::Error;
-use crate::host::Program;
+use crate::host::{PipedProgram, Program, ProgramLimits};
+use crate::image::PARSER;
 use crate::vm::{DiskKind, VMRecord};
 
 /// The part of a file to read, in bytes.
@@ -33,9 +34,6 @@ const STATE_FILES: [&str; 7] = [
     "exit_code",
     "error",
 ];
-
-/// How long debugfs may take: a guest can make a file of any size.
-const LIMIT: Duration = Duration::from_secs(30);
 
 impl Inner {
     /// Reads a session's state as it was left on the disk.
@@ -72,12 +70,7 @@ impl Inner {
             return Ok(facts.filter(|facts| !facts.is_dir).map(|facts| facts.bytes));
         }
         let request = format!("stat {}", on_work_disk(path));
-        let disk = vm.runtime.work_disk_path.as_os_str();
-        let program = self
-            .debugfs_user("debugfs")
-            .await
-            .args(["-R", &request])
-            .arg(disk);
+        let program = self.debugfs(vm, &request, PARSER).await?;
         let output = self.host().run(&program).await?;
         // Its status is 0 whatever happened.
         let said = String::from_utf8_lossy(&output.stdout);
@@ -102,35 +95,52 @@ impl Inner {
         if self.size_on_disk(vm, path).await?.is_none() {
             return Ok(None);
         }
-        // Through a pipe that keeps only the part: the file may be larger than our memory.
-        let script = r#"debugfs -R "cat $1" "$2" 2>/dev/null | tail -c "+$3" | head -c "$4""#;
-        let program = self
-            .debugfs_user("sh")
+        let limits = ProgramLimits {
+            output_bytes: span.offset.saturating_add(span.limit).saturating_add(PIPE),
+            ..PARSER
+        };
+        let request = format!("cat {}", on_work_disk(path));
+        let program = self.debugfs(vm, &request, limits).await?;
+        let PipedProgram { stdin, stdout, end } = self.host().pipe(&program).await?;
+        drop(stdin);
+        // Only the part is kept: the file may be larger than our memory. What follows it is not waited for.
+        let mut stdout = stdout;
+        let unread = |error: std::io::Error| unreadable(vm, error.to_string());
+        tokio::io::copy(&mut (&mut stdout).take(span.offset), &mut tokio::io::sink())
             .await
-            .args(["-c", script, "banger-read-disk", on_work_disk(path)])
-            .arg(vm.runtime.work_disk_path.as_os_str())
-            .arg((span.offset.saturating_add(1)).to_string())
-            .arg(span.limit.to_string());
-        let output = self.host().run(&program).await?;
-        match output.success() {
-            true => Ok(Some(output.stdout)),
-            false => Err(unreadable(vm, output.last_lines(1))),
+            .map_err(unread)?;
+        let mut part = Vec::new();
+        (&mut stdout)
+            .take(span.limit)
+            .read_to_end(&mut part)
+            .await
+            .map_err(unread)?;
+        if (part.len() as u64) < span.limit {
+            let end = end.await?;
+            if !end.success() {
+                return Err(unreadable(vm, end.last_lines(1)));
+            }
         }
+        Ok(Some(part))
     }
 
-    /// Names a program that is to read a guest's file system. For root it loses every capability first:
-    /// it can still read our own files, and no more.
-    async fn debugfs_user(&self, program: &str) -> Program {
-        let named = Program::new(program).timeout(LIMIT);
-        if self.host().user_id() != 0 || self.host().find_program("setpriv").await.is_none() {
-            return named;
-        }
-        Program::new("setpriv")
-            .args(["--bounding-set=-all", "--inh-caps=-all", "--no-new-privs"])
-            .args(["--", program])
-            .timeout(LIMIT)
+    /// Names the program that reads a guest's file system: it reaches nothing but the disk.
+    async fn debugfs(
+        &self,
+        vm: &VMRecord,
+        request: &str,
+        limits: ProgramLimits,
+    ) -> Result<Program, Error> {
+        let path = &vm.runtime.work_disk_path;
+        let disk = self.host().open_foreign(path).await?;
+        let disk = disk.ok_or_else(|| unreadable(vm, "it is not there".to_owned()))?;
+        let program = Program::new("debugfs").args(["-R", request]);
+        Ok(program.input_file(disk).limits(limits))
     }
 }
+
+/// What a program may have written into a pipe before it is ended.
+const PIPE: u64 = 1 << 20;
 
 /// Where a path of the guest lies on the disk that it has mounted at `/root`.
 fn on_work_disk(path: &str) -> &str {

@@ -3,14 +3,23 @@
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::host::{Host, HostError, PipedProgram, Program, ProgramOutput};
+use crate::host::{Host, HostError, PipedProgram, Program, ProgramLimits, ProgramOutput};
 use crate::workspace::WorkspaceError;
 
-/// The most that one of git's lists may have, in bytes: two million files.
-const MAX_LIST: u64 = 512 << 20;
+/// What one run of git may take. A repository of millions of objects is packed in minutes; a list of a
+/// million files has some 64 MiB.
+const LIMITS: ProgramLimits = ProgramLimits {
+    time: Duration::from_secs(15 * 60),
+    cpu: Duration::from_secs(30 * 60),
+    output_bytes: 64 << 20,
+    memory_bytes: 2 << 30,
+    file_bytes: 64 << 30,
+    processes: 64,
+};
 
 /// git on one host.
 #[derive(Clone, Copy)]
@@ -51,6 +60,7 @@ impl<'a> Git<'a> {
 /// Names git and how it is to behave: no configuration but what it is given, no program of it, no network.
 pub(super) fn program<W: Into<OsString>>(words: impl IntoIterator<Item = W>) -> Program {
     Program::new("git")
+        .limits(LIMITS)
         .args(OFF)
         .args(words)
         .env("HOME", "/nonexistent")
@@ -113,9 +123,9 @@ pub(super) async fn run(
             let _ = stdin.shutdown().await;
         }
     };
-    let mut printed = Vec::new();
+    let (mut stdout, mut printed) = (stdout, Vec::new());
     let read = async {
-        let _ = stdout.take(MAX_LIST).read_to_end(&mut printed).await;
+        let _ = stdout.read_to_end(&mut printed).await;
     };
     let ((), (), end) = tokio::join!(feed, read, end);
     Ok(ProgramOutput {
