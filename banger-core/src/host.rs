@@ -511,6 +511,11 @@ pub struct Detached {
     pub scope: Option<String>,
 }
 
+/// The user as whom this process touches files.
+pub(crate) fn effective_user() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
 /// Names a call for whoever counts calls: by the file's last part alone, as those above it are random.
 fn named(act: &str, path: &Path) -> String {
     let name = path.file_name().unwrap_or_default().to_string_lossy();

@@ -16,15 +16,18 @@
 mod apply;
 mod error;
 mod export;
+mod find;
 mod git;
 mod inspect;
 mod open;
+mod overlay;
 mod prepare;
 mod record;
 mod script;
 mod shadow;
 mod stage;
 mod undo;
+mod undo_ref;
 
 pub use apply::{Applied, ApplyRequest, Effect, TouchedFile};
 pub use error::WorkspaceError;

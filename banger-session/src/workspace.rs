@@ -19,6 +19,7 @@
 
 mod config;
 mod guest_path;
+mod index;
 mod inspect;
 mod origin;
 pub mod patch;
@@ -29,8 +30,8 @@ mod status;
 
 pub use config::{Section, config_text, parse_config, parse_submodules, quoted_path};
 pub use guest_path::{DEFAULT_GUEST_PATH, GuestPath, InvalidGuestPath};
-pub use inspect::{Head, InspectRefusal, RepositoryFacts, decide_inspect, parse_locations};
-pub use inspect::{Locations, Mode, StrangersRepository, not_a_repository, strangers_repository};
+pub use index::{BadIndex, IndexFacts, check_index};
+pub use inspect::{Head, InspectRefusal, Mode, RepositoryFacts, decide_inspect};
 pub use origin::without_credentials;
 pub use preflight::{
     Destination, ParsePreflightError, Preflight, Replace, decide_replace, parse_preflight,

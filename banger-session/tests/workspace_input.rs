@@ -2,7 +2,7 @@
 
 use banger_session::workspace::patch::{check_path, leads_out, parse_changes, parse_numstat_paths};
 use banger_session::workspace::{
-    GuestPath, config_text, parse_config, parse_locations, parse_preflight, parse_status,
+    GuestPath, check_index, config_text, parse_config, parse_preflight, parse_status,
     parse_submodules, quoted_path, without_credentials,
 };
 use proptest::collection::vec;
@@ -30,7 +30,8 @@ proptest! {
     fn nothing_that_is_printed_makes_a_parser_panic(output in pieces()) {
         let _ = parse_status(&output);
         let _ = parse_preflight(&output);
-        let _ = parse_locations(&output);
+        let index = [b"DIRC\0\0\0\x04\0\0\0\x03", &output[..]].concat();
+        let _ = check_index(&index, 20);
         let _ = parse_submodules(&output);
         let _ = parse_config(&output);
         let _ = parse_numstat_paths(&output);

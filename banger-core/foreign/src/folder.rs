@@ -54,6 +54,20 @@ pub enum ForeignError {
         /// The limit.
         limit: usize,
     },
+    /// A tree has more folders in folders than it may have.
+    #[error("{} lies too deep", path.display())]
+    TooDeep {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A file of ours could not be written.
+    #[error("cannot write {}", path.display())]
+    Write {
+        /// Which.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
     /// The system refused.
     #[error("cannot read {}", path.display())]
     Io {
@@ -266,6 +280,35 @@ impl Folder {
         Ok(entries)
     }
 
+    /// Reads where a symbolic link leads, without going there; what is no link is `None`.
+    ///
+    /// # Errors
+    ///
+    /// It lies behind another link, or may not be read.
+    pub fn link(&self, below: &Path) -> Result<Option<OsString>, ForeignError> {
+        if self.kind(below)? != Some(Kind::Link) {
+            return Ok(None);
+        }
+        let flags = OFlags::PATH | OFlags::NOFOLLOW;
+        // The last part is the link itself, which openat2 would refuse: by way of its folder.
+        let (parent, name) = (below.parent(), below.file_name().unwrap_or_default());
+        let holder = match parent.filter(|parent| !parent.as_os_str().is_empty()) {
+            Some(parent) => Some(
+                self.open_beneath(parent, flags | OFlags::DIRECTORY)
+                    .map_err(|errno| self.refused(below, errno))?,
+            ),
+            None => None,
+        };
+        let at = holder
+            .as_ref()
+            .map_or(self.fd.as_fd(), |holder| holder.as_fd());
+        match rustix::fs::readlinkat(at, name, Vec::new()) {
+            Ok(target) => Ok(Some(OsString::from_vec(target.into_bytes()))),
+            Err(Errno::NOENT | Errno::INVAL) => Ok(None),
+            Err(errno) => Err(self.refused(below, errno)),
+        }
+    }
+
     /// What the kernel says of an entry itself; a missing one is `None`.
     ///
     /// # Errors
@@ -346,11 +389,17 @@ impl Folder {
         }
     }
 
-    fn io(&self, below: &Path, source: io::Error) -> ForeignError {
+    pub(crate) fn io(&self, below: &Path, source: io::Error) -> ForeignError {
         ForeignError::Io {
             path: self.path.join(below),
             source,
         }
+    }
+}
+
+impl From<Folder> for OwnedFd {
+    fn from(folder: Folder) -> OwnedFd {
+        folder.fd
     }
 }
 

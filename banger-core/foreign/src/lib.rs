@@ -9,5 +9,9 @@
 //! All calls block. An asynchronous caller makes them on a thread that nobody waits on.
 
 mod folder;
+mod tree;
+mod write;
 
 pub use folder::{Entry, Folder, ForeignError, Kind, open_named, read_bounded};
+pub use tree::TreeLimits;
+pub use write::{Look, make_link};

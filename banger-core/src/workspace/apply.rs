@@ -20,11 +20,12 @@ use crate::progress::Progress;
 use crate::session::ByteText;
 use crate::vm::VMRecord;
 use crate::workspace::WorkspaceError;
-use crate::workspace::git::{Git, failed, program, run, word_in, words};
+use crate::workspace::git::{Git, failed, program, word_in, words};
 use crate::workspace::open::{Repository, UserSettings};
 use crate::workspace::record::{Ownership, Source, Workspace};
 use crate::workspace::script::start_script;
 use crate::workspace::shadow::Shadow;
+use crate::workspace::undo_ref::{point, put_pack, undo_ref};
 
 /// What is to be applied where.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -268,19 +269,17 @@ impl Target {
             path: workspace.root().to_owned(),
             ownership: Ownership::OurOwn,
         });
-        let repository = Repository::open(git, &source).await?;
-        let refused = |source| WorkspaceError::Refused {
-            path: repository.root.clone(),
-            source,
-        };
+        let mut repository = Repository::open(git, &source).await?;
+        let root = repository.root.clone();
+        let refused = |source| WorkspaceError::Refused { path: root, source };
         use banger_session::workspace::InspectRefusal::{Bare, NoCommit};
-        if repository.locations.bare {
+        if repository.found.bare {
             return Err(refused(Bare));
         }
-        let head = repository.head.clone().ok_or_else(|| refused(NoCommit))?;
         let home = engine.inner.config.user_home.as_deref();
         let user = UserSettings::read(git, home).await?;
-        let shadow = Shadow::make(git, folder.join("shadow"), &repository, &user).await?;
+        let shadow = Shadow::make(git, folder.join("shadow"), &mut repository, &user).await?;
+        let head = repository.head.clone().ok_or_else(|| refused(NoCommit))?;
         Ok(Target {
             repository,
             shadow,
@@ -340,8 +339,7 @@ impl Target {
     /// Merges the patch into our index, and returns the tree that it makes.
     async fn merge(&self, git: &Git<'_>, patch: &Path) -> Result<String, WorkspaceError> {
         let (index, kept) = (self.shadow.file("index"), self.shadow.file("index.before"));
-        let copy = Program::new("cp").args(words!["-p", "--", &index, &kept]);
-        run(git.host, &copy, &[]).await?;
+        git.host.clone_file(&index, &kept).await?;
         let mut words = self.shadow.words();
         words.extend(words![
             "apply",
@@ -538,22 +536,7 @@ impl Target {
             wanted.as_bytes(),
         );
         let id = word_in(&packed.await?);
-        for end in ["pack", "idx"] {
-            let from = folder.join(format!("undo-{id}.{end}"));
-            let to = self
-                .repository
-                .common_dir()
-                .join(format!("objects/pack/pack-{id}.{end}"));
-            let copied = run(
-                git.host,
-                &Program::new("cp").args(words!["--", &from, &to]),
-                &[],
-            )
-            .await?;
-            if !copied.success() {
-                return Err(failed("pack-objects", &self.repository.root, &copied));
-            }
-        }
+        put_pack(&self.repository, folder, &id).await?;
         self.point(git, &undo_ref, Some(&now)).await?;
         if let Err(error) = self.switch(git, Rehearse::No, before, after).await {
             self.point(git, &undo_ref, earlier.as_deref()).await?;
@@ -569,11 +552,7 @@ impl Target {
         undo_ref: &str,
     ) -> Result<Option<String>, WorkspaceError> {
         let words = ["rev-parse", "--verify", "-q", undo_ref];
-        let found = self
-            .repository
-            .ask(git, &self.repository.root, &words)
-            .await?;
-        Ok(found.map(|found| word_in(&found)))
+        self.shadow.ask(git, &words).await
     }
 
     /// Moves or removes the ref to undo by, in the repository itself.
@@ -583,20 +562,9 @@ impl Target {
         undo_ref: &str,
         to: Option<&str>,
     ) -> Result<(), WorkspaceError> {
-        let mut words = self.repository.words();
-        match to {
-            Some(to) => words.extend(words!["update-ref", undo_ref, to]),
-            None => words.extend(words!["update-ref", "-d", undo_ref]),
-        }
-        git.must("update-ref", &self.repository.root, words, &[])
-            .await?;
-        Ok(())
+        let scratch = self.shadow.file("tables-of-refs");
+        point(git, &self.repository, undo_ref, to, &scratch).await
     }
-}
-
-/// The ref by which what came from a VM can be undone.
-pub(super) fn undo_ref(vm: &str) -> String {
-    format!("refs/banger/undo/{vm}")
 }
 
 fn refuse_bad<'a>(paths: impl Iterator<Item = &'a [u8]>) -> Result<(), WorkspaceError> {

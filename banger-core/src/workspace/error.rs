@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use banger_session::workspace::{
-    InspectRefusal, InvalidGuestPath, MalformedOutput, WorkspaceRefusal,
+    BadIndex, InspectRefusal, InvalidGuestPath, MalformedOutput, WorkspaceRefusal,
 };
 
 use crate::error::ErrorKind;
@@ -30,6 +30,22 @@ pub enum WorkspaceError {
     Stranger {
         /// The folder.
         path: PathBuf,
+    },
+    /// Its parts do not belong together, or it is of a kind that is not known here.
+    #[error("the repository at {} was not looked into: {said}", path.display())]
+    Astray {
+        /// The folder that holds its `.git`.
+        path: PathBuf,
+        /// What is so.
+        said: String,
+    },
+    /// Its index is damaged, or names what is not its.
+    #[error("the repository {} cannot be read", path.display())]
+    Index {
+        /// Its root.
+        path: PathBuf,
+        /// What is wrong.
+        source: BadIndex,
     },
     /// It cannot be carried.
     #[error("the repository {} cannot be carried", path.display())]
@@ -191,6 +207,8 @@ impl WorkspaceError {
             | WorkspaceError::NothingToUndo { .. } => ErrorKind::NotFound,
             WorkspaceError::Stranger { .. } => ErrorKind::Denied,
             WorkspaceError::Refused { .. }
+            | WorkspaceError::Astray { .. }
+            | WorkspaceError::Index { .. }
             | WorkspaceError::BadBranch { .. }
             | WorkspaceError::GuestPath(_)
             | WorkspaceError::HostilePatch { .. } => ErrorKind::Invalid,
@@ -223,6 +241,14 @@ impl WorkspaceError {
             WorkspaceError::Stranger { .. } => {
                 "run banger as its owner, or say that any owner is fine: --any-owner (nothing that it has \
                  configured is run either way)"
+                    .to_owned()
+            }
+            WorkspaceError::Astray { path, .. } => format!(
+                "name the repository that is meant, or clone it: git clone {} ELSEWHERE",
+                path.display()
+            ),
+            WorkspaceError::Index { .. } => {
+                "do not trust it; if it is yours, git itself makes a new one: rm .git/index; git reset"
                     .to_owned()
             }
             WorkspaceError::Refused { source, .. } => match source {

@@ -1,8 +1,8 @@
 //! git on this host, with everything switched off that could run something else.
 
 use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -12,7 +12,7 @@ use crate::workspace::WorkspaceError;
 
 /// What one run of git may take. A repository of millions of objects is packed in minutes; a list of a
 /// million files has some 64 MiB.
-const LIMITS: ProgramLimits = ProgramLimits {
+pub(super) const LIMITS: ProgramLimits = ProgramLimits {
     time: Duration::from_secs(15 * 60),
     cpu: Duration::from_secs(30 * 60),
     output_bytes: 64 << 20,
@@ -144,12 +144,6 @@ pub(super) fn failed(act: &'static str, at: &Path, output: &ProgramOutput) -> Wo
             false => said,
         },
     }
-}
-
-/// A path of git's output, which ends in a newline.
-pub(super) fn path_in(output: &[u8]) -> PathBuf {
-    let path = output.strip_suffix(b"\n").unwrap_or(output);
-    PathBuf::from(OsString::from_vec(path.to_vec()))
 }
 
 pub(super) fn path_of(bytes: &[u8]) -> &Path {

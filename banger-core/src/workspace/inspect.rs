@@ -3,6 +3,7 @@
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use banger_foreign::Folder;
 use banger_session::workspace::{
     Head, Mode, RepositoryFacts, Status, decide_inspect, parse_submodules,
 };
@@ -10,10 +11,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::engine::{Engine, random};
 use crate::error::Error;
+use crate::host::HostError;
 use crate::session::ByteText;
 use crate::workspace::WorkspaceError;
 use crate::workspace::git::{Git, path_of};
-use crate::workspace::open::{Repository, UserSettings};
+use crate::workspace::open::{Repository, UserSettings, blocking};
 use crate::workspace::prepare::PrepareRequest;
 use crate::workspace::record::{Source, Untracked};
 use crate::workspace::shadow::Shadow;
@@ -104,10 +106,10 @@ impl Engine {
         let mut submodules: Vec<Vec<u8>> = Vec::new();
         let mut wanted = vec![(Vec::new(), request.source.clone())];
         while let Some((prefix, source)) = wanted.pop() {
-            let repository = Repository::open(&git, &source).await?;
+            let mut repository = Repository::open(&git, &source).await?;
             let own = folder.join(format!("shadow-{}", parts.len()));
-            let shadow = Shadow::make(&git, own, &repository, &user).await?;
-            let listed = match repository.locations.bare {
+            let shadow = Shadow::make(&git, own, &mut repository, &user).await?;
+            let listed = match repository.found.bare {
                 true => Vec::new(),
                 false => {
                     shadow
@@ -118,7 +120,7 @@ impl Engine {
             let below = parse_submodules(&listed);
             let facts = RepositoryFacts {
                 head: repository.head.clone(),
-                bare: repository.locations.bare,
+                bare: repository.found.bare,
                 submodules: below.clone(),
             };
             let refused = |source| WorkspaceError::Refused {
@@ -129,7 +131,13 @@ impl Engine {
             for path in below {
                 let place = repository.root.join(path_of(&path));
                 let full = joined(&prefix, &path);
-                match git.host.stat(&place.join(".git")).await? {
+                // Its path is the index's word, which was checked; a link on it is another's.
+                let (root, below) = (repository.root.clone(), path_of(&path).join(".git"));
+                let checked_out = blocking(move || {
+                    let folder = Folder::open(&root).map_err(HostError::from)?;
+                    Ok(folder.kind(&below).map_err(HostError::from)?)
+                });
+                match checked_out.await? {
                     Some(_) => wanted.push((
                         full.clone(),
                         Source {
@@ -208,7 +216,13 @@ async fn note_oddities(
     if repository.value("core.sparsecheckout") == Some("true") {
         notes.push("the checkout here is sparse; the guest gets every file".to_owned());
     }
-    if repository.locations.shallow && mode == Mode::FullCopy {
+    for include in repository.includes() {
+        notes.push(format!(
+            "its configuration includes {include:?}, which is not read here"
+        ));
+    }
+    let is_cut = git.host.stat(&shadow.file("shallow")).await?.is_some();
+    if is_cut && mode == Mode::FullCopy {
         notes.push("the history here was cut already; the guest gets what there is".to_owned());
     }
     if status.unmerged > 0 {

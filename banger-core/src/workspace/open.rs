@@ -1,135 +1,78 @@
-//! Finding a repository and the few values that are read of its configuration.
+//! A repository that was found, and the few values that are read of its configuration.
 
 use std::path::{Path, PathBuf};
 
-use banger_session::workspace::{
-    Head, Locations, not_a_repository, parse_config, parse_locations, strangers_repository,
-    without_credentials,
-};
+use banger_session::workspace::{Head, parse_config, without_credentials};
 
 use crate::workspace::WorkspaceError;
-use crate::workspace::git::{Git, failed, path_in, path_of, word_in, words};
-use crate::workspace::record::{Ownership, Source};
+use crate::workspace::find::{Found, find};
+use crate::workspace::git::{Git, words};
+use crate::workspace::record::Source;
 
 /// A repository of the host's.
 #[derive(Clone, Debug)]
 pub(super) struct Repository {
     /// The root of its working tree; its git dir, if it is bare.
     pub(super) root: PathBuf,
-    pub(super) locations: Locations,
-    /// The commit that is checked out.
+    pub(super) found: Found,
+    /// The commit that is checked out; known when it has a shadow.
     pub(super) head: Option<String>,
+    /// Known when it has a shadow.
     pub(super) branch: Head,
     /// Values of its configuration.
     pub(super) config: Vec<(String, String)>,
-    ownership: Ownership,
 }
 
-/// What is read of a configuration.
-const READ: &str = "^(remote\\.origin\\.url|user\\.(name|email)|core\\.(autocrlf|eol|filemode|symlinks|ignorecase|sparsecheckout|excludesfile)|extensions\\.partialclone)$";
+/// What is read of a user's configuration.
+const READ: &str =
+    "^(user\\.(name|email)|core\\.(autocrlf|eol|filemode|symlinks|ignorecase|excludesfile))$";
+
+/// Extensions of git's repository format (gitrepository-layout(5)) that are known here.
+const EXTENSIONS: [&str; 8] = [
+    "noop",
+    "noop-v1",
+    "preciousobjects",
+    "partialclone",
+    "objectformat",
+    "refstorage",
+    "worktreeconfig",
+    "relativeworktrees",
+];
 
 impl Repository {
-    /// Finds the repository around a folder. Reads only.
+    /// Finds the repository around a folder. Reads only, and runs nothing in it.
     pub(super) async fn open(git: &Git<'_>, source: &Source) -> Result<Self, WorkspaceError> {
-        let path = &source.path;
-        let is_folder = git.host.stat(path).await?.is_some_and(|facts| facts.is_dir);
-        if !is_folder {
-            return Err(WorkspaceError::NoFolder { path: path.clone() });
+        // Files are compared with who touches them, whichever host is asked for the rest.
+        let us = crate::host::effective_user();
+        let (path, ownership) = (source.path.clone(), source.ownership);
+        let found = blocking(move || find(&path, ownership, us)).await?;
+        let mut config = Vec::new();
+        for text in &found.config {
+            // As text alone: no include is followed, and it is nobody's configuration there.
+            let words = ["config", "--file", "-", "--no-includes", "-z", "--list"];
+            let listed = git.must("config", &found.root, words, text).await?;
+            for (key, value) in parse_config(&listed) {
+                config.retain(|(known, _)| *known != key);
+                config.push((key, value));
+            }
         }
-        let ownership = source.ownership;
-        let mut ask = at(path, ownership);
-        ask.extend(words![
-            "rev-parse",
-            "--path-format=absolute",
-            "--git-dir",
-            "--git-common-dir",
-            "--is-bare-repository",
-            "--is-shallow-repository",
-            "--show-object-format",
-        ]);
-        let output = git.run(ask, &[]).await?;
-        if !output.success() {
-            let path = path.clone();
-            return Err(match output.stderr.as_slice() {
-                said if not_a_repository(said) => WorkspaceError::NotARepository { path },
-                said if strangers_repository(said).is_some() => WorkspaceError::Stranger { path },
-                _ => failed("rev-parse", &path, &output),
+        let unknown = config.iter().find_map(|(key, _)| {
+            let extension = key.strip_prefix("extensions.")?;
+            (!EXTENSIONS.contains(&extension)).then(|| extension.to_owned())
+        });
+        if let Some(extension) = unknown {
+            return Err(WorkspaceError::Astray {
+                path: found.root,
+                said: format!("it uses git's extension {extension:?}, which is not known here"),
             });
         }
-        let locations = parse_locations(&output.stdout).ok_or_else(|| WorkspaceError::Git {
-            act: "rev-parse",
-            path: path.clone(),
-            said: "its folders have names that cannot be passed on".to_owned(),
-        })?;
-        let mut repository = Repository {
-            root: path_of(&locations.git_dir).to_owned(),
-            locations,
+        Ok(Repository {
+            root: found.root.clone(),
             head: None,
             branch: Head::Detached,
-            config: Vec::new(),
-            ownership,
-        };
-        let top = repository
-            .ask(git, path, &["rev-parse", "--show-toplevel"])
-            .await?;
-        match top {
-            Some(top) => repository.root = path_in(&top),
-            // Bare, or within a git dir: no working tree is around it.
-            None => repository.locations.bare = true,
-        }
-        let root = repository.root.clone();
-        let head = repository.ask(
-            git,
-            &root,
-            &["rev-parse", "--verify", "-q", "HEAD^{commit}"],
-        );
-        repository.head = head.await?.map(|head| word_in(&head));
-        let branch = repository
-            .ask(git, &root, &["symbolic-ref", "-q", "HEAD"])
-            .await?;
-        if let Some(branch) = branch
-            && let Some(name) = word_in(&branch).strip_prefix("refs/heads/")
-        {
-            repository.branch = Head::Branch(name.to_owned());
-        }
-        let config = ["config", "--includes", "-z", "--get-regexp", READ];
-        let config = repository.ask(git, &root, &config).await?;
-        repository.config = parse_config(&config.unwrap_or_default());
-        Ok(repository)
-    }
-
-    /// Asks git something in the repository; none if its answer is no.
-    pub(super) async fn ask(
-        &self,
-        git: &Git<'_>,
-        place: &Path,
-        words: &[&str],
-    ) -> Result<Option<Vec<u8>>, WorkspaceError> {
-        let mut ask = at(place, self.ownership);
-        ask.extend(words.iter().map(|word| word.into()));
-        let output = git.run(ask, &[]).await?;
-        Ok(output.success().then_some(output.stdout))
-    }
-
-    /// The words that go before a command in it.
-    pub(super) fn words(&self) -> Vec<std::ffi::OsString> {
-        at(&self.root, self.ownership)
-    }
-
-    /// Returns the commit that a name stands for.
-    pub(super) async fn commit(&self, git: &Git<'_>, name: &str) -> Result<String, WorkspaceError> {
-        let unknown = || WorkspaceError::NoSuchName {
-            what: "the commit",
-            name: name.to_owned(),
-            path: self.root.clone(),
-        };
-        if name.starts_with('-') {
-            return Err(unknown());
-        }
-        let wanted = format!("{name}^{{commit}}");
-        let words = ["rev-parse", "--verify", "-q", &wanted];
-        let found = self.ask(git, &self.root, &words).await?;
-        found.map(|found| word_in(&found)).ok_or_else(unknown)
+            config,
+            found,
+        })
     }
 
     pub(super) fn value(&self, key: &str) -> Option<&str> {
@@ -148,21 +91,33 @@ impl Repository {
         name.to_string_lossy().into_owned()
     }
 
-    pub(super) fn common_dir(&self) -> &Path {
-        path_of(&self.locations.common_dir)
+    /// `sha1` or `sha256`.
+    pub(super) fn object_format(&self) -> &str {
+        self.value("extensions.objectformat").unwrap_or("sha1")
     }
 
-    pub(super) fn git_dir(&self) -> &Path {
-        path_of(&self.locations.git_dir)
+    /// `files` or `reftable`.
+    pub(super) fn ref_storage(&self) -> &str {
+        self.value("extensions.refstorage").unwrap_or("files")
+    }
+
+    /// The files that its configuration includes, and that were not read.
+    pub(super) fn includes(&self) -> Vec<&str> {
+        let named = self.config.iter().filter(|(key, _)| {
+            key == "include.path" || (key.starts_with("includeif.") && key.ends_with(".path"))
+        });
+        named.map(|(_, value)| value.as_str()).collect()
     }
 }
 
-fn at(path: &Path, ownership: Ownership) -> Vec<std::ffi::OsString> {
-    let mut words = words!["-C", path].to_vec();
-    if ownership == Ownership::Anybody {
-        words.extend(words!["-c", "safe.directory=*"]);
+/// Does what blocks on a thread that nobody waits on.
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, WorkspaceError> + Send + 'static,
+) -> Result<T, WorkspaceError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(stopped) => std::panic::resume_unwind(stopped.into_panic()),
     }
-    words
 }
 
 /// What a user has told git of themselves.

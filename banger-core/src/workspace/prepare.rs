@@ -9,11 +9,10 @@ use banger_session::workspace::{
 };
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 
 use crate::engine::{Engine, random};
 use crate::error::Error;
-use crate::host::Program;
 use crate::progress::Progress;
 use crate::session::ByteText;
 use crate::vm::VMRecord;
@@ -82,6 +81,9 @@ impl PrepareRequest {
 
 /// The most that a guest's answers may have, in bytes.
 const MAX_ANSWER: usize = 8 << 20;
+
+/// How much is sent at once, in bytes.
+const PIECE: u64 = 256 << 10;
 
 /// How often progress is told.
 const TICK: Duration = Duration::from_millis(250);
@@ -245,27 +247,29 @@ impl Engine {
         name: &str,
         progress: &Progress,
     ) -> Result<Vec<u8>, Error> {
-        let mut files = Program::new("cat").arg(&staged.repos);
-        if let Some((overlay, _)) = &staged.overlay {
-            files = files.arg(overlay);
-        }
-        let mut source = self.inner.host().pipe(&files).await?;
-        source.stdin = None;
+        let host = self.inner.host();
+        let overlay = staged.overlay.as_ref().map(|(path, _)| path);
+        let files = std::iter::once(&staged.repos).chain(overlay);
         let stdin = running.stdin.take();
         let feed = async move {
             let Some(mut stdin) = stdin else { return };
             let (mut sent, mut told) = (0, None::<Instant>);
-            let mut buffer = vec![0; 256 << 10];
-            while let Ok(read @ 1..) = source.stdout.read(&mut buffer).await {
-                if told.is_none_or(|told| told.elapsed() >= TICK) {
-                    progress.tell("workspace", carrying(name, sent, total));
-                    told = Some(Instant::now());
+            for file in files {
+                let mut offset = 0;
+                while let Ok(piece) = host.read_at(file, offset, PIECE).await
+                    && !piece.is_empty()
+                {
+                    if told.is_none_or(|told| told.elapsed() >= TICK) {
+                        progress.tell("workspace", carrying(name, sent, total));
+                        told = Some(Instant::now());
+                    }
+                    if stdin.write_all(&piece).await.is_err() {
+                        // The script has refused, or is gone: its end says which.
+                        return;
+                    }
+                    offset += piece.len() as u64;
+                    sent += piece.len() as u64;
                 }
-                if stdin.write_all(&buffer[..read]).await.is_err() {
-                    // The script has refused, or is gone: its end says which.
-                    return;
-                }
-                sent += read as u64;
             }
             if sent == total {
                 progress.tell("workspace", format!("checking {name} out in the guest"));

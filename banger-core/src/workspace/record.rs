@@ -12,7 +12,9 @@ use crate::error::Error;
 use crate::session::ByteText;
 use crate::vm::VMRecord;
 use crate::workspace::WorkspaceError;
-use crate::workspace::git::{Git, word_in, words};
+use crate::workspace::git::Git;
+use crate::workspace::open::{Repository, UserSettings};
+use crate::workspace::shadow::Shadow;
 
 /// The workspace of a VM: what was last carried into it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -121,33 +123,32 @@ impl Engine {
 
     /// Says whether the repository that a workspace was made of is still on the same commit.
     pub async fn workspace_freshness(&self, workspace: &Workspace) -> Freshness {
+        let unknown = |error: String| Freshness::Unknown { reason: error };
+        let folder = match self.staging_folder().await {
+            Ok(folder) => folder,
+            Err(error) => return unknown(error.to_string()),
+        };
+        let head = self.head_of(workspace.root(), &folder).await;
+        self.clear(&folder).await;
+        match head {
+            Ok(Some(head)) if head == workspace.host_head => Freshness::Fresh,
+            Ok(Some(head)) => Freshness::Moved { head },
+            Ok(None) => unknown("it has no commit any more".to_owned()),
+            Err(error) => unknown(error.to_string()),
+        }
+    }
+
+    async fn head_of(&self, root: &Path, folder: &Path) -> Result<Option<String>, WorkspaceError> {
         let git = Git::new(self.inner.host());
         // Whose it may be was settled when it was prepared.
-        let words = words![
-            "-C",
-            workspace.root(),
-            "-c",
-            "safe.directory=*",
-            "rev-parse",
-            "--verify",
-            "-q",
-            "HEAD^{commit}",
-        ];
-        match git.run(words, &[]).await {
-            Ok(output) if output.success() => match word_in(&output.stdout) {
-                head if head == workspace.host_head => Freshness::Fresh,
-                head => Freshness::Moved { head },
-            },
-            Ok(output) => Freshness::Unknown {
-                reason: match output.last_lines(1) {
-                    said if said.is_empty() => "it has no commit any more".to_owned(),
-                    said => said,
-                },
-            },
-            Err(error) => Freshness::Unknown {
-                reason: error.to_string(),
-            },
-        }
+        let source = Source {
+            path: root.to_owned(),
+            ownership: Ownership::Anybody,
+        };
+        let mut repository = Repository::open(&git, &source).await?;
+        let settings = UserSettings::default();
+        Shadow::make(&git, folder.join("shadow"), &mut repository, &settings).await?;
+        Ok(repository.head)
     }
 
     pub(super) async fn recorded_workspace(&self, vm: &VMRecord) -> Result<Workspace, Error> {

@@ -1,78 +1,157 @@
 //! A git dir of ours over somebody's repository.
 //!
-//! It borrows the repository's objects, holds a copy of its index, and has a configuration of its own:
-//! whatever the repository has configured (filters, hooks, fsmonitor, external diff, includes, remotes)
-//! does not exist in it. Its own objects are written here, and go when it goes.
+//! It borrows the repository's objects, holds copies of its refs and its index, and has a configuration of its
+//! own: whatever the repository has configured (filters, hooks, fsmonitor, external diff, includes, remotes)
+//! does not exist in it. Every question is asked of it, never of the repository. Its own objects are written
+//! here, and go when it goes.
 
 use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use banger_session::workspace::{Status, config_text, parse_status, quoted_path};
+use banger_foreign::{Folder, ForeignError, Kind, TreeLimits};
+use banger_session::workspace::{
+    Head, Status, check_index, config_text, parse_status, quoted_path,
+};
 
-use crate::host::Program;
+use crate::host::HostError;
 use crate::workspace::WorkspaceError;
-use crate::workspace::git::{Git, option, run};
-use crate::workspace::open::{Repository, UserSettings};
+use crate::workspace::find::{Found, object_folders};
+use crate::workspace::git::{Git, option, word_in};
+use crate::workspace::open::{Repository, UserSettings, blocking};
+
+/// The most that an index may have, in bytes: some 600,000 files.
+const LONGEST_INDEX: u64 = 64 << 20;
+
+/// The most that a file of lists may have: packed refs, what is excluded, where the history is cut.
+const LONGEST_LIST: u64 = 32 << 20;
+
+/// What the refs of a repository may take.
+const REFS: TreeLimits = TreeLimits {
+    entries: 200_000,
+    depth: 32,
+    file_bytes: 64 << 20,
+    bytes: 128 << 20,
+};
+
+/// What the folders of objects may hold. Their bytes are not copied.
+const OBJECTS: TreeLimits = TreeLimits {
+    entries: 5_000_000,
+    depth: 4,
+    file_bytes: u64::MAX,
+    bytes: u64::MAX,
+};
 
 /// A shadow of a repository.
 #[derive(Clone, Debug)]
 pub(super) struct Shadow {
     pub(super) git_dir: PathBuf,
     pub(super) root: PathBuf,
+    /// Folders of the working tree that hold tracked files.
+    folders: Vec<Vec<u8>>,
 }
 
 impl Shadow {
-    /// Makes the shadow of a repository in a folder that is not there yet.
+    /// Makes the shadow of a repository in a folder that is not there yet, and learns from it what is checked
+    /// out.
     pub(super) async fn make(
         git: &Git<'_>,
         folder: PathBuf,
-        repository: &Repository,
+        repository: &mut Repository,
         user: &UserSettings,
     ) -> Result<Self, WorkspaceError> {
         let host = git.host;
         for below in ["objects/info", "objects/pack", "refs/heads", "info"] {
             host.create_dir(&folder.join(below)).await?;
         }
-        let write =
-            async |name: &str, text: &[u8]| host.write_file(&folder.join(name), text, 0o600).await;
-        let objects = [repository.locations.common_dir.as_slice(), b"/objects"].concat();
-        let alternates = format!("{}\n", quoted_path(&objects));
-        write("objects/info/alternates", alternates.as_bytes()).await?;
-        write("config", configuration(repository, user).as_bytes()).await?;
-        let head = repository.head.as_deref().unwrap_or("ref: refs/heads/none");
-        write("HEAD", format!("{head}\n").as_bytes()).await?;
-        for (from, name) in [
-            (repository.common_dir().join("shallow"), "shallow"),
-            (repository.common_dir().join("info/exclude"), "info/exclude"),
-        ] {
-            if let Some(text) = host.read_file(&from).await? {
-                write(name, &text).await?;
-            }
-        }
-        let mut index: Vec<OsString> = Vec::new();
-        for name in host.list_dir(repository.git_dir()).await? {
-            if name == "index" || name.starts_with("sharedindex.") {
-                index.push(repository.git_dir().join(name).into());
-            }
-        }
-        if !index.is_empty() {
-            // With its time, by which git tells the files that it has to read again.
-            let copy = Program::new("cp")
-                .args(["-p", "--"])
-                .args(index)
-                .arg(&folder);
-            let copied = run(host, &copy, &[]).await?;
-            if !copied.success() {
-                return Err(WorkspaceError::Files {
-                    path: repository.root.clone(),
-                    said: copied.last_lines(1),
-                });
-            }
-        }
-        Ok(Shadow {
+        host.write_file(
+            &folder.join("config"),
+            configuration(repository, user).as_bytes(),
+            0o600,
+        )
+        .await?;
+        let hash_bytes = match repository.object_format() {
+            "sha256" => 32,
+            _ => 20,
+        };
+        let is_reftable = repository.ref_storage() == "reftable";
+        let (found, to) = (repository.found.clone(), folder.clone());
+        let copied = blocking(move || copy_in(&found, &to, hash_bytes, is_reftable)).await?;
+        let alternates = folder.join("objects/info/alternates");
+        host.write_file(&alternates, copied.alternates.as_bytes(), 0o600)
+            .await?;
+        let shadow = Shadow {
             git_dir: folder,
             root: repository.root.clone(),
+            folders: copied.folders,
+        };
+        if is_reftable && repository.found.git_dir != repository.found.common_dir {
+            shadow.take_head_of_tables(git, repository).await?;
+        }
+        let ask = async |words: &[&str]| {
+            let words = shadow
+                .words()
+                .into_iter()
+                .chain(words.iter().map(Into::into));
+            let output = git.run(words, &[]).await?;
+            Ok::<_, WorkspaceError>(output.success().then(|| word_in(&output.stdout)))
+        };
+        repository.head = ask(&["rev-parse", "--verify", "-q", "HEAD^{commit}"]).await?;
+        let branch = ask(&["symbolic-ref", "-q", "HEAD"]).await?;
+        if let Some(name) = branch
+            .as_deref()
+            .and_then(|name| name.strip_prefix("refs/heads/"))
+        {
+            repository.branch = Head::Branch(name.to_owned());
+        }
+        Ok(shadow)
+    }
+
+    /// Takes over what a linked worktree has checked out, which its own tables of refs tell: those alone, in a git
+    /// dir of ours, are asked for it.
+    async fn take_head_of_tables(
+        &self,
+        git: &Git<'_>,
+        repository: &Repository,
+    ) -> Result<(), WorkspaceError> {
+        let own = self.git_dir.join("worktree");
+        for below in ["refs", "objects"] {
+            git.host.create_dir(&own.join(below)).await?;
+        }
+        for name in ["config", "HEAD"] {
+            let text = match name {
+                "HEAD" => Some(b"ref: refs/heads/.invalid\n".to_vec()),
+                name => git.host.read_file(&self.git_dir.join(name)).await?,
+            };
+            let text = text.unwrap_or_default();
+            git.host.write_file(&own.join(name), &text, 0o600).await?;
+        }
+        let (from, to) = (repository.found.git_dir.clone(), own.join("reftable"));
+        blocking(move || {
+            let folder = Folder::open(&from).map_err(HostError::from)?;
+            let copied = folder.copy_tree(Path::new("reftable"), &to, REFS);
+            Ok(copied.map_err(HostError::from)?)
         })
+        .await?;
+        let ask = async |words: &[&str]| {
+            let words =
+                std::iter::once(option("--git-dir", &own)).chain(words.iter().map(Into::into));
+            let output = git.run(words, &[]).await?;
+            Ok::<_, WorkspaceError>(output.success().then(|| word_in(&output.stdout)))
+        };
+        match ask(&["symbolic-ref", "-q", "HEAD"]).await? {
+            Some(branch) => {
+                let words = ["symbolic-ref", "HEAD", &branch];
+                self.git(git, "symbolic-ref", &words, &[]).await?;
+            }
+            None => {
+                if let Some(commit) = ask(&["rev-parse", "--verify", "-q", "HEAD"]).await? {
+                    let words = ["update-ref", "--no-deref", "HEAD", &commit];
+                    self.git(git, "update-ref", &words, &[]).await?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Runs git in it, on the working tree of the repository. It must succeed.
@@ -87,12 +166,40 @@ impl Shadow {
         git.must(act, &self.root, words, input).await
     }
 
+    /// Asks git something in it; none if its answer is no.
+    pub(super) async fn ask(
+        &self,
+        git: &Git<'_>,
+        words: &[&str],
+    ) -> Result<Option<String>, WorkspaceError> {
+        let words = self.words().into_iter().chain(words.iter().map(Into::into));
+        let output = git.run(words, &[]).await?;
+        Ok(output.success().then(|| word_in(&output.stdout)))
+    }
+
+    /// Returns the commit that a name stands for in the repository.
+    pub(super) async fn commit(&self, git: &Git<'_>, name: &str) -> Result<String, WorkspaceError> {
+        let unknown = || WorkspaceError::NoSuchName {
+            what: "the commit",
+            name: name.to_owned(),
+            path: self.root.clone(),
+        };
+        if name.starts_with('-') {
+            return Err(unknown());
+        }
+        let wanted = format!("{name}^{{commit}}");
+        let words = ["rev-parse", "--verify", "-q", &wanted];
+        self.ask(git, &words).await?.ok_or_else(unknown)
+    }
+
     /// What differs from what is checked out, with these of the untracked files (`--untracked-files=…`).
     pub(super) async fn status(
         &self,
         git: &Git<'_>,
         untracked: &str,
     ) -> Result<Status, WorkspaceError> {
+        let (root, folders) = (self.root.clone(), self.folders.clone());
+        blocking(move || refuse_odd_rules(&root, &folders)).await?;
         let words = [
             "status",
             "--porcelain=v2",
@@ -120,6 +227,106 @@ impl Shadow {
     }
 }
 
+/// What was copied.
+struct Copied {
+    /// The folders of objects, as `objects/info/alternates` has them.
+    alternates: String,
+    /// Folders that hold tracked files.
+    folders: Vec<Vec<u8>>,
+}
+
+/// Copies what the shadow is made of, each in bounds. Blocks.
+fn copy_in(
+    found: &Found,
+    to: &Path,
+    hash_bytes: usize,
+    is_reftable: bool,
+) -> Result<Copied, WorkspaceError> {
+    let refused = |error: ForeignError| WorkspaceError::from(HostError::from(error));
+    let common = Folder::open(&found.common_dir).map_err(refused)?;
+    let own = Folder::open(&found.git_dir).map_err(refused)?;
+    let mut alternates = String::new();
+    for objects in object_folders(found)? {
+        // git opens what lies there by its name: nothing but files may.
+        let folder = Folder::open(&objects).map_err(refused)?;
+        folder
+            .walk(Path::new(""), OBJECTS, &mut |_, _| Ok(()))
+            .map_err(refused)?;
+        alternates.push_str(&quoted_path(objects.as_os_str().as_bytes()));
+        alternates.push('\n');
+    }
+    let copy = |folder: &Folder, name: &str, limit| {
+        let copied = folder.copy_to(Path::new(name), &to.join(name), limit);
+        copied.map_err(refused)
+    };
+    copy(&own, "HEAD", 4096)?;
+    copy(&common, "packed-refs", LONGEST_LIST)?;
+    copy(&common, "shallow", LONGEST_LIST)?;
+    copy(&common, "info/exclude", LONGEST_LIST)?;
+    copy(&own, "info/sparse-checkout", LONGEST_LIST)?;
+    match is_reftable {
+        // A linked worktree's HEAD is in tables of its own: those alone are asked for it.
+        true => common.copy_tree(Path::new("reftable"), &to.join("reftable"), REFS),
+        false => common.copy_tree(Path::new("refs"), &to.join("refs"), REFS),
+    }
+    .map_err(refused)?;
+    copy(&own, "index", LONGEST_INDEX)?;
+    let ours = Folder::open(to).map_err(refused)?;
+    let mut folders = vec![Vec::new()];
+    let mut next = Some("index".to_owned());
+    while let Some(name) = next.take() {
+        // The copy, which nobody else changes any more.
+        let read = ours
+            .read(Path::new(&name), LONGEST_INDEX)
+            .map_err(refused)?;
+        let Some(bytes) = read else { break };
+        let facts = check_index(&bytes, hash_bytes).map_err(|source| WorkspaceError::Index {
+            path: found.root.clone(),
+            source,
+        })?;
+        folders.extend(facts.folders);
+        if let Some(shared) = facts.shared {
+            let name = format!("sharedindex.{shared}");
+            let is_there = ours.kind(Path::new(&name)).map_err(refused)?.is_some();
+            if !is_there && copy(&own, &name, LONGEST_INDEX)?.is_some() {
+                next = Some(name);
+            }
+        }
+    }
+    folders.sort_unstable();
+    folders.dedup();
+    Ok(Copied {
+        alternates,
+        folders,
+    })
+}
+
+/// Files of rules in the working tree that git would open whatever they are, and wait for.
+fn refuse_odd_rules(root: &Path, folders: &[Vec<u8>]) -> Result<(), WorkspaceError> {
+    let refused = |error: ForeignError| WorkspaceError::from(HostError::from(error));
+    let tree = Folder::open(root).map_err(refused)?;
+    for folder in folders {
+        let folder = Path::new(std::ffi::OsStr::from_bytes(folder));
+        for name in [".gitattributes", ".gitignore", ".gitmodules"] {
+            let path = folder.join(name);
+            let kind = match tree.kind(&path) {
+                Ok(kind) => kind,
+                // A folder that is a link now is none that git enters.
+                Err(ForeignError::BehindLink { .. }) => None,
+                Err(error) => return Err(refused(error)),
+            };
+            if let Some(kind @ (Kind::Fifo | Kind::Socket | Kind::Device)) = kind {
+                return Err(refused(ForeignError::WrongKind {
+                    path: root.join(path),
+                    kind,
+                    wanted: Kind::File,
+                }));
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Values that change how git reads the files of a working tree, and run nothing.
 const KEPT: [&str; 5] = ["autocrlf", "eol", "filemode", "symlinks", "ignorecase"];
 
@@ -137,26 +344,42 @@ pub(super) fn kept_core_values(
 
 /// What says of which kind a repository's object names are.
 pub(super) fn format_version(repository: &Repository) -> (String, Option<String>) {
-    match repository.locations.object_format.as_str() {
+    match repository.object_format() {
         "sha1" => ("0".to_owned(), None),
         other => ("1".to_owned(), Some(other.to_owned())),
     }
 }
 
 fn configuration(repository: &Repository, user: &UserSettings) -> String {
-    let (version, format) = format_version(repository);
+    let (mut version, format) = format_version(repository);
+    let mut extensions = Vec::new();
+    if let Some(format) = format {
+        extensions.push(("objectformat", format));
+    }
+    if repository.ref_storage() != "files" {
+        version = "1".to_owned();
+        extensions.push(("refstorage", repository.ref_storage().to_owned()));
+    }
     let mut core = vec![
         ("repositoryformatversion", version),
         ("bare", "false".to_owned()),
         ("safecrlf", "false".to_owned()),
     ];
     core.extend(kept_core_values(repository, user));
+    for key in ["sparsecheckout", "sparsecheckoutcone"] {
+        if let Some(value) = repository.value(&format!("core.{key}")) {
+            core.push((key, value.to_owned()));
+        }
+    }
     if let Some(file) = user.ignore_file.as_deref().and_then(Path::to_str) {
         core.push(("excludesfile", file.to_owned()));
     }
     let mut sections = vec![("core", None, core)];
-    if let Some(format) = format {
-        sections.push(("extensions", None, vec![("objectformat", format)]));
+    if let Some(sparse) = repository.value("index.sparse") {
+        sections.push(("index", None, vec![("sparse", sparse.to_owned())]));
+    }
+    if !extensions.is_empty() {
+        sections.push(("extensions", None, extensions));
     }
     config_text(&sections)
 }

@@ -7,9 +7,10 @@ use banger_session::workspace::{Checkout, Head, Mode, Section, config_text};
 
 use crate::host::{Host, Program};
 use crate::workspace::WorkspaceError;
-use crate::workspace::git::{Git, option, run, words};
+use crate::workspace::git::{Git, LIMITS, option, run, words};
 use crate::workspace::inspect::{Inspected, Part, joined};
 use crate::workspace::open::UserSettings;
+use crate::workspace::overlay::pack_overlay;
 use crate::workspace::prepare::PrepareRequest;
 use crate::workspace::record::Untracked;
 use crate::workspace::shadow::{format_version, kept_core_values};
@@ -96,15 +97,20 @@ pub(super) async fn stage(
     let repos = folder.join("repos.tar");
     let pack = Program::new("tar")
         .args(words!["-c", "--format=gnu", "-f", &repos, "-C", &out])
-        .args(["repos", "deleted", "parents", "added"]);
-    tar(host, &inspected.parts[0].repository.root, &pack, &[]).await?;
+        .args(["repos", "deleted", "parents", "added"])
+        .limits(LIMITS);
+    tar(host, &inspected.parts[0].repository.root, &pack).await?;
     let overlay = match lists.is_empty() {
         true => None,
         false => {
             let to = folder.join("overlay.tar");
-            pack_overlay(host, &parts[0].repository.root, &lists.overlay, &to).await?;
-            let bytes = length(host, &to).await?;
-            Some((to, bytes))
+            let paths = lists.overlay.clone();
+            let packed = pack_overlay(host, &parts[0].repository.root, paths, &to).await?;
+            notes.extend(packed.left_out.iter().map(|(path, kind)| {
+                let path = String::from_utf8_lossy(path);
+                format!("{path} is {kind} here, and stays here")
+            }));
+            Some((to, packed.bytes))
         }
     };
     Ok(Staged {
@@ -133,7 +139,7 @@ async fn wanted(
         Head::Detached => None,
     };
     let commit = match &request.from {
-        Some(name) => part.repository.commit(git, name).await?,
+        Some(name) => part.shadow.commit(git, name).await?,
         None => part.head.clone(),
     };
     let branch = match &request.branch {
@@ -180,9 +186,14 @@ async fn make_repository(
     };
     host.write_file(&made.join("HEAD"), b"ref: refs/heads/none\n", 0o600)
         .await?;
-    // What the fetch below may ask of the shadow.
-    let mut refs = format!("{} refs/banger/head\n", part.head);
-    refs.push_str(&format!("{} refs/banger/wanted\n", wanted.commit));
+    // What the fetch below asks of the shadow.
+    for (name, commit) in [
+        ("refs/banger/head", &part.head),
+        ("refs/banger/wanted", &wanted.commit),
+    ] {
+        let words = ["update-ref", name, commit];
+        part.shadow.git(git, "update-ref", &words, &[]).await?;
+    }
     let mut words = vec![
         option("--git-dir", made),
         "-c".into(),
@@ -193,24 +204,9 @@ async fn make_repository(
         "--no-write-fetch-head".into(),
         "--update-shallow".into(),
     ];
-    match mode {
-        Mode::Shallow => words.push(format!("--depth={DEPTH}").into()),
-        Mode::FullCopy => {
-            let format = "--format=%(objectname) %(refname)";
-            let mut ask = part.repository.words();
-            ask.extend(words![
-                "for-each-ref",
-                format,
-                "refs/heads",
-                "refs/tags",
-                "refs/remotes"
-            ]);
-            let listed = git.must("for-each-ref", root, ask, &[]).await?;
-            refs.push_str(&String::from_utf8_lossy(&listed));
-        }
+    if mode == Mode::Shallow {
+        words.push(format!("--depth={DEPTH}").into());
     }
-    host.write_file(&shadow.join("packed-refs"), refs.as_bytes(), 0o600)
-        .await?;
     words.push(shadow.into());
     words.push("+refs/banger/head:refs/banger/head".into());
     match (&wanted.branch, mode) {
@@ -335,31 +331,8 @@ fn terminated(paths: &[Vec<u8>]) -> Vec<u8> {
     text
 }
 
-async fn pack_overlay(
-    host: &dyn Host,
-    root: &Path,
-    paths: &[Vec<u8>],
-    to: &Path,
-) -> Result<(), WorkspaceError> {
-    let pack = Program::new("tar")
-        .args(words!["-c", "--format=gnu", "-f", to, "-C", root])
-        .args([
-            "--no-recursion",
-            "--null",
-            "--verbatim-files-from",
-            "-T",
-            "-",
-        ]);
-    tar(host, root, &pack, &terminated(paths)).await
-}
-
-async fn tar(
-    host: &dyn Host,
-    root: &Path,
-    program: &Program,
-    input: &[u8],
-) -> Result<(), WorkspaceError> {
-    let output = run(host, program, input).await?;
+async fn tar(host: &dyn Host, root: &Path, program: &Program) -> Result<(), WorkspaceError> {
+    let output = run(host, program, &[]).await?;
     match output.success() {
         true => Ok(()),
         false => Err(WorkspaceError::Files {

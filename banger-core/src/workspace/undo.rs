@@ -6,9 +6,10 @@ use crate::engine::Engine;
 use crate::error::Error;
 use crate::session::ByteText;
 use crate::workspace::WorkspaceError;
-use crate::workspace::apply::{Applied, Rehearse, Target, TouchedFile, undo_ref};
+use crate::workspace::apply::{Applied, Rehearse, Target, TouchedFile};
 use crate::workspace::git::{Git, word_in};
 use crate::workspace::record::{Source, Workspace};
+use crate::workspace::undo_ref::undo_ref;
 
 impl Engine {
     /// Takes back what was last applied from a VM, which need not run. Files that were changed since stand

@@ -85,62 +85,6 @@ pub fn decide_inspect(facts: &RepositoryFacts, mode: Mode) -> Result<String, Ins
     Ok(head)
 }
 
-/// Where the parts of a repository lie.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Locations {
-    /// Its git dir; that of a linked worktree, if it is one.
-    pub git_dir: Vec<u8>,
-    /// What all its worktrees share.
-    pub common_dir: Vec<u8>,
-    /// Whether it is bare.
-    pub bare: bool,
-    /// Whether its history was cut.
-    pub shallow: bool,
-    /// `sha1` or `sha256`.
-    pub object_format: String,
-}
-
-/// Reads `git rev-parse --path-format=absolute --git-dir --git-common-dir
-/// --is-bare-repository --is-shallow-repository --show-object-format`: five
-/// lines, of which the first two may hold newlines; those are refused.
-pub fn parse_locations(output: &[u8]) -> Option<Locations> {
-    let lines: Vec<_> = output.strip_suffix(b"\n")?.split(|&b| b == b'\n').collect();
-    let [git_dir, common_dir, bare, shallow, format] = lines[..] else {
-        return None;
-    };
-    let is = |word: &[u8]| match word {
-        b"true" => Some(true),
-        b"false" => Some(false),
-        _ => None,
-    };
-    Some(Locations {
-        git_dir: git_dir.to_vec(),
-        common_dir: common_dir.to_vec(),
-        bare: is(bare)?,
-        shallow: is(shallow)?,
-        object_format: String::from_utf8(format.to_vec()).ok()?,
-    })
-}
-
-/// Whether git's refusal says that there is no repository at all.
-pub fn not_a_repository(stderr: &[u8]) -> bool {
-    contains(stderr, b"not a git repository")
-}
-
-/// Says that a repository is another user's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct StrangersRepository;
-
-/// Whether git refuses a repository because of its owner (`safe.directory`
-/// in git-config(1)).
-pub fn strangers_repository(stderr: &[u8]) -> Option<StrangersRepository> {
-    contains(stderr, b"dubious ownership").then_some(StrangersRepository)
-}
-
-fn contains(text: &[u8], word: &[u8]) -> bool {
-    text.windows(word.len()).any(|window| window == word)
-}
-
 fn shown(paths: &[Vec<u8>]) -> String {
     let first: Vec<_> = paths
         .iter()
@@ -190,16 +134,6 @@ mod tests {
         let refusal = decide_inspect(&with, Mode::Shallow).unwrap_err();
         let text = "it has submodules (a, b, c and 1 more), which only a full copy carries";
         assert_eq!(refusal.to_string(), text);
-    }
-
-    #[test]
-    fn locations_are_five_lines_or_nothing() {
-        let read = parse_locations(b"/r/.git/worktrees/x\n/r/.git\nfalse\ntrue\nsha1\n").unwrap();
-        assert_eq!(read.common_dir, b"/r/.git");
-        assert!(read.shallow && !read.bare);
-        for bad in ["", "/a\n/b\nfalse\nfalse\n", "/a\n/b\nmaybe\nfalse\nsha1\n"] {
-            assert_eq!(parse_locations(bad.as_bytes()), None, "{bad:?}");
-        }
     }
 
     #[test]

@@ -1,0 +1,223 @@
+//! Files that are put into a folder of somebody else's, beneath its handle: aside, and renamed when whole.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid};
+use rustix::io::Errno;
+
+use crate::folder::{Folder, ForeignError};
+
+/// What a file that is put somewhere is to be like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Look {
+    /// Its permissions; the umask does not apply.
+    pub mode: u32,
+    /// Its owner and group, where they are not to be ours. Only root can give files away.
+    pub owner: Option<(u32, u32)>,
+}
+
+impl Folder {
+    /// Makes a folder beneath this one and those above it; one that is there is success.
+    ///
+    /// # Errors
+    ///
+    /// Something else is in its place, a link among it, or it cannot be made.
+    pub fn make_folder(&self, below: &Path, look: Look) -> Result<(), ForeignError> {
+        let mut place = PathBuf::new();
+        for part in below.components() {
+            let parent = self.holder(&place)?;
+            place.push(part);
+            let refused = |errno: Errno| self.unwritten(&place, errno);
+            match rustix::fs::mkdirat(&parent, part.as_os_str(), Mode::from_raw_mode(0o700)) {
+                Ok(()) => {
+                    let made = self.folder(&place)?;
+                    let made = made.ok_or_else(|| refused(Errno::NOENT))?;
+                    dress(made.as_fd(), look).map_err(refused)?;
+                }
+                Err(Errno::EXIST) => {
+                    // Told by name if it is none.
+                    self.folder(&place)?;
+                }
+                Err(errno) => return Err(refused(errno)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts a file beneath this folder, in place of one that is there: written by the name `aside`, which must
+    /// be free, and renamed when all of it is on stable storage. The folder that it goes into must be there.
+    ///
+    /// # Errors
+    ///
+    /// Somebody else has a file of the name `aside`, or it cannot be written; then nothing has changed.
+    pub fn put(
+        &self,
+        below: &Path,
+        aside: &str,
+        content: &mut dyn Read,
+        look: Look,
+    ) -> Result<(), ForeignError> {
+        let parent = self.holder(below.parent().unwrap_or(Path::new("")))?;
+        let name = below.file_name().unwrap_or_default();
+        let beside = below.with_file_name(aside);
+        let flags =
+            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let made = rustix::fs::openat(&parent, aside, flags, Mode::from_raw_mode(0o600));
+        let made: OwnedFd = made.map_err(|errno| self.unwritten(&beside, errno))?;
+        let written = (|| -> io::Result<()> {
+            let mut file = File::from(made);
+            io::copy(content, &mut file)?;
+            file.flush()?;
+            dress(file.as_fd(), look)?;
+            file.sync_all()?;
+            rustix::fs::renameat(&parent, aside, &parent, name)?;
+            Ok(())
+        })();
+        written.map_err(|source| {
+            // The first error is the one to tell.
+            let _ = rustix::fs::unlinkat(&parent, aside, AtFlags::empty());
+            ForeignError::Write {
+                path: self.path().join(below),
+                source,
+            }
+        })
+    }
+
+    /// Removes a file, or a link, beneath this folder; a missing one is success.
+    ///
+    /// # Errors
+    ///
+    /// It is a folder, or cannot be removed.
+    pub fn remove(&self, below: &Path) -> Result<(), ForeignError> {
+        let parent = self.holder(below.parent().unwrap_or(Path::new("")));
+        let parent = match parent {
+            Err(ForeignError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                return Ok(());
+            }
+            parent => parent?,
+        };
+        let name = below.file_name().unwrap_or_default();
+        match rustix::fs::unlinkat(&parent, name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(errno) => Err(self.unwritten(below, errno)),
+        }
+    }
+
+    /// Opens the folder that something lies in; this one itself for an empty path.
+    fn holder(&self, below: &Path) -> Result<OwnedFd, ForeignError> {
+        let found = match below.as_os_str().is_empty() {
+            true => self.folder(Path::new("."))?,
+            false => self.folder(below)?,
+        };
+        match found {
+            Some(folder) => Ok(folder.into()),
+            None => Err(self.io(below, io::ErrorKind::NotFound.into())),
+        }
+    }
+
+    fn unwritten(&self, below: &Path, errno: Errno) -> ForeignError {
+        ForeignError::Write {
+            path: self.path().join(below),
+            source: errno.into(),
+        }
+    }
+}
+
+/// Makes a symbolic link of ours to a path.
+///
+/// # Errors
+///
+/// Something has its name, or it cannot be made.
+pub fn make_link(target: &Path, link: &Path) -> Result<(), ForeignError> {
+    rustix::fs::symlink(target, link).map_err(|errno| ForeignError::Write {
+        path: link.to_owned(),
+        source: errno.into(),
+    })
+}
+
+fn dress(file: BorrowedFd<'_>, look: Look) -> Result<(), Errno> {
+    if let Some((user, group)) = look.owner {
+        rustix::fs::fchown(file, Some(Uid::from_raw(user)), Some(Gid::from_raw(group)))?;
+    }
+    rustix::fs::fchmod(file, Mode::from_raw_mode(look.mode))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    const PLAIN: Look = Look {
+        mode: 0o640,
+        owner: None,
+    };
+
+    #[test]
+    fn a_file_is_put_in_place_whole_with_its_mode_and_nothing_beside_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = Folder::open(dir.path()).unwrap();
+        let look = Look {
+            mode: 0o750,
+            ..PLAIN
+        };
+        folder.make_folder(Path::new("a/b"), look).unwrap();
+        folder.make_folder(Path::new("a/b"), look).unwrap();
+        let path = Path::new("a/b/file");
+        for content in [&b"one"[..], b"two"] {
+            folder
+                .put(path, "file.lock", &mut &content[..], PLAIN)
+                .unwrap();
+        }
+        assert_eq!(fs::read(dir.path().join(path)).unwrap(), b"two");
+        let mode = |path: &str| {
+            fs::metadata(dir.path().join(path))
+                .unwrap()
+                .permissions()
+                .mode()
+        };
+        assert_eq!(mode("a/b/file") & 0o777, 0o640);
+        assert_eq!(mode("a/b") & 0o777, 0o750);
+        assert_eq!(fs::read_dir(dir.path().join("a/b")).unwrap().count(), 1);
+        folder.remove(path).unwrap();
+        folder.remove(path).unwrap();
+        folder.remove(Path::new("none/none")).unwrap();
+        assert!(!dir.path().join(path).exists());
+    }
+
+    #[test]
+    fn a_lock_that_somebody_else_holds_is_left_alone_and_so_is_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = Folder::open(dir.path()).unwrap();
+        fs::write(dir.path().join("ref"), "theirs").unwrap();
+        fs::write(dir.path().join("ref.lock"), "held").unwrap();
+        let error = folder.put(Path::new("ref"), "ref.lock", &mut &b"ours"[..], PLAIN);
+        assert!(error.unwrap_err().to_string().contains("ref.lock"));
+        assert_eq!(fs::read(dir.path().join("ref")).unwrap(), b"theirs");
+        assert_eq!(fs::read(dir.path().join("ref.lock")).unwrap(), b"held");
+    }
+
+    #[test]
+    fn nothing_is_written_or_removed_through_a_link() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir_all(dir.path().join("outside")).unwrap();
+        fs::create_dir_all(dir.path().join("repo")).unwrap();
+        fs::write(dir.path().join("outside/file"), "mine").unwrap();
+        symlink("../outside", dir.path().join("repo/refs")).unwrap();
+        symlink("../outside/file", dir.path().join("repo/link")).unwrap();
+        let folder = Folder::open(&dir.path().join("repo")).unwrap();
+        assert!(folder.make_folder(Path::new("refs/new"), PLAIN).is_err());
+        let put = folder.put(Path::new("refs/file"), "x.lock", &mut &b"x"[..], PLAIN);
+        assert!(put.is_err());
+        assert!(folder.remove(Path::new("refs/file")).is_err());
+        // A link in the very place is replaced, not followed.
+        folder
+            .put(Path::new("link"), "x.lock", &mut &b"x"[..], PLAIN)
+            .unwrap();
+        assert_eq!(fs::read(dir.path().join("outside/file")).unwrap(), b"mine");
+        assert_eq!(fs::read_dir(dir.path().join("outside")).unwrap().count(), 1);
+    }
+}
