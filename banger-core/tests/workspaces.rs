@@ -12,5 +12,7 @@ mod applying;
 mod bad_days;
 #[path = "workspaces/exporting.rs"]
 mod exporting;
+#[path = "workspaces/hostile.rs"]
+mod hostile;
 #[path = "workspaces/preparing.rs"]
 mod preparing;

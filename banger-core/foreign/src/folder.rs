@@ -95,6 +95,13 @@ pub enum Kind {
     Device,
 }
 
+impl Kind {
+    /// Says what the kernel's facts are of.
+    pub fn of(stat: &Stat) -> Self {
+        kind_of(stat)
+    }
+}
+
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -13,5 +13,6 @@ mod tree;
 mod write;
 
 pub use folder::{Entry, Folder, ForeignError, Kind, open_named, read_bounded};
+pub use rustix::fs::Stat;
 pub use tree::TreeLimits;
 pub use write::{Look, make_link};

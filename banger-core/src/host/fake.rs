@@ -78,6 +78,7 @@ struct Inner {
     spawned_freeze: bool,
     kvm: std::result::Result<(), String>,
     free_bytes: u64,
+    programs_first: Option<PathBuf>,
 }
 
 impl fmt::Debug for FakeHost {
@@ -114,10 +115,16 @@ impl FakeHost {
                 spawned_freeze: false,
                 kvm: Err("a simulated host has no KVM".to_owned()),
                 free_bytes: 100 << 30,
+                programs_first: None,
             }),
             changed: watch::Sender::new(0),
             guests: Arc::default(),
         }
+    }
+
+    /// Looks in a folder first for the programs that run for real.
+    pub fn look_for_programs_first_in(&self, folder: &Path) {
+        self.inner().programs_first = Some(folder.to_owned());
     }
 
     /// Dies at a call from now on; every later call fails until [`FakeHost::revive`].
@@ -528,8 +535,12 @@ impl Host for FakeHost {
 
     async fn pipe(&self, program: &Program) -> Result<PipedProgram> {
         self.look(|_| ())?;
+        let first = self.inner().programs_first.clone();
         Surroundings {
-            search: LinuxHostConfig::default().program_folders,
+            search: first
+                .into_iter()
+                .chain(LinuxHostConfig::default().program_folders)
+                .collect(),
             environment: Vec::new(),
             open_files: Surroundings::own_open_files(),
         }

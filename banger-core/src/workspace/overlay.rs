@@ -13,6 +13,9 @@ use crate::host::{Host, HostError};
 use crate::workspace::WorkspaceError;
 use crate::workspace::open::blocking;
 
+/// The most that all that differs may have, in bytes.
+const LARGEST: u64 = 16 << 30;
+
 /// What was packed.
 #[derive(Debug)]
 pub(super) struct Packed {
@@ -40,6 +43,11 @@ pub(super) async fn pack_overlay(
         let mut builder = Builder::new(BufWriter::with_capacity(256 << 10, &*file));
         let mut left_out = Vec::new();
         for path in paths {
+            let so_far = file.metadata().map_or(0, |facts| facts.len());
+            if so_far > LARGEST {
+                let path = Path::new(OsStr::from_bytes(&path));
+                return Err(pack.told(path, "all that differs is more than 16 GiB"));
+            }
             if let Some(kind) = pack.one(&mut builder, Path::new(OsStr::from_bytes(&path)))? {
                 left_out.push((path, kind));
             }

@@ -26,6 +26,12 @@ const LONGEST_INDEX: u64 = 64 << 20;
 /// The most that a file of lists may have: packed refs, what is excluded, where the history is cut.
 const LONGEST_LIST: u64 = 32 << 20;
 
+/// The most that a file of rules (`.gitignore` and the like) may have: git itself reads no more.
+const LONGEST_RULES: u64 = 64 << 20;
+
+/// The most that one file of a working tree may have that differs from what is checked out, in bytes.
+const LARGEST_FILE: u64 = 4 << 30;
+
 /// What the refs of a repository may take.
 const REFS: TreeLimits = TreeLimits {
     entries: 200_000,
@@ -209,7 +215,17 @@ impl Shadow {
             untracked,
         ];
         let output = self.git(git, "status", &words, &[]).await?;
-        Ok(parse_status(&output)?)
+        let status = parse_status(&output)?;
+        // What differs is read as a whole: hashed, packed, sent.
+        let differ: Vec<_> = status
+            .changed
+            .iter()
+            .chain(&status.untracked)
+            .cloned()
+            .collect();
+        let root = self.root.clone();
+        blocking(move || refuse_large(&root, &differ)).await?;
+        Ok(status)
     }
 
     /// The words that go before a command in it.
@@ -309,22 +325,52 @@ fn refuse_odd_rules(root: &Path, folders: &[Vec<u8>]) -> Result<(), WorkspaceErr
         let folder = Path::new(std::ffi::OsStr::from_bytes(folder));
         for name in [".gitattributes", ".gitignore", ".gitmodules"] {
             let path = folder.join(name);
-            let kind = match tree.kind(&path) {
-                Ok(kind) => kind,
+            let stat = match tree.stat(&path) {
+                Ok(stat) => stat,
                 // A folder that is a link now is none that git enters.
                 Err(ForeignError::BehindLink { .. }) => None,
                 Err(error) => return Err(refused(error)),
             };
-            if let Some(kind @ (Kind::Fifo | Kind::Socket | Kind::Device)) = kind {
-                return Err(refused(ForeignError::WrongKind {
-                    path: root.join(path),
-                    kind,
-                    wanted: Kind::File,
-                }));
+            match stat.as_ref().map(Kind::of) {
+                Some(kind @ (Kind::Fifo | Kind::Socket | Kind::Device)) => {
+                    return Err(refused(ForeignError::WrongKind {
+                        path: root.join(path),
+                        kind,
+                        wanted: Kind::File,
+                    }));
+                }
+                Some(Kind::File) if is_longer(&stat, LONGEST_RULES) => {
+                    return Err(refused(ForeignError::TooLarge {
+                        path: root.join(path),
+                        limit: LONGEST_RULES,
+                    }));
+                }
+                _ => {}
             }
         }
     }
     Ok(())
+}
+
+fn refuse_large(root: &Path, paths: &[Vec<u8>]) -> Result<(), WorkspaceError> {
+    let refused = |error: ForeignError| WorkspaceError::from(HostError::from(error));
+    let tree = Folder::open(root).map_err(refused)?;
+    for path in paths {
+        let path = Path::new(std::ffi::OsStr::from_bytes(path));
+        // Whatever else is there now is told by whoever reads it.
+        if is_longer(&tree.stat(path).ok().flatten(), LARGEST_FILE) {
+            return Err(refused(ForeignError::TooLarge {
+                path: root.join(path),
+                limit: LARGEST_FILE,
+            }));
+        }
+    }
+    Ok(())
+}
+
+fn is_longer(stat: &Option<banger_foreign::Stat>, limit: u64) -> bool {
+    let length = |stat: &banger_foreign::Stat| u64::try_from(stat.st_size).unwrap_or_default();
+    stat.as_ref().is_some_and(|stat| length(stat) > limit)
 }
 
 /// Values that change how git reads the files of a working tree, and run nothing.
