@@ -1,8 +1,8 @@
 //! `banger vm cp`: files and folders into a VM and out of it.
 //!
 //! Over the way that commands take, so that it works wherever `vm exec` does. A file is written beside
-//! its place and renamed when all of it is there; a folder travels as a tar stream, which this host's
-//! `tar` makes or unpacks: GNU tar keeps what a guest sends below the folder that it is unpacked in.
+//! its place and renamed when all of it is there; a folder travels as a tar stream. What a guest sends is
+//! unpacked by ourselves, beneath the folder that it goes into (`banger_foreign`).
 
 mod here;
 mod place;
@@ -32,6 +32,11 @@ A path in a VM is NAME:PATH; one that is not absolute begins in /root. - is stan
 output. As with cp -r, what is copied to a folder that is there goes into it, SRC/. is what is in
 SRC, and modes are kept as far as the umask allows. Several go into a folder that is there, each in
 turn: one that fails is told of and does not keep the others.
+
+What comes out of a VM is made beneath the folder that was named, and no link in there is followed:
+a link in the place of a file is replaced. Of the target itself a link is followed if you typed it
+and no copy out of a VM has made it. Files, folders and links come; devices and named pipes are left
+out, and owners and set-uid bits do not come along.
 
 Examples:
   banger vm cp notes.txt box:             a file, to /root/notes.txt
@@ -239,6 +244,9 @@ async fn fetch(
                 Some(sink) => Sink::put(sink, &bytes)?,
                 None => {
                     first.extend(bytes);
+                    if first.len() > LONGEST_ANSWER && !first[..LONGEST_ANSWER].contains(&b'\n') {
+                        return Err(CommandError::new("the guest's answer is not understood"));
+                    }
                     if let Some(end) = first.iter().position(|&byte| byte == b'\n') {
                         let mut opened = sink_for(&first[..end], target, name)?;
                         opened.put(&first[end + 1..])?;
@@ -249,7 +257,14 @@ async fn fetch(
             Piped::Ended { status, said } => {
                 succeeded(status, &said, || format!("cannot copy {source}"))?;
                 return match sink {
-                    Some(sink) => sink.finish(),
+                    Some(sink) => {
+                        if let Some(left_out) = sink.finish()? {
+                            screen.say(format_args!(
+                                "left out, as they are neither files, folders nor links: {left_out}"
+                            ));
+                        }
+                        Ok(())
+                    }
                     None => Err(CommandError::new(format!("nothing came of {source}"))),
                 };
             }
@@ -269,8 +284,8 @@ fn sink_for(
         .map(|mode| u32::from_str_radix(mode, 8));
     match (mode, target) {
         (Some(Ok(_)), None) => Sink::stdout(),
-        (Some(Ok(mode)), Some(target)) => Sink::file(target, name, mode),
-        (None, Some(target)) if line == "folder" => Sink::folder(target, name),
+        (Some(Ok(mode)), Some(target)) => Sink::file(target, name, mode, &mark()),
+        (None, Some(target)) if line == "folder" => Sink::folder(target, name, mark()),
         _ => Err(CommandError::new("the guest's answer is not understood")
             .because(format!("it begins with {line:?}"))),
     }
@@ -306,6 +321,9 @@ fn call(script: &str, arguments: &[&[u8]]) -> Vec<Vec<u8>> {
         .map(|word| word.to_vec())
         .collect()
 }
+
+/// The most that the first line of an answer may have, in bytes.
+const LONGEST_ANSWER: usize = 256;
 
 /// 32 bytes that nothing ends with by chance.
 fn mark() -> String {

@@ -312,3 +312,94 @@ fn a_copy_that_is_killed_leaves_the_old_file_in_its_place() {
     until("the guest cleans up", || part() == "0\n");
     assert_eq!(in_guest(&world, "cat file"), "old\n");
 }
+
+#[test]
+fn a_link_that_came_out_of_a_guest_leads_no_later_copy_anywhere() {
+    let world = Simulated::with_box();
+    let secrets = world.path().join("home/.ssh");
+    fs::create_dir_all(&secrets).unwrap();
+    fs::write(secrets.join("authorized_keys"), "mine").unwrap();
+    fs::write(world.path().join("home/.bashrc"), "mine").unwrap();
+    let target = secrets.to_str().unwrap();
+    let shell = world.path().join("home/.bashrc");
+    // A folder that is a link first, and then a folder with something in it.
+    in_guest(
+        &world,
+        &format!(
+            "mkdir -p out/x; ln -s {target} out/d; ln -s {} out/result.txt",
+            shell.display()
+        ),
+    );
+    copied(&world, "box:out", "out");
+    in_guest(
+        &world,
+        "rm out/d out/result.txt; mkdir out/d; echo theirs >out/d/authorized_keys; echo theirs >out/result.txt",
+    );
+    let run = world.banger(&["vm", "cp", "box:out/.", "out"]);
+    assert_eq!(run.status, Some(1), "{run}");
+    assert!(run.stderr.contains("out/d"), "{}", run.stderr);
+    for (from, to) in [
+        ("box:out/d", "out/d"),
+        ("box:out/d/.", "out/d"),
+        ("box:out/d/authorized_keys", "out/d"),
+    ] {
+        let run = world.banger(&["vm", "cp", from, to]);
+        assert_eq!(run.status, Some(1), "{from} to {to}: {run}");
+        assert!(run.stderr.contains("came out of a guest"), "{}", run.stderr);
+    }
+    // A file that is a link: by its folder it is replaced, by its name refused.
+    copied(&world, "box:out/result.txt", "out");
+    assert!(
+        !fs::symlink_metadata(world.path().join("out/result.txt"))
+            .unwrap()
+            .is_symlink()
+    );
+    assert_eq!(fs::read(&shell).unwrap(), b"mine");
+    assert_eq!(fs::read(secrets.join("authorized_keys")).unwrap(), b"mine");
+    assert_eq!(fs::read_dir(&secrets).unwrap().count(), 1);
+    let half = fs::read_dir(world.path().join("out")).unwrap();
+    for entry in half {
+        let name = entry.unwrap().file_name();
+        assert!(
+            !name.to_string_lossy().starts_with(".banger-cp"),
+            "{name:?}"
+        );
+    }
+}
+
+#[test]
+fn a_link_of_the_users_own_is_followed_if_it_was_typed_and_replaced_if_it_was_not() {
+    let world = Simulated::with_box();
+    fs::write(world.path().join("real"), "old").unwrap();
+    symlink("real", world.path().join("link")).unwrap();
+    fs::create_dir(world.path().join("folder")).unwrap();
+    symlink("../real", world.path().join("folder/new")).unwrap();
+    in_guest(&world, "echo guest >new");
+    copied(&world, "box:new", "link");
+    assert_eq!(fs::read(world.path().join("real")).unwrap(), b"guest\n");
+    fs::write(world.path().join("real"), "old").unwrap();
+    copied(&world, "box:new", "folder");
+    assert_eq!(fs::read(world.path().join("real")).unwrap(), b"old");
+    assert_eq!(
+        fs::read(world.path().join("folder/new")).unwrap(),
+        b"guest\n"
+    );
+}
+
+#[test]
+fn what_is_neither_file_nor_folder_nor_link_is_left_out_and_named() {
+    let world = Simulated::with_box();
+    in_guest(
+        &world,
+        "mkdir odd; mkfifo odd/pipe; echo x >odd/file; chmod 6755 odd/file",
+    );
+    let run = world.banger(&["vm", "cp", "box:odd", "odd"]);
+    assert_eq!(run.status, Some(0), "{run}");
+    assert!(
+        run.stderr.contains("left out") && run.stderr.contains("pipe"),
+        "{}",
+        run.stderr
+    );
+    assert!(!world.path().join("odd/pipe").exists());
+    assert_eq!(mode(&world.path().join("odd/file")), 0o755);
+}

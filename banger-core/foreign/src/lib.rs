@@ -10,9 +10,11 @@
 
 mod folder;
 mod tree;
+mod unpack;
 mod write;
 
 pub use folder::{Entry, Folder, ForeignError, Kind, open_named, read_bounded};
 pub use rustix::fs::Stat;
 pub use tree::TreeLimits;
-pub use write::{Look, make_link};
+pub use unpack::{UnpackError, Unpacked, is_link_of_a_guest};
+pub use write::{Look, Settle, make_link};

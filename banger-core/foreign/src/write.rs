@@ -1,14 +1,15 @@
 //! Files that are put into a folder of somebody else's, beneath its handle: aside, and renamed when whole.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid};
+use rustix::fs::{AtFlags, Gid, Mode, OFlags, Timestamps, Uid};
 use rustix::io::Errno;
 
 use crate::folder::{Folder, ForeignError};
+use crate::unpack::seconds;
 
 /// What a file that is put somewhere is to be like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +18,18 @@ pub struct Look {
     pub mode: u32,
     /// Its owner and group, where they are not to be ours. Only root can give files away.
     pub owner: Option<(u32, u32)>,
+}
+
+/// When a file must be on stable storage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Settle {
+    /// Before it has its name.
+    Now,
+    /// Whenever the system writes it.
+    Later {
+        /// The time of its last change, in seconds since 1970.
+        modified: i64,
+    },
 }
 
 impl Folder {
@@ -47,42 +60,75 @@ impl Folder {
         Ok(())
     }
 
-    /// Puts a file beneath this folder, in place of one that is there: written by the name `aside`, which must
-    /// be free, and renamed when all of it is on stable storage. The folder that it goes into must be there.
+    /// Puts a file beneath this folder, in place of one that is there, or of a link: written by the name
+    /// `aside`, which must be free, and renamed when it is whole. The folder that it goes into must be there.
     ///
     /// # Errors
     ///
-    /// Somebody else has a file of the name `aside`, or it cannot be written; then nothing has changed.
+    /// Somebody else has a file of the name `aside`, a folder is in its place, or it cannot be written; then
+    /// nothing has changed.
     pub fn put(
         &self,
         below: &Path,
         aside: &str,
         content: &mut dyn Read,
         look: Look,
+        settle: Settle,
+    ) -> Result<(), ForeignError> {
+        let flags =
+            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mut failed = None;
+        let put = self.make_aside(below, aside, &mut |parent, aside| {
+            let made = rustix::fs::openat(parent, aside, flags, Mode::from_raw_mode(0o600))?;
+            let mut file = File::from(made);
+            let written = io::copy(content, &mut file).and_then(|_| {
+                dress(file.as_fd(), look)?;
+                match settle {
+                    Settle::Now => file.sync_all(),
+                    Settle::Later { modified } => {
+                        let times = Timestamps {
+                            last_access: seconds(modified),
+                            last_modification: seconds(modified),
+                        };
+                        Ok(rustix::fs::futimens(&file, &times)?)
+                    }
+                }
+            });
+            written.map_err(|error| {
+                let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
+                failed = Some(error);
+                errno
+            })
+        });
+        match (put, failed) {
+            (Err(ForeignError::Write { path, .. }), Some(source)) => {
+                Err(ForeignError::Write { path, source })
+            }
+            (put, _) => put,
+        }
+    }
+
+    /// Makes something by the name `aside` in the folder of `below`, and renames it. What was made is removed if
+    /// that fails.
+    pub(crate) fn make_aside(
+        &self,
+        below: &Path,
+        aside: &str,
+        make: &mut dyn FnMut(BorrowedFd<'_>, &str) -> Result<(), Errno>,
     ) -> Result<(), ForeignError> {
         let parent = self.holder(below.parent().unwrap_or(Path::new("")))?;
         let name = below.file_name().unwrap_or_default();
-        let beside = below.with_file_name(aside);
-        let flags =
-            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let made = rustix::fs::openat(&parent, aside, flags, Mode::from_raw_mode(0o600));
-        let made: OwnedFd = made.map_err(|errno| self.unwritten(&beside, errno))?;
-        let written = (|| -> io::Result<()> {
-            let mut file = File::from(made);
-            io::copy(content, &mut file)?;
-            file.flush()?;
-            dress(file.as_fd(), look)?;
-            file.sync_all()?;
-            rustix::fs::renameat(&parent, aside, &parent, name)?;
-            Ok(())
-        })();
-        written.map_err(|source| {
+        match make(parent.as_fd(), aside) {
+            // It is somebody else's.
+            Err(Errno::EXIST) => {
+                return Err(self.unwritten(&below.with_file_name(aside), Errno::EXIST));
+            }
+            made => made.and_then(|()| rustix::fs::renameat(&parent, aside, &parent, name)),
+        }
+        .map_err(|errno| {
             // The first error is the one to tell.
             let _ = rustix::fs::unlinkat(&parent, aside, AtFlags::empty());
-            ForeignError::Write {
-                path: self.path().join(below),
-                source,
-            }
+            self.unwritten(below, errno)
         })
     }
 
@@ -107,7 +153,7 @@ impl Folder {
     }
 
     /// Opens the folder that something lies in; this one itself for an empty path.
-    fn holder(&self, below: &Path) -> Result<OwnedFd, ForeignError> {
+    pub(crate) fn holder(&self, below: &Path) -> Result<OwnedFd, ForeignError> {
         let found = match below.as_os_str().is_empty() {
             true => self.folder(Path::new("."))?,
             false => self.folder(below)?,
@@ -118,7 +164,7 @@ impl Folder {
         }
     }
 
-    fn unwritten(&self, below: &Path, errno: Errno) -> ForeignError {
+    pub(crate) fn unwritten(&self, below: &Path, errno: Errno) -> ForeignError {
         ForeignError::Write {
             path: self.path().join(below),
             source: errno.into(),
@@ -169,7 +215,7 @@ mod tests {
         let path = Path::new("a/b/file");
         for content in [&b"one"[..], b"two"] {
             folder
-                .put(path, "file.lock", &mut &content[..], PLAIN)
+                .put(path, "file.lock", &mut &content[..], PLAIN, Settle::Now)
                 .unwrap();
         }
         assert_eq!(fs::read(dir.path().join(path)).unwrap(), b"two");
@@ -194,7 +240,13 @@ mod tests {
         let folder = Folder::open(dir.path()).unwrap();
         fs::write(dir.path().join("ref"), "theirs").unwrap();
         fs::write(dir.path().join("ref.lock"), "held").unwrap();
-        let error = folder.put(Path::new("ref"), "ref.lock", &mut &b"ours"[..], PLAIN);
+        let error = folder.put(
+            Path::new("ref"),
+            "ref.lock",
+            &mut &b"ours"[..],
+            PLAIN,
+            Settle::Now,
+        );
         assert!(error.unwrap_err().to_string().contains("ref.lock"));
         assert_eq!(fs::read(dir.path().join("ref")).unwrap(), b"theirs");
         assert_eq!(fs::read(dir.path().join("ref.lock")).unwrap(), b"held");
@@ -210,12 +262,24 @@ mod tests {
         symlink("../outside/file", dir.path().join("repo/link")).unwrap();
         let folder = Folder::open(&dir.path().join("repo")).unwrap();
         assert!(folder.make_folder(Path::new("refs/new"), PLAIN).is_err());
-        let put = folder.put(Path::new("refs/file"), "x.lock", &mut &b"x"[..], PLAIN);
+        let put = folder.put(
+            Path::new("refs/file"),
+            "x.lock",
+            &mut &b"x"[..],
+            PLAIN,
+            Settle::Now,
+        );
         assert!(put.is_err());
         assert!(folder.remove(Path::new("refs/file")).is_err());
         // A link in the very place is replaced, not followed.
         folder
-            .put(Path::new("link"), "x.lock", &mut &b"x"[..], PLAIN)
+            .put(
+                Path::new("link"),
+                "x.lock",
+                &mut &b"x"[..],
+                PLAIN,
+                Settle::Now,
+            )
             .unwrap();
         assert_eq!(fs::read(dir.path().join("outside/file")).unwrap(), b"mine");
         assert_eq!(fs::read_dir(dir.path().join("outside")).unwrap().count(), 1);

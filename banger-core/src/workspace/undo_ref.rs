@@ -5,7 +5,7 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use banger_foreign::{Folder, ForeignError, Look};
+use banger_foreign::{Folder, ForeignError, Look, Settle};
 
 use crate::host::HostError;
 use crate::workspace::WorkspaceError;
@@ -50,6 +50,7 @@ pub(super) async fn put_pack(
                     &format!("tmp_banger_{id}.{end}"),
                     &mut from,
                     place.look(0o444),
+                    Settle::Now,
                 )
                 .map_err(refused)?;
         }
@@ -169,9 +170,13 @@ impl<'a> Place<'a> {
     fn put_locked(&self, name: &Path, text: &[u8]) -> Result<(), WorkspaceError> {
         let mut lock = name.file_name().unwrap_or_default().to_os_string();
         lock.push(".lock");
-        let put = self
-            .folder
-            .put(name, &lock.to_string_lossy(), &mut &*text, self.look(0o644));
+        let put = self.folder.put(
+            name,
+            &lock.to_string_lossy(),
+            &mut &*text,
+            self.look(0o644),
+            Settle::Now,
+        );
         put.map_err(refused)
     }
 

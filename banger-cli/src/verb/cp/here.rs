@@ -2,11 +2,16 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
+
+use banger_foreign::{Folder, ForeignError, Look, UnpackError, Unpacked};
 
 use crate::command_error::CommandError;
 
@@ -20,8 +25,98 @@ pub(super) enum Sink {
         part: PathBuf,
         target: PathBuf,
     },
-    /// Into tar, which unpacks it.
-    Folder(Child),
+    /// Into a folder, beneath which it is unpacked by a thread of its own.
+    Folder(Unpacking),
+}
+
+/// A tar stream that is unpacked while it comes.
+pub(super) struct Unpacking {
+    pieces: Option<mpsc::SyncSender<Vec<u8>>>,
+    worker: Option<thread::JoinHandle<Result<Unpacked, UnpackError>>>,
+}
+
+/// The pieces of a stream, read as one.
+struct Pieces {
+    coming: mpsc::Receiver<Vec<u8>>,
+    piece: io::Cursor<Vec<u8>>,
+}
+
+impl Read for Pieces {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match self.piece.read(buffer)? {
+                0 => match self.coming.recv() {
+                    Ok(piece) => self.piece = io::Cursor::new(piece),
+                    // All of it has come, or nothing more will.
+                    Err(mpsc::RecvError) => return Ok(0),
+                },
+                read => return Ok(read),
+            }
+        }
+    }
+}
+
+impl Unpacking {
+    fn start(folder: Folder, nonce: String) -> Result<Self, CommandError> {
+        let (pieces, coming) = mpsc::sync_channel(4);
+        let umask = umask();
+        let work = move || {
+            let piece = io::Cursor::new(Vec::new());
+            let mut stream = Pieces { coming, piece };
+            let unpacked = folder.unpack(&mut stream, umask, &nonce)?;
+            // What follows the end of the archive is padding.
+            io::copy(&mut stream, &mut io::sink())
+                .map_err(|source| UnpackError::Stream { source })?;
+            Ok(unpacked)
+        };
+        let worker = thread::Builder::new()
+            .name("unpack".to_owned())
+            .spawn(work)
+            .map_err(|error| CommandError::io("cannot start a thread", error))?;
+        Ok(Unpacking {
+            pieces: Some(pieces),
+            worker: Some(worker),
+        })
+    }
+
+    /// Waits for the thread; an error of its own is the one to tell.
+    fn ended(&mut self) -> Result<Unpacked, CommandError> {
+        drop(self.pieces.take());
+        let ended = self.worker.take().map(thread::JoinHandle::join);
+        match ended {
+            Some(Ok(Ok(unpacked))) => Ok(unpacked),
+            Some(Ok(Err(error))) => Err(not_unpacked(&error)),
+            _ => Err(CommandError::new("not all of it was copied")),
+        }
+    }
+}
+
+impl Drop for Unpacking {
+    fn drop(&mut self) {
+        // It removes what is not whole, which is waited for.
+        let _ = self.ended();
+    }
+}
+
+fn not_unpacked(error: &UnpackError) -> CommandError {
+    let mut told = CommandError::new("not all of it was copied");
+    let mut cause: Option<&dyn std::error::Error> = Some(error);
+    while let Some(error) = cause {
+        told = told.because(error.to_string());
+        cause = error.source();
+    }
+    match error {
+        UnpackError::Here(_) => told.hint("move it away, or copy into an empty folder"),
+        _ => told.hint("what came before is there, and whole; do not trust the guest blindly"),
+    }
+}
+
+/// The bits that new files here must not have.
+fn umask() -> u32 {
+    // It can only be read by setting it. Nothing is made meanwhile: there is no other thread yet.
+    let umask = rustix::process::umask(rustix::fs::Mode::RWXU);
+    rustix::process::umask(umask);
+    umask.as_raw_mode()
 }
 
 impl Sink {
@@ -39,9 +134,12 @@ impl Sink {
         target: &Path,
         name: Option<&OsStr>,
         mode: u32,
+        nonce: &str,
     ) -> Result<Self, CommandError> {
         let mut target = target.to_owned();
-        if target.is_dir() {
+        refuse_link_of_a_guest(&target)?;
+        let is_named_by_us = target.is_dir();
+        if is_named_by_us {
             match name {
                 Some(name) => target.push(name),
                 None => return Err(is_folder(&target)),
@@ -53,9 +151,14 @@ impl Sink {
         if target.as_os_str().as_encoded_bytes().ends_with(b"/") {
             return Err(no_folder(&target));
         }
-        // A link stays one, and what it names is replaced.
-        let target = fs::canonicalize(&target).unwrap_or(target);
-        if fs::metadata(&target).is_ok_and(|facts| !facts.is_file()) {
+        // A link that was typed stays one, and what it leads to is replaced. One that was not is replaced itself:
+        // a guest may have sent it.
+        let target = match is_named_by_us {
+            true => target,
+            false => fs::canonicalize(&target).unwrap_or(target),
+        };
+        let is_link = fs::symlink_metadata(&target).is_ok_and(|facts| facts.is_symlink());
+        if !is_link && fs::metadata(&target).is_ok_and(|facts| !facts.is_file()) {
             let opened = OpenOptions::new().write(true).open(&target);
             return match opened {
                 Ok(file) => Ok(Sink::Stream(file)),
@@ -69,9 +172,8 @@ impl Sink {
         if !folder.is_dir() {
             return Err(no_folder(folder));
         }
-        let part = folder.join(format!(".banger-cp-{}", std::process::id()));
-        // Left by a process of our number that was killed, if it is there.
-        let _ = fs::remove_file(&part);
+        // A name that nobody else can take beforehand.
+        let part = folder.join(format!(".banger-cp-{nonce}"));
         let opened = OpenOptions::new()
             .write(true)
             .create_new(true)
@@ -84,55 +186,109 @@ impl Sink {
     }
 
     /// A folder at `target`, or in it if that is there. One that is there already is added to.
-    pub(super) fn folder(target: &Path, name: Option<&OsStr>) -> Result<Self, CommandError> {
-        let mut target = target.to_owned();
-        if let (true, Some(name)) = (target.is_dir(), name) {
-            target.push(name);
-        }
-        if !target.is_dir() {
-            fs::create_dir(&target).map_err(|error| cannot("make the folder", &target, error))?;
-        }
-        // A guest's owners are not ours, and its set-uid bits are least of all.
-        let unpack = ["-x", "-f", "-", "--no-same-owner", "--no-same-permissions"];
-        let mut command = Command::new("tar");
-        command
-            .args(unpack)
-            .args(["--no-overwrite-dir", "-C"])
-            .arg(&target)
-            .stdin(Stdio::piped());
-        Ok(Sink::Folder(start_tar(&mut command)?))
+    pub(super) fn folder(
+        target: &Path,
+        name: Option<&OsStr>,
+        nonce: String,
+    ) -> Result<Self, CommandError> {
+        refuse_link_of_a_guest(target)?;
+        let told = |error: ForeignError| {
+            let cause = std::error::Error::source(&error).map(ToString::to_string);
+            let told = CommandError::new(error.to_string());
+            cause.into_iter().fold(told, CommandError::because)
+        };
+        let folder = match (target.is_dir(), name) {
+            (true, Some(name)) => {
+                let within = Folder::open(target).map_err(told)?;
+                // Not typed, so no link is followed there.
+                let look = Look {
+                    mode: 0o777 & !umask(),
+                    owner: None,
+                };
+                let name = Path::new(name);
+                within.make_folder(name, look).map_err(told)?;
+                match within.folder(name).map_err(told)? {
+                    Some(folder) => folder,
+                    None => return Err(no_folder(&target.join(name))),
+                }
+            }
+            (is_there, _) => {
+                if !is_there {
+                    fs::create_dir(target)
+                        .map_err(|error| cannot("make the folder", target, error))?;
+                }
+                Folder::open(target).map_err(told)?
+            }
+        };
+        Ok(Sink::Folder(Unpacking::start(folder, nonce)?))
     }
 
     /// Writes a piece; blocks while nobody takes it.
     pub(super) fn put(&mut self, bytes: &[u8]) -> Result<(), CommandError> {
-        let written = match self {
-            Sink::Stream(file) | Sink::File { file, .. } => file.write_all(bytes),
-            Sink::Folder(tar) => match &mut tar.stdin {
-                Some(stdin) => stdin.write_all(bytes),
-                None => Ok(()),
-            },
-        };
-        written.map_err(|error| match (error.kind(), &self) {
-            (io::ErrorKind::BrokenPipe, Sink::Folder(_)) => {
-                CommandError::new("tar cannot unpack what the guest sends")
+        match self {
+            Sink::Stream(file) | Sink::File { file, .. } => {
+                file.write_all(bytes).map_err(|error| match error.kind() {
+                    io::ErrorKind::BrokenPipe => CommandError::broken_pipe(),
+                    _ => CommandError::io("cannot write the copy", error),
+                })
             }
-            (io::ErrorKind::BrokenPipe, _) => CommandError::broken_pipe(),
-            _ => CommandError::io("cannot write the copy", error),
-        })
-    }
-
-    /// All of it has come.
-    pub(super) fn finish(mut self) -> Result<(), CommandError> {
-        match &mut self {
-            Sink::Stream(_) => Ok(()),
-            Sink::File { part, target, .. } => {
-                fs::rename(&*part, &*target).map_err(|error| cannot("write", target, error))
-            }
-            Sink::Folder(tar) => {
-                drop(tar.stdin.take());
-                tar_ended(tar)
+            Sink::Folder(unpacking) => {
+                let sent = unpacking
+                    .pieces
+                    .as_ref()
+                    .map(|pieces| pieces.send(bytes.to_vec()));
+                match sent {
+                    Some(Ok(())) => Ok(()),
+                    // It has ended before the stream has: why is its to say.
+                    _ => unpacking
+                        .ended()
+                        .and(Err(CommandError::new("not all of it was copied"))),
+                }
             }
         }
+    }
+
+    /// All of it has come. Says what was left out, if anything was.
+    pub(super) fn finish(mut self) -> Result<Option<String>, CommandError> {
+        match &mut self {
+            Sink::Stream(_) => Ok(None),
+            Sink::File { part, target, .. } => match fs::rename(&*part, &*target) {
+                Ok(()) => Ok(None),
+                Err(error) => Err(cannot("write", target, error)),
+            },
+            Sink::Folder(unpacking) => Ok(left_out(&unpacking.ended()?)),
+        }
+    }
+}
+
+fn left_out(unpacked: &Unpacked) -> Option<String> {
+    let names: Vec<_> = unpacked
+        .left_out_names
+        .iter()
+        .map(|name| name.display().to_string())
+        .collect();
+    match unpacked.left_out - names.len() as u64 {
+        _ if names.is_empty() => None,
+        0 => Some(names.join(", ")),
+        more => Some(format!("{} and {more} more", names.join(", "))),
+    }
+}
+
+/// A link that a copy from a guest has left leads where the guest wants.
+fn refuse_link_of_a_guest(target: &Path) -> Result<(), CommandError> {
+    let typed = target.as_os_str().as_encoded_bytes();
+    let end = typed
+        .iter()
+        .rposition(|byte| *byte != b'/')
+        .map_or(0, |at| at + 1);
+    let link = Path::new(OsStr::from_bytes(&typed[..end]));
+    match banger_foreign::is_link_of_a_guest(link) {
+        true => Err(CommandError::new(format!(
+            "{} is a link that came out of a guest, and is not followed",
+            link.display()
+        ))
+        .hint("name the place that is meant, or remove the link first")),
+        false => Ok(()),
     }
 }
 
