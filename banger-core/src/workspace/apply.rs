@@ -6,6 +6,7 @@
 
 use std::path::Path;
 
+use banger_foreign::{Folder, ForeignError, Kind};
 use banger_session::workspace::blobs_script;
 use banger_session::workspace::patch::{
     Change, MODE_SUBMODULE, MODE_SYMLINK, check_path, leads_out, parse_changes,
@@ -15,13 +16,15 @@ use tokio::io::AsyncWriteExt;
 
 use crate::engine::Engine;
 use crate::error::Error;
-use crate::host::{PipedProgram, Program};
+use crate::host::{HostError, PipedProgram};
 use crate::progress::Progress;
 use crate::session::ByteText;
 use crate::vm::VMRecord;
 use crate::workspace::WorkspaceError;
-use crate::workspace::git::{Git, failed, program, word_in, words};
-use crate::workspace::open::{Repository, UserSettings};
+use crate::workspace::git::{Git, path_of, program, word_in, words};
+use crate::workspace::inspect::Staging;
+use crate::workspace::open::{Repository, UserSettings, blocking};
+use crate::workspace::patch_bounds::{LARGEST_PATCH, PatchBounds};
 use crate::workspace::record::{Ownership, Source, Workspace};
 use crate::workspace::script::start_script;
 use crate::workspace::shadow::Shadow;
@@ -78,29 +81,44 @@ impl Engine {
         progress: &Progress,
     ) -> Result<Applied, Error> {
         let vm = self.lookup(vm).await?;
-        let (engine, progress) = (self.clone(), progress.clone());
-        // To its end: files that are half written help nobody.
-        self.to_its_end(async move {
-            let workspace = engine.recorded_workspace(&vm).await?;
-            let folder = engine.staging_folder().await?;
-            let applied = engine
-                .apply_now(&vm, &workspace, &request, &folder, &progress)
-                .await;
-            engine.clear(&folder).await;
-            applied
-        })
-        .await
+        let workspace = self.recorded_workspace(&vm).await?;
+        let staging = Staging::make(self).await?;
+        // Until something is written it ends with whoever waits for it.
+        match self
+            .merge_in(&vm, &workspace, &request, &staging, progress)
+            .await
+        {
+            Ok(Merged::Nothing(applied)) => {
+                staging.clear().await;
+                Ok(applied)
+            }
+            Ok(Merged::Ready(ready)) => {
+                let engine = self.clone();
+                // To its end: files that are half written help nobody.
+                self.to_its_end(async move {
+                    let git = Git::new(engine.inner.host());
+                    let applied = ready.write(&git, &vm, staging.path()).await;
+                    staging.clear().await;
+                    Ok(applied?)
+                })
+                .await
+            }
+            Err(error) => {
+                staging.clear().await;
+                Err(error)
+            }
+        }
     }
 
-    async fn apply_now(
+    async fn merge_in(
         &self,
         vm: &VMRecord,
         workspace: &Workspace,
         request: &ApplyRequest,
-        folder: &Path,
+        staging: &Staging,
         progress: &Progress,
-    ) -> Result<Applied, Error> {
-        let git = Git::new(self.inner.host());
+    ) -> Result<Merged, Error> {
+        let (git, folder) = (Git::new(self.inner.host()), staging.path());
         let target =
             Target::open(self, &git, workspace, request.repository.as_ref(), folder).await?;
         let before = target.take_up(&git).await?;
@@ -109,12 +127,15 @@ impl Engine {
         let patch = folder.join("patch");
         let bytes = self.save_patch(vm, request.base.as_deref(), &patch).await?;
         let root = ByteText(target.root_bytes());
-        if bytes == 0 {
-            return Ok(Applied {
-                root,
-                files: Vec::new(),
+        let nothing = |files| {
+            Merged::Nothing(Applied {
+                root: root.clone(),
+                files,
                 undo_ref: None,
-            });
+            })
+        };
+        if bytes == 0 {
+            return Ok(nothing(Vec::new()));
         }
         target.check_names(&git, &patch).await?;
         self.fetch_missing(vm, workspace, request, &git, &target)
@@ -123,45 +144,50 @@ impl Engine {
         progress.tell("workspace", "merging");
         let after = target.merge(&git, &patch).await?;
         let files = target.touched(&git, &before, &after).await?;
+        target.refuse_in_the_way(&files).await?;
         target.switch(&git, Rehearse::Yes, &before, &after).await?;
-        let undo_ref = match request.effect {
-            Effect::Check => None,
-            Effect::Apply if files.is_empty() => None,
-            Effect::Apply => Some(target.write(&git, vm, &before, &after, folder).await?),
-        };
-        Ok(Applied {
-            root,
+        if request.effect == Effect::Check || files.is_empty() {
+            return Ok(nothing(files));
+        }
+        Ok(Merged::Ready(Ready {
+            target,
+            before,
+            after,
             files,
-            undo_ref,
-        })
+        }))
     }
 
     /// Writes the patch to a file, piece by piece, and returns its length.
     async fn save_patch(&self, vm: &VMRecord, base: Option<&str>, to: &Path) -> Result<u64, Error> {
         let mut export = self.workspace_export(vm.id.as_str(), base).await?;
-        let mut of = std::ffi::OsString::from("of=");
-        of.push(to);
-        let dd = Program::new("dd").arg(of).args(["bs=64k", "status=none"]);
-        let PipedProgram {
-            stdin,
-            stdout: _stdout,
-            end,
-        } = self.inner.host().pipe(&dd).await?;
-        let mut bytes = 0;
-        if let Some(mut stdin) = stdin {
-            while let Some(piece) = export.next().await? {
-                bytes += piece.len() as u64;
-                if stdin.write_all(&piece).await.is_err() {
-                    break;
-                }
-            }
-            let _ = stdin.shutdown().await;
+        let file = self
+            .inner
+            .host()
+            .new_file(to)
+            .await
+            .map_err(WorkspaceError::from)?;
+        let (mut bytes, mut bounds) = (0, PatchBounds::default());
+        while let Some(piece) = export.next().await? {
+            bytes += piece.len() as u64;
+            bounds
+                .take(&piece)
+                .map_err(|source| WorkspaceError::TooMuch {
+                    vm: vm.name.clone(),
+                    source,
+                })?;
+            let (file, path) = (file.clone(), to.to_owned());
+            blocking(move || {
+                use std::io::Write;
+                (&*file)
+                    .write_all(&piece)
+                    .map_err(|error| WorkspaceError::Files {
+                        path,
+                        said: error.to_string(),
+                    })
+            })
+            .await?;
         }
-        let end = end.await?;
-        match end.success() {
-            true => Ok(bytes),
-            false => Err(failed("apply", to, &end).into()),
-        }
+        Ok(bytes)
     }
 
     /// Fetches what the patch begins from, as far as the repository here does not have it: a merge needs
@@ -203,7 +229,8 @@ impl Engine {
         let mut running = start_script(&connection, "export", vm, &script).await?;
         let mut input = running.stdin.take();
         let mut words = target.shadow.words();
-        words.extend(words!["unpack-objects", "-q"]);
+        let most = format!("--max-input-size={LARGEST_PATCH}");
+        words.extend(words!["unpack-objects", "-q", most]);
         let PipedProgram {
             stdin,
             stdout: _stdout,
@@ -240,6 +267,44 @@ impl Engine {
             );
         }
         Ok(())
+    }
+}
+
+/// What came of the merge.
+enum Merged {
+    /// Nothing is to be written.
+    Nothing(Applied),
+    /// All of it fits.
+    Ready(Ready),
+}
+
+/// Changes that fit, before the first of them is written.
+struct Ready {
+    target: Target,
+    before: String,
+    after: String,
+    files: Vec<TouchedFile>,
+}
+
+impl Ready {
+    async fn write(
+        self,
+        git: &Git<'_>,
+        vm: &VMRecord,
+        folder: &Path,
+    ) -> Result<Applied, WorkspaceError> {
+        let Ready {
+            target,
+            before,
+            after,
+            files,
+        } = self;
+        let undo_ref = target.write(git, vm, &before, &after, folder).await?;
+        Ok(Applied {
+            root: ByteText(target.root_bytes()),
+            files,
+            undo_ref: Some(undo_ref),
+        })
     }
 }
 
@@ -442,6 +507,70 @@ impl Target {
             files.push(TouchedFile { change, look });
         }
         Ok(files)
+    }
+
+    /// Refuses what would be made where something is already that is not in the tree before: what git does not
+    /// track, or ignores, is nobody's to replace.
+    pub(super) async fn refuse_in_the_way(
+        &self,
+        files: &[TouchedFile],
+    ) -> Result<(), WorkspaceError> {
+        let made: Vec<Vec<u8>> = files
+            .iter()
+            .map(|file| &file.change)
+            .filter(|change| {
+                change.new_mode != 0 && (change.old_mode == 0 || change.old_path.is_some())
+            })
+            .map(|change| change.path.clone())
+            .collect();
+        let gone: std::collections::BTreeSet<Vec<u8>> = files
+            .iter()
+            .map(|file| &file.change)
+            .filter(|change| change.old_mode != 0)
+            .filter(|change| change.new_mode == 0 || change.old_path.is_some())
+            .map(|change| {
+                change
+                    .old_path
+                    .clone()
+                    .unwrap_or_else(|| change.path.clone())
+            })
+            .collect();
+        let root = self.repository.root.clone();
+        blocking(move || {
+            let foreign = |error: ForeignError| WorkspaceError::from(HostError::from(error));
+            let tree = Folder::open(&root).map_err(foreign)?;
+            let mut in_the_way = Vec::new();
+            for path in made {
+                // Each folder on the way to it, and then itself.
+                let ends = path.iter().enumerate().filter(|(_, byte)| **byte == b'/');
+                let ends = ends.map(|(at, _)| at).chain([path.len()]);
+                for end in ends {
+                    let part = &path[..end];
+                    let kind = tree.kind(path_of(part)).map_err(foreign)?;
+                    let is_free = match kind {
+                        None => true,
+                        Some(Kind::Folder) => end < path.len(),
+                        // A tracked file that goes makes room.
+                        Some(_) => gone.contains(part),
+                    };
+                    if !is_free {
+                        in_the_way.push(String::from_utf8_lossy(part).into_owned());
+                    }
+                    if kind != Some(Kind::Folder) {
+                        break;
+                    }
+                }
+            }
+            in_the_way.dedup();
+            match in_the_way.is_empty() {
+                true => Ok(()),
+                false => Err(WorkspaceError::FilesInTheWay {
+                    said: format!("not tracked here: {}", in_the_way.join(", ")),
+                    path: root,
+                }),
+            }
+        })
+        .await
     }
 
     async fn look(&self, git: &Git<'_>, change: &Change) -> Result<Option<String>, WorkspaceError> {

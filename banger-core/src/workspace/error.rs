@@ -9,6 +9,7 @@ use banger_session::workspace::{
 use crate::error::ErrorKind;
 use crate::host::HostError;
 use crate::names::VmName;
+use crate::workspace::patch_bounds::TooMuch;
 
 /// Why a repository was not carried, or its changes not brought back.
 #[derive(Debug, thiserror::Error)]
@@ -162,6 +163,14 @@ pub enum WorkspaceError {
         /// The paths, and what is wrong with each.
         files: Vec<(String, String)>,
     },
+    /// A guest's patch is larger than any honest one.
+    #[error("the patch of VM {vm} was refused")]
+    TooMuch {
+        /// The VM.
+        vm: VmName,
+        /// What it has too much of.
+        source: TooMuch,
+    },
     /// The patch does not fit.
     #[error(
         "the guest's changes and the repository's do not go together in: {}", paths.join(", ")
@@ -209,6 +218,7 @@ impl WorkspaceError {
             WorkspaceError::Refused { .. }
             | WorkspaceError::Astray { .. }
             | WorkspaceError::Index { .. }
+            | WorkspaceError::TooMuch { .. }
             | WorkspaceError::BadBranch { .. }
             | WorkspaceError::GuestPath(_)
             | WorkspaceError::HostilePatch { .. } => ErrorKind::Invalid,
@@ -246,6 +256,9 @@ impl WorkspaceError {
             WorkspaceError::Astray { path, .. } => format!(
                 "name the repository that is meant, or clone it: git clone {} ELSEWHERE",
                 path.display()
+            ),
+            WorkspaceError::TooMuch { vm, .. } => format!(
+                "nothing was changed; look at what is so large: banger vm workspace export {vm} --stat"
             ),
             WorkspaceError::Index { .. } => {
                 "do not trust it; if it is yours, git itself makes a new one: rm .git/index; git reset"

@@ -10,12 +10,16 @@ use crate::workspace::WorkspaceError;
 use crate::workspace::record::Workspace;
 use crate::workspace::script::{ScriptOutput, run_script_output, start_script};
 
-/// The most that a list of changes may have, in bytes.
-const MAX_LIST: usize = 256 << 20;
+/// The most that a list of changes may have, in bytes: some hundred thousand files.
+const MAX_LIST: usize = 24 << 20;
+
+/// The most that an exported patch may have, in bytes.
+const LARGEST: u64 = 16 << 30;
 
 /// A patch on its way. Dropping it ends it; the guest removes what it made for it.
 pub struct WorkspaceExport {
     running: ScriptOutput,
+    bytes: u64,
 }
 
 impl std::fmt::Debug for WorkspaceExport {
@@ -43,7 +47,7 @@ impl Engine {
         let connection = self.connection(&vm, self.inner.config.limits.ready).await?;
         let mut running = start_script(&connection, "export", &vm, &script).await?;
         running.stdin = None;
-        Ok(WorkspaceExport { running })
+        Ok(WorkspaceExport { running, bytes: 0 })
     }
 
     /// Lists what [`Engine::workspace_export`] would export.
@@ -79,7 +83,15 @@ impl WorkspaceExport {
     ///
     /// The guest refused or was lost: what came is not the whole patch.
     pub async fn next(&mut self) -> Result<Option<Vec<u8>>, Error> {
-        Ok(self.running.next().await?.map(<[u8]>::to_vec))
+        let piece = self.running.next().await?.map(<[u8]>::to_vec);
+        self.bytes += piece.as_ref().map_or(0, |piece| piece.len() as u64);
+        match self.bytes > LARGEST {
+            true => {
+                let reason = format!("its patch has more than {} GiB", LARGEST >> 30);
+                Err(self.running.lost(reason).into())
+            }
+            false => Ok(piece),
+        }
     }
 }
 

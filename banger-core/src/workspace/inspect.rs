@@ -68,29 +68,63 @@ pub(super) struct Inspected {
     pub(super) folder: PathBuf,
 }
 
+/// A folder for what is made of one repository. It goes with this: whoever asked may go away at any time.
+pub(super) struct Staging {
+    engine: Engine,
+    path: PathBuf,
+    is_cleared: bool,
+}
+
+impl Staging {
+    pub(super) async fn make(engine: &Engine) -> Result<Self, Error> {
+        let name: [u8; 6] = random()?;
+        let name: String = name.iter().map(|byte| format!("{byte:02x}")).collect();
+        let path = engine.inner.places.staging().join(name);
+        let staging = Staging {
+            engine: engine.clone(),
+            path,
+            is_cleared: false,
+        };
+        engine.inner.host().create_dir(&staging.path).await?;
+        Ok(staging)
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Removes it. What cannot be removed now goes when the engine is next opened.
+    pub(super) async fn clear(mut self) {
+        remove(&self.engine, &self.path).await;
+        self.is_cleared = true;
+    }
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        // Whoever waited has gone. Without a runtime the next engine sweeps it.
+        if !self.is_cleared
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            let (engine, path) = (self.engine.clone(), std::mem::take(&mut self.path));
+            runtime.spawn(async move { remove(&engine, &path).await });
+        }
+    }
+}
+
+async fn remove(engine: &Engine, path: &Path) {
+    if let Err(error) = engine.inner.host().remove_tree(path).await {
+        tracing::warn!(%error, "could not remove what was made to carry a repository");
+    }
+}
+
 impl Engine {
     /// Looks at a repository of this host and decides whether it can be carried; carries nothing.
     pub async fn workspace_inspect(&self, request: &PrepareRequest) -> Result<Inspection, Error> {
-        let folder = self.staging_folder().await?;
-        let inspected = self.inspect_repository(request, &folder).await;
-        self.clear(&folder).await;
+        let staging = Staging::make(self).await?;
+        let inspected = self.inspect_repository(request, staging.path()).await;
+        staging.clear().await;
         Ok(inspected?.inspection)
-    }
-
-    /// Makes a folder for one carrying.
-    pub(super) async fn staging_folder(&self) -> Result<PathBuf, Error> {
-        let name: [u8; 6] = random()?;
-        let name: String = name.iter().map(|byte| format!("{byte:02x}")).collect();
-        let folder = self.inner.places.staging().join(name);
-        self.inner.host().create_dir(&folder).await?;
-        Ok(folder)
-    }
-
-    /// Removes such a folder. What cannot be removed now goes when the engine is next opened.
-    pub(super) async fn clear(&self, folder: &Path) {
-        if let Err(error) = self.inner.host().remove_tree(folder).await {
-            tracing::warn!(%error, "could not remove what was made to carry a repository");
-        }
     }
 
     pub(super) async fn inspect_repository(

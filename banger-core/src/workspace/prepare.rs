@@ -17,7 +17,7 @@ use crate::progress::Progress;
 use crate::session::ByteText;
 use crate::vm::VMRecord;
 use crate::workspace::WorkspaceError;
-use crate::workspace::inspect::{Inspected, Inspection};
+use crate::workspace::inspect::{Inspected, Inspection, Staging};
 use crate::workspace::record::{Source, Untracked, Workspace};
 use crate::workspace::script::{ScriptOutput, run_script_output, start_script};
 use crate::workspace::stage::{Staged, stage};
@@ -100,19 +100,16 @@ impl Engine {
         progress: &Progress,
     ) -> Result<Prepared, Error> {
         let vm = self.lookup(vm).await?;
-        let (engine, progress) = (self.clone(), progress.clone());
-        // To its end, because its folder on this host is removed at the end.
-        self.to_its_end(async move {
-            let folder = engine.staging_folder().await?;
-            progress.tell("workspace", "looking at the repository");
-            let prepared = match engine.inspect_repository(&request, &folder).await {
-                Ok(inspected) => engine.carry(&vm, &request, inspected, &progress).await,
-                Err(error) => Err(error.into()),
-            };
-            engine.clear(&folder).await;
-            prepared
-        })
-        .await
+        // Until something is sent it ends with whoever waits for it.
+        let staging = Staging::make(self).await?;
+        progress.tell("workspace", "looking at the repository");
+        let inspected = self.inspect_repository(&request, staging.path()).await;
+        let prepared = match inspected {
+            Ok(inspected) => self.carry(&vm, &request, inspected, progress).await,
+            Err(error) => Err(error.into()),
+        };
+        staging.clear().await;
+        prepared
     }
 
     /// Says what a prepare would carry, and whether it would replace a workspace that is there; fails as

@@ -13,6 +13,7 @@ use crate::session::ByteText;
 use crate::vm::VMRecord;
 use crate::workspace::WorkspaceError;
 use crate::workspace::git::Git;
+use crate::workspace::inspect::Staging;
 use crate::workspace::open::{Repository, UserSettings};
 use crate::workspace::shadow::Shadow;
 
@@ -124,12 +125,12 @@ impl Engine {
     /// Says whether the repository that a workspace was made of is still on the same commit.
     pub async fn workspace_freshness(&self, workspace: &Workspace) -> Freshness {
         let unknown = |error: String| Freshness::Unknown { reason: error };
-        let folder = match self.staging_folder().await {
-            Ok(folder) => folder,
+        let staging = match Staging::make(self).await {
+            Ok(staging) => staging,
             Err(error) => return unknown(error.to_string()),
         };
-        let head = self.head_of(workspace.root(), &folder).await;
-        self.clear(&folder).await;
+        let head = self.head_of(workspace.root(), staging.path()).await;
+        staging.clear().await;
         match head {
             Ok(Some(head)) if head == workspace.host_head => Freshness::Fresh,
             Ok(Some(head)) => Freshness::Moved { head },

@@ -2,6 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use banger_session::workspace::WorkspaceRefusal;
 use tokio::io::{AsyncRead, AsyncReadExt};
@@ -13,6 +14,9 @@ use crate::workspace::WorkspaceError;
 
 /// The most that is kept of what a script's programs complain of, in bytes.
 const KEPT: u64 = 16 << 10;
+
+/// How long a script may say nothing. A large work tree is looked through in minutes.
+const SILENCE: Duration = Duration::from_secs(20 * 60);
 
 /// A script that runs in a guest, read piece by piece. The connection can be used meanwhile and after it.
 pub(super) struct ScriptOutput {
@@ -87,8 +91,13 @@ pub(super) async fn run_script_output(
 impl ScriptOutput {
     /// Returns the next bytes; none when it has ended as it should.
     pub(super) async fn next(&mut self) -> Result<Option<&[u8]>, Error> {
+        let read = tokio::time::timeout(SILENCE, self.stdout.read(&mut self.buffer)).await;
+        let Ok(read) = read else {
+            let reason = format!("it said nothing for {} minutes", SILENCE.as_secs() / 60);
+            return Err(self.lost(reason).into());
+        };
         // An error is the connection's end, which its status tells better.
-        match self.stdout.read(&mut self.buffer).await {
+        match read {
             Ok(read @ 1..) => Ok(Some(&self.buffer[..read])),
             _ => {
                 self.finish().await?;

@@ -8,6 +8,7 @@ use crate::session::ByteText;
 use crate::workspace::WorkspaceError;
 use crate::workspace::apply::{Applied, Rehearse, Target, TouchedFile};
 use crate::workspace::git::{Git, word_in};
+use crate::workspace::inspect::Staging;
 use crate::workspace::record::{Source, Workspace};
 use crate::workspace::undo_ref::undo_ref;
 
@@ -23,12 +24,12 @@ impl Engine {
         let engine = self.clone();
         self.to_its_end(async move {
             let workspace = engine.recorded_workspace(&vm).await?;
-            let folder = engine.staging_folder().await?;
+            let staging = Staging::make(&engine).await?;
             let source = repository.as_ref();
             let undone = engine
-                .undo_now(vm.name.as_str(), &workspace, source, &folder)
+                .undo_now(vm.name.as_str(), &workspace, source, staging.path())
                 .await;
-            engine.clear(&folder).await;
+            staging.clear().await;
             Ok(undone?)
         })
         .await
@@ -81,6 +82,7 @@ impl Engine {
                 paths: changed.iter().map(shown).collect(),
             });
         }
+        target.refuse_in_the_way(&files).await?;
         target.switch(&git, Rehearse::No, &after, &before).await?;
         target.point(&git, &undo_ref, earlier.as_deref()).await?;
         Ok(Applied {

@@ -324,3 +324,104 @@ async fn nothing_that_the_repository_has_configured_is_run_when_changes_come_hom
     rig.engine.workspace_undo("box", None).await.unwrap();
     assert!(!mark.exists(), "a program of the repository's was run");
 }
+
+#[tokio::test]
+async fn what_git_ignores_here_is_neither_replaced_nor_removed_by_taking_back() {
+    let rig = Rig::with_box().await;
+    let repo = rig.small();
+    repo.write(".gitignore", ".env\nbuild/\nnode_modules/\nold\n");
+    repo.commit("ignores");
+    repo.write(".env", "the only copy\n");
+    repo.write("build/out", "the only copy\n");
+    repo.write("node_modules/.bin/x", "the only copy\n");
+    repo.write("old", "the only copy\n");
+    rig.prepare(&repo).await;
+    for (script, named) in [
+        ("echo guest >.env; git add -f .env", ".env"),
+        (
+            "mkdir -p build; echo guest >build/out; git add -f build/out",
+            "build/out",
+        ),
+        (
+            "mkdir -p node_modules/.bin; echo guest >node_modules/.bin/x; git add -f node_modules",
+            "node_modules/.bin/x",
+        ),
+        // A folder where a file is, and a file where a folder is.
+        ("mkdir old; echo guest >old/x; git add -f old/x", "old"),
+        ("echo guest >build; git add -f build", "build"),
+    ] {
+        rig.guest(&format!("echo more >>README.md; {script}")).await;
+        let error = apply(&rig, Effect::Apply).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InUse, "{script}: {error}");
+        let told = error.chain().join(": ");
+        assert!(
+            told.contains(&format!("not tracked here: {named}")),
+            "{script}: {told}"
+        );
+        for path in [".env", "build/out", "node_modules/.bin/x", "old"] {
+            assert_eq!(repo.read(path), "the only copy\n", "{script}");
+        }
+        assert_eq!(
+            repo.read("README.md"),
+            "hello\n",
+            "nothing of it is written"
+        );
+        rig.guest("git reset -q --hard; git clean -qfdx").await;
+    }
+    // What is in nobody's way goes in, and back out again.
+    rig.guest("echo more >>README.md; echo new >new").await;
+    apply(&rig, Effect::Apply).await.unwrap();
+    rig.engine.workspace_undo("box", None).await.unwrap();
+    assert_eq!(repo.read(".env"), "the only copy\n");
+    assert!(!repo.root.join("new").exists());
+}
+
+#[tokio::test]
+async fn a_patch_that_unpacks_to_too_much_is_refused_before_git_sees_it() {
+    let rig = Rig::with_box().await;
+    let repo = rig.small();
+    rig.prepare(&repo).await;
+    let before = files(&repo);
+    let bomb = "diff --git a/x.bin b/x.bin\nnew file mode 100644\nindex 0000000000000000000000000000000000000000..1111111111111111111111111111111111111111\nGIT binary patch\nliteral 2147483648\nzcmV?d00001\n\nliteral 0\nHcmV?d00001\n\n";
+    guest_sends(&rig, bomb).await;
+    let error = apply(&rig, Effect::Apply).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+    let told = error.chain().join(": ");
+    assert!(
+        told.contains("a file in it has more than 256 MiB"),
+        "{told}"
+    );
+    assert_eq!(files(&repo), before);
+    rig.nothing_staged();
+}
+
+#[tokio::test]
+async fn an_apply_that_nobody_waits_for_any_more_ends_and_leaves_nothing() {
+    let rig = Rig::with_box().await;
+    let repo = rig.small();
+    rig.prepare(&repo).await;
+    let before = files(&repo);
+    // A patch without an end.
+    rig.outside("[ -e /opt/git ] || cp \"$(readlink -f \"$(command -v git)\")\" /opt/git")
+        .await;
+    let wrapper = "#!/bin/sh\ncase \"$*\" in *--patch*) : >/opt/begun; while echo +x; do sleep 0.01; done;; *) exec /opt/git \"$@\";; esac\n";
+    rig.outside(&format!(
+        "cat > /opt/banger-sim/bin/git <<'END'\n{wrapper}END\nchmod +x /opt/banger-sim/bin/git"
+    ))
+    .await;
+    {
+        let mut applying = std::pin::pin!(apply(&rig, Effect::Apply));
+        let begun = rig.outside("while [ ! -e /opt/begun ]; do sleep 0.01; done");
+        tokio::select! {
+            done = &mut applying => panic!("it has an end: {done:?}"),
+            _ = begun => {}
+        }
+    }
+    let staging = rig.config.state_dir.join("staging");
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    while std::fs::read_dir(&staging).is_ok_and(|left| left.count() > 0) {
+        assert!(std::time::Instant::now() < deadline, "its folder stays");
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    assert_eq!(files(&repo), before);
+}
