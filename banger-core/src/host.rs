@@ -145,7 +145,8 @@ pub trait Host: Devices + Spaces + Uplinks + Scopes + fmt::Debug + Send + Sync {
         process: &ProcessIdentity,
     ) -> Result<Option<ProcessUsage>, HostError>;
 
-    /// Finds every process that has `token` in its command line. Zombies have none.
+    /// Finds every process of our own user that has `token` in its command line. Zombies have none. Another user's
+    /// may bear it too, and is none of ours; one that cannot be looked at is passed over.
     async fn find_processes(&self, token: &str) -> Result<Vec<ProcessFacts>, HostError>;
 
     /// Sends a signal, through a pidfd, to a process whose start time was compared after the pidfd was opened.
@@ -188,6 +189,9 @@ pub struct ProcessIdentity {
 pub struct ProcessFacts {
     /// Who it is.
     pub identity: ProcessIdentity,
+    /// The file names of its program: of what it executes, as far as that can be seen, and of what it was
+    /// called by.
+    pub programs: Vec<String>,
     /// Its arguments, separated by spaces; bytes that are no UTF-8 are replaced.
     pub command_line: String,
     /// Whether it is stopped, by SIGSTOP or a debugger: it answers nothing until it is let go on.

@@ -16,6 +16,9 @@
 //!   any of these could not be looked at ────────────────────────────► CannotTell
 //! ```
 //!
+//! A token alone is nobody's proof: anybody can put it on a command line. A process is a monitor of ours only if
+//! our own user runs it, and its program is one that monitors are.
+//!
 //! Only `Gone` allows a teardown; only `Alive` is ever signalled.
 
 use std::collections::BTreeMap;
@@ -309,6 +312,12 @@ impl HostLiveness {
         }
     }
 
+    /// Returns the run of a VM that a process is the monitor of.
+    fn run_of(&self, facts: &ProcessFacts, vm: &VmId) -> Option<RunId> {
+        let run = token_run(&facts.command_line, &self.engine, vm);
+        run.filter(|_| is_a_monitor(facts))
+    }
+
     async fn look(&self, vm: &VmId, handles: Option<&VMHandles>) -> Result<Verdict, HostError> {
         let mut stranger = None;
         if let Some((handle, boot)) = handles.and_then(|h| Some((h.process.as_ref()?, &h.boot_id)))
@@ -318,7 +327,7 @@ impl HostLiveness {
             }
             if let Some(facts) = self.settled(handle).await? {
                 let same = facts.identity.start_time == handle.start_time;
-                match token_run(&facts.command_line, &self.engine, vm) {
+                match self.run_of(&facts, vm) {
                     Some(run) if same => {
                         return Ok(Verdict::Alive(Monitor {
                             process: facts.identity,
@@ -336,7 +345,7 @@ impl HostLiveness {
         // A live process found by its token beats what the file says.
         let token = token_prefix(&self.engine, vm);
         for facts in self.host.find_processes(&token).await? {
-            if let Some(run) = token_run(&facts.command_line, &self.engine, vm) {
+            if let Some(run) = self.run_of(&facts, vm) {
                 return Ok(Verdict::Alive(Monitor {
                     process: facts.identity,
                     run,
@@ -364,6 +373,9 @@ impl Liveness for HostLiveness {
     async fn census(&self) -> Result<Census, HostError> {
         let mut census = Census::default();
         for process in self.host.find_processes(TOKEN).await? {
+            if !is_a_monitor(&process) {
+                continue;
+            }
             let Some((engine, vm, run)) = token_of(&process.command_line) else {
                 // Somebody who only speaks of us: an editor, a search.
                 continue;
@@ -442,6 +454,19 @@ fn token_of(command_line: &str) -> Option<(EngineId, VmId, RunId)> {
 }
 
 const TOKEN: &str = "banger:";
+
+/// The programs that are monitors, or become one (systemd-run). Others that bear a token only speak of it.
+const MONITORS: [&str; 4] = [
+    "qemu-system-x86_64",
+    "firecracker",
+    "banger-sim-vmm",
+    "systemd-run",
+];
+
+fn is_a_monitor(facts: &ProcessFacts) -> bool {
+    let is_known = |name: &String| MONITORS.contains(&name.as_str());
+    facts.programs.iter().any(is_known)
+}
 
 /// How long a process may be without a command line: a killed one gives its memory back meanwhile.
 const SETTLED: Duration = Duration::from_secs(1);

@@ -690,6 +690,14 @@ impl Host for FakeHost {
 fn facts(process: &FakeProcess) -> ProcessFacts {
     ProcessFacts {
         identity: process.identity.clone(),
+        programs: process
+            .command_line
+            .split(' ')
+            .next()
+            .and_then(|word| word.rsplit('/').next())
+            .map(str::to_owned)
+            .into_iter()
+            .collect(),
         command_line: process.command_line.clone(),
         stopped: process.frozen,
     }

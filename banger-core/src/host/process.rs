@@ -21,6 +21,7 @@ pub(super) fn facts(pid: u32) -> Result<Option<ProcessFacts>> {
     match fs::read(format!("/proc/{pid}/cmdline")) {
         Ok(raw) => Ok(Some(ProcessFacts {
             identity: ProcessIdentity { pid, start_time },
+            programs: programs(pid, &raw),
             command_line: command_line(&raw),
             stopped: matches!(state, 'T' | 't'),
         })),
@@ -100,11 +101,45 @@ pub(super) fn find(token: &str) -> Result<Vec<ProcessFacts>> {
         if !contains(&raw, token.as_bytes()) {
             continue;
         }
-        if let Some(facts) = facts(pid)? {
+        // Anybody can put any words on a command line. What ends meanwhile, or hides, is nobody's obstacle.
+        if owner(pid) != Some(rustix::process::geteuid().as_raw()) {
+            continue;
+        }
+        if let Ok(Some(facts)) = facts(pid) {
             found.push(facts);
         }
     }
     Ok(found)
+}
+
+/// The user of a process, if its real and its effective one are the same: a set-user-id program that another user
+/// has started is not its file's owner's.
+fn owner(pid: u32) -> Option<u32> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    owner_in(&status)
+}
+
+fn owner_in(status: &str) -> Option<u32> {
+    let line = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
+    let mut users = line.split_ascii_whitespace();
+    let (real, effective) = (users.next()?, users.next()?);
+    (real == effective).then(|| real.parse().ok())?
+}
+
+fn programs(pid: u32, command_line: &[u8]) -> Vec<String> {
+    let name = |path: &std::path::Path| {
+        let name = path.file_name()?.to_string_lossy();
+        // One that was upgraded since.
+        Some(name.trim_end_matches(" (deleted)").to_owned())
+    };
+    let executed = fs::read_link(format!("/proc/{pid}/exe")).ok();
+    let called = command_line.split(|byte| *byte == 0).next();
+    let called = called.map(|word| String::from_utf8_lossy(word).into_owned());
+    let mut found = Vec::new();
+    found.extend(executed.as_deref().and_then(name));
+    found.extend(called.as_deref().map(std::path::Path::new).and_then(name));
+    found.dedup();
+    found
 }
 
 pub(super) fn signal(process: &ProcessIdentity, signal: ProcessSignal) -> Result<Delivery> {
@@ -278,6 +313,49 @@ mod tests {
         let expected = (Duration::from_secs(2), 12, Duration::from_secs(3));
         assert_eq!(parse_usage(stat, 100), Some(expected));
         assert_eq!(parse_usage("77 (a) S 1", 100), None);
+    }
+
+    #[test]
+    fn the_user_of_a_process_is_told_only_if_it_is_one() {
+        assert_eq!(owner_in("Name:\tx\nUid:\t7\t7\t7\t7\nGid:\t0\n"), Some(7));
+        assert_eq!(owner_in("Uid:\t7\t0\t0\t0\n"), None);
+        assert_eq!(owner_in("Uid:\n"), None);
+    }
+
+    #[tokio::test]
+    async fn as_root_another_user_s_process_is_not_found_by_what_is_on_its_command_line() {
+        let token = format!("banger-test-{}-nobody", std::process::id());
+        if !rustix::process::geteuid().is_root() {
+            println!("SKIP: only root can start a process of another user");
+            return;
+        }
+        let script = "echo ready; read line";
+        let mut theirs = Command::new("setpriv")
+            .args([
+                "--reuid=65534",
+                "--regid=65534",
+                "--clear-groups",
+                "sh",
+                "-c",
+                script,
+                &token,
+            ])
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut ready = [0; 6];
+        io::Read::read_exact(theirs.stdout.as_mut().unwrap(), &mut ready).unwrap();
+        assert!(
+            facts(theirs.id())
+                .unwrap()
+                .unwrap()
+                .command_line
+                .contains(&token)
+        );
+        assert_eq!(find(&token).unwrap(), []);
+        drop(theirs.stdin.take());
+        theirs.wait().unwrap();
     }
 
     #[tokio::test]

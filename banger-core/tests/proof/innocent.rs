@@ -90,7 +90,10 @@ async fn a_monitor_of_another_vm_of_ours_is_not_this_ones() {
             '0'
         };
         let id = format!("{}{last}", &vm.id.as_str()[..31]);
-        format!("qemu banger:{}:{id}:0123456789abcdef", engine.id())
+        format!(
+            "qemu-system-x86_64 banger:{}:{id}:0123456789abcdef",
+            engine.id()
+        )
     };
     let (engine, stray) = misled(&rig, other).await;
     assert_eq!(condition(&engine, "box").await, Condition::Stopped);
@@ -102,8 +105,12 @@ async fn a_monitor_of_another_vm_of_ours_is_not_this_ones() {
 async fn a_monitor_of_the_same_vm_under_another_engine_is_not_ours() {
     // As after a state folder was copied: the same VM ids, another engine id.
     let rig = Rig::new();
-    let copied =
-        |_: &Engine, vm: &VMRecord| format!("qemu banger:0a0a0a0a:{}:0123456789abcdef", vm.id);
+    let copied = |_: &Engine, vm: &VMRecord| {
+        format!(
+            "qemu-system-x86_64 banger:0a0a0a0a:{}:0123456789abcdef",
+            vm.id
+        )
+    };
     let (engine, theirs) = misled(&rig, copied).await;
     assert_eq!(condition(&engine, "box").await, Condition::Stopped);
     engine.delete("box").await.unwrap();
@@ -158,4 +165,24 @@ async fn handles_that_could_not_be_written_are_not_remembered_either() {
     engine.start("box", &Progress::silent()).await.unwrap_err();
     assert!(!vm.runtime.vm_dir.join("handles.json").exists());
     assert_eq!(engine.show("box").await.unwrap().handles, None);
+}
+
+#[tokio::test]
+async fn a_program_that_only_speaks_of_a_monitor_is_not_one_and_is_in_nobody_s_way() {
+    let rig = Rig::new();
+    let speaks = |engine: &Engine, vm: &VMRecord| {
+        let run = "0123456789abcdef";
+        format!(
+            "/usr/bin/tail -f guest=banger:{}:{}:{run}",
+            engine.id(),
+            vm.id
+        )
+    };
+    let (engine, innocent) = misled(&rig, speaks).await;
+    assert_eq!(condition(&engine, "box").await, Condition::Stopped);
+    start(&engine, "box").await;
+    assert!(engine.prove().await.unwrap().is_clean());
+    engine.delete("box").await.unwrap();
+    assert!(lives(&rig, innocent));
+    assert_eq!(rig.host.living().len(), 1);
 }

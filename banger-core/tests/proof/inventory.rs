@@ -99,7 +99,7 @@ async fn a_monitor_of_a_vm_that_is_no_more_is_a_stray_with_its_port() {
     let engine = rig.open().await;
     running(&engine, "box").await;
     let line = format!(
-        "qemu -name guest=banger:{}:{}:0123456789abcdef",
+        "qemu-system-x86_64 -name guest=banger:{}:{}:0123456789abcdef",
         engine.id(),
         nobody()
     );
@@ -136,7 +136,11 @@ async fn a_second_monitor_of_a_vm_that_runs_is_a_stray_and_the_first_is_not_touc
     let engine = rig.open().await;
     let vm = running(&engine, "box").await;
     let first = rig.pid_of(&vm);
-    let line = format!("qemu banger:{}:{}:0123456789abcdef", engine.id(), vm.id);
+    let line = format!(
+        "qemu-system-x86_64 banger:{}:{}:0123456789abcdef",
+        engine.id(),
+        vm.id
+    );
     rig.host.add_stranger(900, &line);
     is_found_and_removed(&rig, &engine, &["monitor process 900".to_owned()]).await;
     assert_eq!(rig.host.living()[0].identity.pid, first);

@@ -49,7 +49,10 @@ async fn proof_fix_and_reconcile_of_one_engine_leave_the_others_vms_alone() {
     let nobody = banger_core::VmId::from_random([0xee; 16]);
     for engine in [&one, &two] {
         fs::create_dir(engine.places().run(&nobody)).unwrap();
-        let line = format!("qemu banger:{}:{nobody}:0123456789abcdef", engine.id());
+        let line = format!(
+            "qemu-system-x86_64 banger:{}:{nobody}:0123456789abcdef",
+            engine.id()
+        );
         let pid = 7000 + u32::from(engine.id() == two.id());
         rig.host.add_stranger(pid, &line);
     }
