@@ -176,7 +176,8 @@ pub struct Limits {
     pub ctrl_alt_del: Duration,
     /// A monitor's answer to SIGTERM, and the kernel's to SIGKILL: 5 s each.
     pub signal: Duration,
-    /// How often the logs of a VM that runs are looked at: every 30 s. One over 8 MiB begins anew.
+    /// How often the logs of a VM are looked at that an earlier banger started: every 30 s. One over 8 MiB begins
+    /// anew.
     pub logs: Duration,
     /// A guest's answer to one script of a session: 30 s.
     pub session: Duration,

@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use banger_core::{
     Detached, DeviceRemoval, Devices, Host, HostError, LinuxHost, LinuxHostConfig, ProcessEnd,
-    ProcessIdentity, ProcessSignal, Scopes, SnapshotSpec, SnapshotState, Spaces, TapSpec,
+    ProcessIdentity, ProcessSignal, ScopeSpec, Scopes, SnapshotSpec, SnapshotState, Spaces,
+    TapSpec,
 };
 
 fn host() -> LinuxHost {
@@ -145,6 +146,7 @@ async fn as_root_a_program_is_started_inside_a_namespace_and_ours_stays_where_it
             program: "sleep".to_owned(),
             arguments: vec!["1000".into()],
             log: dir.path().join("log"),
+            walls: None,
             namespace: Some(space.clone()),
             scope: None,
         })
@@ -367,8 +369,9 @@ async fn in_scope(
         program: "sh".to_owned(),
         arguments: ["-c", script].map(Into::into).into(),
         log: log.to_owned(),
+        walls: None,
         namespace: None,
-        scope: Some(scope.to_owned()),
+        scope: Some(scope_named(scope)),
     })
     .await
 }
@@ -421,6 +424,7 @@ async fn as_root_a_program_is_in_its_scope_before_it_runs_and_ends_with_it() {
             program: "sleep".to_owned(),
             arguments: vec!["1000".into()],
             log: log.clone(),
+            walls: None,
             namespace: None,
             scope: None,
         })
@@ -503,8 +507,9 @@ async fn as_root_a_program_may_have_both_a_scope_and_a_namespace() {
             program: "sleep".to_owned(),
             arguments: vec!["1000".into()],
             log: dir.path().join("log"),
+            walls: None,
             namespace: Some(space.clone()),
-            scope: Some(scope.clone()),
+            scope: Some(scope_named(&scope)),
         })
         .await
         .unwrap();
@@ -588,4 +593,13 @@ END
     assert!(passed, "{said}");
     let (ended, said) = run("systemctl stop user@4242 && userdel --remove somebody");
     assert!(ended, "{said}");
+}
+
+fn scope_named(name: &str) -> ScopeSpec {
+    ScopeSpec {
+        name: name.to_owned(),
+        memory_bytes: 256 << 20,
+        tasks: 32,
+        cpu_weight: 50,
+    }
 }

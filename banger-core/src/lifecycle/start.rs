@@ -1,6 +1,7 @@
 //! Starting a VM: a list of steps, the last of which is the promise.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 
@@ -310,7 +311,7 @@ impl Step<StartContext> for SpawnMonitor {
             rescue_socket: inner.places.rescue_socket(&vm.id),
             console_socket: inner.places.console_socket(&vm.id),
             console_log: vm.runtime.log_path.clone(),
-            monitor_log: vm.runtime.vm_dir.join("monitor.log"),
+            monitor_log: vm.runtime.monitor_log(),
             metrics: inner.places.metrics(&vm.id),
             vsock: inner.places.vsock(&vm.id),
         };
@@ -341,17 +342,11 @@ impl Step<StartContext> for SpawnMonitor {
             }
             // A monitor that has ended says more in its log than its socket does.
             Err(error) => {
-                let mut said = inner.host().read_tail(&launch.monitor_log, 2000).await?;
-                if said.is_empty() {
-                    said = inner.host().read_tail(&launch.console_log, 2000).await?;
-                }
-                let output = String::from_utf8_lossy(&said).trim().to_owned();
-                let alive = inner.liveness.judge(&vm.id, None).await;
-                return Err(match alive {
+                return Err(match inner.liveness.judge(&vm.id, None).await {
                     Verdict::Alive(_) => error.into(),
                     _ => Error::Vmm(VmmError::EndedEarly {
                         vmm: vmm.kind(),
-                        output,
+                        output: inner.last_words(&launch).await?,
                     }),
                 });
             }
@@ -524,6 +519,24 @@ impl Inner {
                 vm: vm.name.clone(),
                 limit,
             }),
+        }
+    }
+
+    /// Returns what a monitor said that has ended. Who keeps its logs may still be at it.
+    async fn last_words(&self, launch: &Launch) -> Result<String, Error> {
+        const PATIENCE: Duration = Duration::from_millis(500);
+        let asked = Instant::now();
+        loop {
+            for log in [&launch.monitor_log, &launch.console_log] {
+                let said = self.host().read_tail(log, 2000).await?;
+                if !said.is_empty() {
+                    return Ok(String::from_utf8_lossy(&said).trim().to_owned());
+                }
+            }
+            if asked.elapsed() > PATIENCE {
+                return Ok(String::new());
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
 

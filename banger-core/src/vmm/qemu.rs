@@ -9,21 +9,59 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::{Launch, SwitchOff, Vmm, VmmControl, VmmError};
+use super::{Launch, Outputs, SwitchOff, Vmm, VmmControl, VmmError};
 use crate::choice::Probe;
 use crate::disk::BlockFormat;
-use crate::host::{Detached, Host, ProcessIdentity};
+use crate::host::{Host, HostError, ProcessIdentity, Program};
+use crate::names::Mebibytes;
 use crate::transport::GuestStream;
 use crate::vm::{NetworkKind, VmmKind};
 
-use command_line::{Acceleration, arguments};
+use command_line::{Acceleration, SANDBOX, Sandbox, arguments};
 use control::QmpControl;
 
 const PROGRAM: &str = "qemu-system-x86_64";
 
 /// The monitor `qemu`.
-#[derive(Debug)]
-pub(crate) struct QemuVmm;
+#[derive(Debug, Default)]
+pub(crate) struct QemuVmm {
+    /// Whether it has a sandbox here, once it was asked.
+    sandbox: tokio::sync::OnceCell<Result<(), String>>,
+}
+
+impl QemuVmm {
+    /// Says whether this QEMU can give up system calls on this kernel, and if not, why.
+    async fn sandbox(&self, host: &dyn Host) -> Result<(), String> {
+        let asked = self.sandbox.get_or_try_init(|| async {
+            let status = host.read_file(Path::new("/proc/self/status")).await?;
+            if !String::from_utf8_lossy(&status.unwrap_or_default()).contains("\nSeccomp:") {
+                return Ok(Err("this kernel has no seccomp".to_owned()));
+            }
+            // It looks at its options in their order, and ends at this one.
+            let asked = Program::new(PROGRAM).args(["-sandbox", SANDBOX, "-version"]);
+            let output = host.run(&asked.timeout(Duration::from_secs(10))).await?;
+            Ok::<_, HostError>(match output.success() {
+                true => Ok(()),
+                false => Err(format!("it was built without: {}", output.last_lines(1))),
+            })
+        });
+        match asked.await {
+            Ok(known) => known.clone(),
+            // Asked again the next time.
+            Err(error) => Err(error.to_string()),
+        }
+    }
+}
+
+/// What it takes beside its guest's memory, and room for the host's cache of its disks: its heap, at most 64 MiB of
+/// caches for a layer, buffers of disks and of a guest's thousand connections. Emulated, also the translations (the
+/// 256 MiB of the command line, and as much of what is noted of them) and each processor's tables of addresses.
+fn overhead(acceleration: Acceleration, vcpus: u32) -> Mebibytes {
+    Mebibytes(match acceleration {
+        Acceleration::Kvm => 512,
+        Acceleration::Emulated { .. } => 1024 + 64 * u64::from(vcpus),
+    })
+}
 
 #[async_trait]
 impl Vmm for QemuVmm {
@@ -36,9 +74,14 @@ impl Vmm for QemuVmm {
         if program.usable == crate::choice::Usable::No {
             return program;
         }
+        let unconfined = match self.sandbox(host).await {
+            Ok(()) => String::new(),
+            Err(why) => format!(", without its sandbox ({why})"),
+        };
+        let it = format!("{}{unconfined}", program.reason);
         match host.cpu().await.kvm {
-            Ok(()) => Probe::works(format!("{}, with KVM", program.reason)),
-            Err(why) => Probe::works(format!("{}, emulated: {why}", program.reason)),
+            Ok(()) => Probe::works(format!("{it}, with KVM")),
+            Err(why) => Probe::works(format!("{it}, emulated: {why}")),
         }
     }
 
@@ -63,15 +106,18 @@ impl Vmm for QemuVmm {
                 tsc_khz: host.tsc_khz().await,
             },
         };
-        Ok(host
-            .spawn(&Detached {
-                program: PROGRAM.to_owned(),
-                arguments: arguments(launch, acceleration),
-                log: launch.monitor_log.clone(),
-                namespace: launch.network.namespace().map(str::to_owned),
-                scope: launch.scope.clone(),
-            })
-            .await?)
+        let sandbox = match self.sandbox(host).await {
+            Ok(()) => Sandbox::On,
+            Err(_) => Sandbox::Off,
+        };
+        let outputs = Outputs {
+            log: &launch.monitor_log,
+            others: &[&launch.console_log],
+        };
+        let words = arguments(launch, acceleration, sandbox);
+        let overhead = overhead(acceleration, launch.vcpus);
+        let detached = launch.detached(PROGRAM, words, &outputs, overhead);
+        Ok(host.spawn(&detached).await?)
     }
 
     async fn connect(
