@@ -110,13 +110,17 @@ fn daemon(
     if arguments.detach {
         leave_session()?;
     }
-    raise_file_limit();
+    let host = LinuxHostConfig {
+        open_files: raise_file_limit(),
+        ..LinuxHostConfig::default()
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(std::thread::available_parallelism().map_or(2, |n| n.get().min(4)))
         .enable_all()
         .build()
         .map_err(plain)?;
-    runtime.block_on(live(&folders, settings, arguments.sim, over))
+    let real = |config| real(config, host, over);
+    runtime.block_on(live(&folders, settings, arguments.sim, real))
 }
 
 /// Opens the engine, which takes the lock of its folder; only then touches the socket.
@@ -124,7 +128,7 @@ async fn live(
     folders: &Folders,
     settings: Settings,
     sim: bool,
-    over: impl FnOnce(Arc<dyn Host>) -> Arc<dyn Host>,
+    real: impl FnOnce(EngineConfig) -> Result<EngineConfig, Failure>,
 ) -> Result<(), Failure> {
     let stop = Stop::default();
     // Whoever is started in the background by a shell has these ignored, and so would everything that is
@@ -143,7 +147,7 @@ async fn live(
     let opening = async {
         match sim {
             true => Ok::<_, Failure>(Engine::sim_over(&Arc::new(FakeHost::new()), config).await?),
-            false => Ok(Engine::open(real(config, over)?).await?),
+            false => Ok(Engine::open(real(config)?).await?),
         }
     };
     let (engine, report) = tokio::select! {
@@ -177,9 +181,9 @@ async fn live(
 /// Hands the engine what this process knows of its surroundings; the engine never asks by itself.
 fn real(
     mut config: EngineConfig,
+    mut surroundings: LinuxHostConfig,
     over: impl FnOnce(Arc<dyn Host>) -> Arc<dyn Host>,
 ) -> Result<EngineConfig, Failure> {
-    let mut surroundings = LinuxHostConfig::default();
     let path = std::env::var_os("PATH").unwrap_or_default();
     surroundings.program_folders = searched(&path, surroundings.program_folders);
     for name in ["http_proxy", "https_proxy", "no_proxy", "TMPDIR", "HOME"] {
@@ -229,14 +233,17 @@ fn leave_session() -> Result<(), Failure> {
     std::env::set_current_dir("/").map_err(plain)
 }
 
-/// A stream takes a few descriptors, and the usual soft limit is 1024.
-fn raise_file_limit() {
+/// A stream takes a few descriptors, and the usual soft limit is 1024. Returns the one of before, which is that of
+/// all that is started from here.
+fn raise_file_limit() -> Option<u64> {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);
+    let before = limit.current;
     limit.current = limit.maximum;
     if let Err(error) = setrlimit(Resource::Nofile, limit) {
         tracing::debug!(%error, "the limit of open files stays as it is");
     }
+    before
 }
 
 fn stop_on(kind: SignalKind, stop: &Stop) -> Result<(), Failure> {
