@@ -18,7 +18,7 @@ const OPEN_FILES: u64 = 777;
 
 fn host() -> LinuxHost {
     LinuxHost::new(LinuxHostConfig {
-        open_files: Some(OPEN_FILES),
+        open_files: Some((OPEN_FILES, OPEN_FILES + 1)),
         ..LinuxHostConfig::default()
     })
 }
@@ -107,7 +107,10 @@ async fn what_runs_within_walls_has_no_privilege_no_core_dump_our_first_limits_a
     }
     assert_eq!(status(pid, "NoNewPrivs"), "1");
     assert_eq!(limits(pid, "Max core file size"), ("0".into(), "0".into()));
-    assert_eq!(limits(pid, "Max open files").0, OPEN_FILES.to_string());
+    assert_eq!(
+        limits(pid, "Max open files"),
+        (OPEN_FILES.to_string(), (OPEN_FILES + 1).to_string())
+    );
     // Its disks are files.
     assert_eq!(limits(pid, "Max file size").0, "unlimited");
     assert_eq!(score(pid), (score(std::process::id()) + 300).min(1000));

@@ -111,7 +111,7 @@ fn daemon(
         leave_session()?;
     }
     let host = LinuxHostConfig {
-        open_files: raise_file_limit(),
+        open_files: Some(raise_file_limit()),
         ..LinuxHostConfig::default()
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -233,12 +233,13 @@ fn leave_session() -> Result<(), Failure> {
     std::env::set_current_dir("/").map_err(plain)
 }
 
-/// A stream takes a few descriptors, and the usual soft limit is 1024. Returns the one of before, which is that of
-/// all that is started from here.
-fn raise_file_limit() -> Option<u64> {
+/// A stream takes a few descriptors, and the usual soft limit is 1024. Returns those of before, soft and hard,
+/// which are those of all that is started from here.
+fn raise_file_limit() -> (u64, u64) {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);
-    let before = limit.current;
+    let number = |limit: Option<u64>| limit.unwrap_or(u64::MAX);
+    let before = (number(limit.current), number(limit.maximum));
     limit.current = limit.maximum;
     if let Err(error) = setrlimit(Resource::Nofile, limit) {
         tracing::debug!(%error, "the limit of open files stays as it is");
