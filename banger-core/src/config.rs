@@ -34,6 +34,9 @@ pub struct EngineConfig {
     pub nat: NatConfig,
     /// The Debian mirror that images are made from; none means Debian's own.
     pub mirror: Option<String>,
+    /// Space that is kept free on the file systems of the state folder and of `image_scratch`: 1 GiB. With less,
+    /// nothing is created, started, grown or carried in; what runs goes on, and can be stopped and deleted.
+    pub reserve: Mebibytes,
     /// Where an image's tree grows while it is made: `/var/tmp`. An ordinary user's subordinate ids must
     /// reach it.
     pub image_scratch: PathBuf,
@@ -55,6 +58,7 @@ impl EngineConfig {
             limits: Limits::default(),
             nat: NatConfig::default(),
             mirror: None,
+            reserve: Mebibytes(1024),
             image_scratch: PathBuf::from(SCRATCH),
             user_home: None,
         }

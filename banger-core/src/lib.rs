@@ -52,6 +52,7 @@ mod network;
 mod places;
 mod progress;
 mod reconcile;
+mod reserve;
 mod session;
 mod stats;
 mod steps;

@@ -284,9 +284,16 @@ impl Engine {
         match (vm.spec.lifetime, reason) {
             (Lifetime::Kept, Some(EndReason::Rebooted)) => {
                 let silent = crate::progress::Progress::silent();
-                Box::pin(self.start(vm.id.as_str(), &silent))
-                    .await
-                    .map(drop)
+                let started = Box::pin(self.start(vm.id.as_str(), &silent)).await;
+                if let Err(error @ crate::error::Error::Reserve { .. }) = &started
+                    && let Some(vm) = self.inner.store.vm(id).await?
+                {
+                    // Nobody waits for the answer: it is found with the VM.
+                    let text = error.to_string();
+                    let note = |runtime: &mut crate::vm::VMRuntime| runtime.last_error = Some(text);
+                    self.inner.note(vm, note).await?;
+                }
+                started.map(drop)
             }
             // Its client deletes it; if that is gone too, the daemon or the next reconcile does.
             _ => Ok(()),

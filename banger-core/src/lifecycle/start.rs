@@ -70,6 +70,7 @@ impl Engine {
                 });
             }
         }
+        inner.check_reserve().await?;
         // Never over a corpse: whatever an earlier run left is released first.
         inner.unwatch(&vm.id);
         inner.release(&vm, handles.as_ref()).await?;
