@@ -42,7 +42,10 @@ fn has_sandbox(home: &Home) -> bool {
     let doctor: serde_json::Value = serde_json::from_slice(&doctor.stdout).expect("it is JSON");
     let candidates = doctor["candidates"].as_array().expect("an array");
     let qemu = candidates.iter().find(|one| one["name"] == "qemu");
-    let reason = qemu.expect("it is told")["probe"]["reason"].to_string();
+    let reason = qemu.expect("it is told")["reason"]
+        .as_str()
+        .expect("a text")
+        .to_owned();
     println!("{reason}");
     !reason.contains("sandbox")
 }

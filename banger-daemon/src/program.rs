@@ -2,7 +2,6 @@
 //! environment, handles signals and writes a log.
 
 use std::ffi::OsStr;
-use std::fs::File;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -17,7 +16,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use crate::folders::{Folders, make_private};
-use crate::log_file;
+use crate::log_file::LogFile;
 use crate::protocol::{STATUS_IN_USE, VERSION};
 use crate::server::{Stop, bind, serve};
 use crate::settings::Settings;
@@ -259,8 +258,8 @@ fn stop_on(kind: SignalKind, stop: &Stop) -> Result<(), Failure> {
     Ok(())
 }
 
-fn open_log(path: &Path) -> Result<File, Failure> {
-    log_file::open(path).map_err(|error| Failure {
+fn open_log(path: &Path) -> Result<LogFile, Failure> {
+    LogFile::open(path).map_err(|error| Failure {
         texts: vec![
             format!("cannot open the log {}", path.display()),
             error.to_string(),
@@ -270,7 +269,7 @@ fn open_log(path: &Path) -> Result<File, Failure> {
     })
 }
 
-fn log_to(file: File) {
+fn log_to(file: LogFile) {
     tracing_subscriber::fmt()
         .with_env_filter(level())
         .with_ansi(false)
