@@ -2,9 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
+use std::time::Duration;
+
 use banger_core::{
-    Condition, CreateRequest, Engine, Error, ErrorKind, ImageSpec, Mebibytes, PrepareRequest,
-    Probe, Progress, Registration, SetRequest, TestBoot, Usable,
+    Condition, CreateRequest, Engine, Error, ErrorKind, ExecRequest, ImageSpec, Mebibytes,
+    PrepareRequest, Probe, Progress, Registration, SetRequest, TestBoot, Usable,
 };
 
 #[path = "proof/rig.rs"]
@@ -124,4 +126,31 @@ async fn how_much_is_kept_free_is_the_owner_s_choice_and_none_is_one() {
     let engine = rig.open_as(config).await;
     running(&engine, "box").await;
     engine.delete("box").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_guest_that_reboots_below_the_reserve_stays_down_and_the_reason_is_found_with_it() {
+    let rig = Rig::new();
+    let engine = rig.open().await;
+    running(&engine, "box").await;
+    rig.host.set_free_bytes(SHORT);
+    let reboot = ExecRequest {
+        argv: vec![b"reboot".to_vec()],
+        ..ExecRequest::default()
+    };
+    // It ends in the middle of this.
+    let _ = engine.exec_output("box", &reboot).await;
+    let noted = async {
+        loop {
+            let view = engine.show("box").await.unwrap();
+            if let (Condition::Stopped, Some(error)) = (view.condition, view.vm.runtime.last_error)
+            {
+                return error;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let noted = tokio::time::timeout(Duration::from_secs(10), noted).await;
+    let error = noted.expect("it is noted");
+    assert!(error.contains("are kept free"), "{error}");
 }
