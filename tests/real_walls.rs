@@ -4,6 +4,7 @@
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use banger_core::LOG_BYTES;
 use banger_tests::{Home, alone, eventually, kill, text, why_not_real};
@@ -36,18 +37,25 @@ fn field(file: &str, name: &str) -> String {
     line.trim_start_matches(':').trim().to_owned()
 }
 
-/// Says whether this QEMU has a sandbox; prints why not.
+/// Says whether this QEMU has a sandbox; prints why not. The doctor must say the same.
 fn has_sandbox(home: &Home) -> bool {
+    let asked = Command::new("qemu-system-x86_64")
+        .args(["-sandbox", "on", "-cpu", "help"])
+        .output()
+        .expect("it is installed");
     let doctor = home.banger(&["doctor", "--json"]);
     let doctor: serde_json::Value = serde_json::from_slice(&doctor.stdout).expect("it is JSON");
     let candidates = doctor["candidates"].as_array().expect("an array");
     let qemu = candidates.iter().find(|one| one["name"] == "qemu");
     let reason = qemu.expect("it is told")["reason"]
         .as_str()
-        .expect("a text")
-        .to_owned();
-    println!("{reason}");
-    !reason.contains("sandbox")
+        .expect("a text");
+    let has = asked.status.success();
+    assert_eq!(has, !reason.contains("without its sandbox"), "{reason}");
+    if !has {
+        println!("SKIP: no sandbox: {}", text(&asked.stderr));
+    }
+    has
 }
 
 #[test]
