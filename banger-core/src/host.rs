@@ -159,7 +159,8 @@ pub trait Host: Devices + Spaces + Uplinks + Scopes + fmt::Debug + Send + Sync {
         signal: ProcessSignal,
     ) -> Result<Delivery, HostError>;
 
-    /// Waits until a process has ended. Cancel-safe. Reaps it, and knows its status, only if it is our child.
+    /// Waits until a process has ended. Cancel-safe. Reaps it, and knows its status, only if it is our
+    /// child. What it said last is in its logs then, if it was this host that started it.
     async fn wait_end(&self, process: &ProcessIdentity) -> Result<ProcessEnd, HostError>;
 
     /// Returns the TCP ports on which a process listens, sorted; none if it is gone.

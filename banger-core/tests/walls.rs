@@ -167,11 +167,9 @@ async fn logs_of_one_that_writes_for_ever_stay_short_and_hold_its_last_words() {
     assert!(!read(logs[1].clone()).contains("of a run before"));
     std::fs::write(&stop, "\n").unwrap();
     host.wait_end(&process).await.unwrap();
-    for (log, last) in logs
-        .iter()
-        .zip(["last of the guest", "last of the monitor"].iter().rev())
-    {
-        eventually(last, || read(log.clone()).trim_end().ends_with(last));
+    let last = ["last of the monitor", "last of the guest"];
+    for (log, last) in logs.iter().zip(last) {
+        assert!(read(log.clone()).trim_end().ends_with(last), "{last}");
     }
 }
 
@@ -188,11 +186,10 @@ async fn what_a_program_says_before_it_ends_is_in_its_log_behind_what_was_there(
         host.wait_end(&process).await.unwrap(),
         ProcessEnd::Exited(7)
     );
-    let expected = "before\nout\nerror\n";
-    eventually("it is kept", || read(said.log.clone()) == expected);
-    eventually("it is kept", || {
-        read(dir.path().join("console.log")) == "console\n"
-    });
+    // At once: the end is told when they are written.
+    assert_eq!(read(said.log.clone()), "before\nout\nerror\n");
+    assert_eq!(read(dir.path().join("console.log")), "console\n");
+    assert_eq!(keepers(&host, dir.path()).await, []);
 }
 
 /// Those who keep the logs in a folder, and the program that each of them has started.

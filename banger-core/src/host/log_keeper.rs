@@ -10,6 +10,7 @@
 //! shell begins the file anew when it was ended by it. A keeper that is killed costs the rest of that run's words: its
 //! monitor is told that the pipe is broken, and goes on.
 
+use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::Read;
@@ -17,11 +18,15 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Mutex;
+use std::time::Duration;
 
 use rustix::pipe::{PipeFlags, pipe_with};
 
+use crate::engine::lock;
+
 use super::program::{Surroundings, leave_session};
-use super::{HostError, files, walls};
+use super::{HostError, ProcessIdentity, files, process, walls};
 
 type Result<T> = std::result::Result<T, HostError>;
 
@@ -37,8 +42,12 @@ const OUT_OF_THE_WAY: i32 = 64;
 /// How much a pipe holds while its keeper does not read, in bytes.
 const PIPE_BYTES: usize = 256 << 10;
 
+/// How long a keeper may take to write what is left, once its program has ended. It needs a millisecond.
+const PATIENCE: Duration = Duration::from_millis(500);
+
 /// `$1` is `cat`. In the background, so that a keeper is nobody's child: whoever started it may be gone by its end.
-/// A `cat` that cannot be run is given up; one that cannot write for want of space begins anew as well.
+/// Its number is told. A `cat` that cannot be run is given up; one that cannot write for want of space begins anew as
+/// well.
 const KEEP: &str = r#"exec 3<&0
 {
     until "$1" <&3; do
@@ -46,6 +55,7 @@ const KEEP: &str = r#"exec 3<&0
         : >/proc/self/fd/1
     done
 } 2>/dev/null &
+echo $! >&2
 "#;
 
 /// The pipes to a program's logs, until somebody keeps them.
@@ -102,8 +112,13 @@ impl Logs {
         Ok(write)
     }
 
-    /// Starts who keeps the logs, in a control group if one is given.
-    pub(super) fn keep(&mut self, surroundings: &Surroundings, group: Option<&Path>) -> Result<()> {
+    /// Starts who keeps the logs, in a control group if one is given, and returns them.
+    pub(super) fn keep(
+        &mut self,
+        surroundings: &Surroundings,
+        group: Option<&Path>,
+    ) -> Result<Vec<ProcessIdentity>> {
+        let mut keepers = Vec::new();
         for (read, log, file) in self.pipes.drain(..) {
             let shell = surroundings.resolve("sh")?;
             let cannot_start = |source| HostError::StartProgram {
@@ -123,7 +138,7 @@ impl Logs {
                 .current_dir("/")
                 .stdin(read)
                 .stdout(file)
-                .stderr(Stdio::null());
+                .stderr(Stdio::piped());
             leave_session(&mut command);
             // One that cannot be moved (an ordinary user's, out of a login) is kept where we are.
             let group = group.and_then(|group| {
@@ -135,23 +150,59 @@ impl Logs {
             begin_at_the_limit(&mut command, group);
             walls::limit(&mut command, surroundings.open_files, Some(LOG_BYTES));
             walls::confine(&mut command, &[log]);
-            let status = command.status().map_err(cannot_start)?;
-            if !status.success() {
-                let said = format!("it cannot keep a log: {status}");
+            let told = command.output().map_err(cannot_start)?;
+            let said = String::from_utf8_lossy(&told.stderr).trim().to_owned();
+            let Ok(keeper) = said.parse() else {
+                let said = format!("it cannot keep a log ({}): {said}", told.status);
                 return Err(cannot_start(std::io::Error::other(said)));
-            }
+            };
+            // One that has ended already has nothing to keep.
+            keepers.extend(process::identity(keeper)?);
         }
-        Ok(())
+        Ok(keepers)
     }
 
     /// What a program that has ended said first, and is in no file yet.
     pub(super) fn said(&mut self, limit: u64) -> Vec<u8> {
         let mut said = Vec::new();
         if let Some((read, ..)) = self.pipes.drain(..).next() {
-            // Its writers are gone: what is in the pipe is all there is.
+            // What is in the pipe is all there is; who may have it open still is not waited for.
+            let _ = rustix::fs::fcntl_setfl(&read, rustix::fs::OFlags::NONBLOCK);
             let _ = File::from(read).take(limit).read_to_end(&mut said);
         }
         said
+    }
+}
+
+/// Who keeps the logs of what this process has started, by whose logs they are.
+#[derive(Debug, Default)]
+pub(super) struct Keepers(Mutex<HashMap<u32, (ProcessIdentity, Vec<ProcessIdentity>)>>);
+
+impl Keepers {
+    pub(super) fn note(&self, program: &ProcessIdentity, keepers: Vec<ProcessIdentity>) {
+        lock(&self.0).insert(program.pid, (program.clone(), keepers));
+    }
+
+    /// Waits until a program's last words are in its logs, once it has ended. One that stands still is left behind.
+    pub(super) async fn finish(&self, program: &ProcessIdentity) {
+        let noted = lock(&self.0).get(&program.pid).cloned();
+        let Some((_, keepers)) = noted.filter(|(whose, _)| whose == program) else {
+            return;
+        };
+        let all = async {
+            for keeper in &keepers {
+                // What cannot be looked at is not waited for.
+                let _ = process::wait_end(keeper).await;
+            }
+        };
+        let _ = tokio::time::timeout(PATIENCE, all).await;
+        let mut noted = lock(&self.0);
+        if noted
+            .get(&program.pid)
+            .is_some_and(|(whose, _)| whose == program)
+        {
+            noted.remove(&program.pid);
+        }
     }
 }
 

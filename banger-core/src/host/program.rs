@@ -129,13 +129,17 @@ impl Surroundings {
         Ok((command, held))
     }
 
-    pub(super) fn spawn(&self, detached: &Detached) -> Result<ProcessIdentity> {
+    /// Starts a program that outlives us, and returns it and those who keep its logs.
+    pub(super) fn spawn(
+        &self,
+        detached: &Detached,
+    ) -> Result<(ProcessIdentity, Vec<ProcessIdentity>)> {
         let (process, mut logs) = self.start(detached)?;
-        logs.keep(self, None).inspect_err(|_| {
-            // Without a reader it would run on and be heard by nobody. The error is told; its end is awaited by nobody.
+        let keepers = logs.keep(self, None).inspect_err(|_| {
+            // It would be heard by nobody. The error is what is told.
             let _ = process::signal(&process, super::ProcessSignal::Kill);
         })?;
-        Ok(process)
+        Ok((process, keepers))
     }
 
     /// Starts a program, with the pipes to its logs that nobody reads yet.

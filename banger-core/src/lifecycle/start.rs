@@ -1,7 +1,6 @@
 //! Starting a VM: a list of steps, the last of which is the promise.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 
@@ -347,7 +346,7 @@ impl Step<StartContext> for SpawnMonitor {
                     Verdict::Alive(_) => error.into(),
                     _ => Error::Vmm(VmmError::EndedEarly {
                         vmm: vmm.kind(),
-                        output: inner.last_words(&launch).await?,
+                        output: inner.last_words(start.monitor.as_ref(), &launch).await?,
                     }),
                 });
             }
@@ -523,22 +522,20 @@ impl Inner {
         }
     }
 
-    /// Returns what a monitor said that has ended. Who keeps its logs may still be at it.
-    async fn last_words(&self, launch: &Launch) -> Result<String, Error> {
-        const PATIENCE: Duration = Duration::from_millis(500);
-        let asked = Instant::now();
-        loop {
-            for log in [&launch.monitor_log, &launch.console_log] {
-                let said = self.host().read_tail(log, 2000).await?;
-                if !said.is_empty() {
-                    return Ok(String::from_utf8_lossy(&said).trim().to_owned());
-                }
-            }
-            if asked.elapsed() > PATIENCE {
-                return Ok(String::new());
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await;
+    /// Returns what a monitor said that has ended.
+    async fn last_words(
+        &self,
+        monitor: Option<&Monitor>,
+        launch: &Launch,
+    ) -> Result<String, Error> {
+        if let Some(monitor) = monitor {
+            self.liveness.wait_end(monitor).await?;
         }
+        let mut said = self.host().read_tail(&launch.monitor_log, 2000).await?;
+        if said.is_empty() {
+            said = self.host().read_tail(&launch.console_log, 2000).await?;
+        }
+        Ok(String::from_utf8_lossy(&said).trim().to_owned())
     }
 
     /// Keeps the console's log of earlier runs, up to 1 MiB in all.

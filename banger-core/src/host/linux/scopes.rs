@@ -107,7 +107,7 @@ impl LinuxHost {
         &self,
         detached: &Detached,
         scope: &ScopeSpec,
-    ) -> Result<ProcessIdentity, HostError> {
+    ) -> Result<(ProcessIdentity, Vec<ProcessIdentity>), HostError> {
         let manager = self.manager();
         let program = self.surroundings.resolve(&detached.program)?;
         let refused = |said: String| HostError::Scope {
@@ -134,12 +134,14 @@ impl LinuxHost {
             let first = process::first_argument(started.pid)?;
             if !first.is_empty() && first != run.as_os_str().as_bytes() {
                 // In the scope too, so that they live as long as the program, and count as its own.
-                if let Err(error) = logs.keep(&surroundings, group_of(started.pid).as_deref()) {
-                    process::signal(&started, ProcessSignal::Kill)?;
-                    process::wait_end(&started).await?;
-                    return Err(error);
+                match logs.keep(&surroundings, group_of(started.pid).as_deref()) {
+                    Ok(keepers) => return Ok((started, keepers)),
+                    Err(error) => {
+                        process::signal(&started, ProcessSignal::Kill)?;
+                        process::wait_end(&started).await?;
+                        return Err(error);
+                    }
                 }
-                return Ok(started);
             }
             if asked.elapsed() > PATIENCE {
                 process::signal(&started, ProcessSignal::Kill)?;
