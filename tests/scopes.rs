@@ -24,6 +24,15 @@ fn units(pattern: &str) -> Vec<String> {
     names.map(str::to_owned).collect()
 }
 
+/// What systemd says of a unit.
+fn property(unit: &str, name: &str) -> String {
+    let shown = Command::new("systemctl")
+        .args(["show", "--value", "--property", name, "--", unit])
+        .output()
+        .expect("systemctl starts");
+    text(&shown.stdout).trim().to_owned()
+}
+
 /// A scope that is made by hand, with a process that sleeps in it.
 struct ByHand {
     name: String,
@@ -141,6 +150,18 @@ fn as_root_a_vm_s_scope_outlives_every_daemon_and_goes_with_its_run() {
     let vm = Vm::boot(&home, "box");
     let pid = vm.monitor(&home);
     assert_eq!(units(&vm.all()), [vm.scope()]);
+    let emulated = if home.has("kvm") { 0 } else { 512 + 64 };
+    let memory: u64 = 128 + 8 + 512 + emulated;
+    assert_eq!(
+        property(&vm.scope(), "MemoryMax"),
+        (memory << 20).to_string()
+    );
+    assert_eq!(property(&vm.scope(), "TasksMax"), "129");
+    assert_eq!(property(&vm.scope(), "CPUWeight"), "50");
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it lives");
+    for line in ["CapBnd:\t0000000000000000", "NoNewPrivs:\t1"] {
+        assert!(status.contains(line), "{line}: {status}");
+    }
     let stopped = Command::new("systemctl").args(["stop", &service]).status();
     assert!(stopped.expect("systemctl starts").success());
     gone(daemon);

@@ -38,7 +38,7 @@ pub struct Candidate {
 impl Backends {
     pub(crate) fn real(config: &EngineConfig) -> Self {
         Backends {
-            vmms: vec![Arc::new(FirecrackerVmm), Arc::new(QemuVmm)],
+            vmms: vec![Arc::new(FirecrackerVmm), Arc::new(QemuVmm::default())],
             disks: vec![
                 Arc::new(OverlayDisk),
                 Arc::new(DmSnapshotDisk),

@@ -34,6 +34,9 @@ pub struct EngineConfig {
     pub nat: NatConfig,
     /// The Debian mirror that images are made from; none means Debian's own.
     pub mirror: Option<String>,
+    /// Space that is kept free on the file systems of the state folder and of `image_scratch`: 1 GiB. With less,
+    /// nothing is created, started, grown or carried in; what runs goes on, and can be stopped and deleted.
+    pub reserve: Mebibytes,
     /// Where an image's tree grows while it is made: `/var/tmp`. An ordinary user's subordinate ids must
     /// reach it.
     pub image_scratch: PathBuf,
@@ -55,6 +58,7 @@ impl EngineConfig {
             limits: Limits::default(),
             nat: NatConfig::default(),
             mirror: None,
+            reserve: Mebibytes(1024),
             image_scratch: PathBuf::from(SCRATCH),
             user_home: None,
         }
@@ -176,7 +180,8 @@ pub struct Limits {
     pub ctrl_alt_del: Duration,
     /// A monitor's answer to SIGTERM, and the kernel's to SIGKILL: 5 s each.
     pub signal: Duration,
-    /// How often the logs of a VM that runs are looked at: every 30 s. One over 8 MiB begins anew.
+    /// How often the logs of a VM are looked at that an earlier banger started: every 30 s. One over 8 MiB begins
+    /// anew.
     pub logs: Duration,
     /// A guest's answer to one script of a session: 30 s.
     pub session: Duration,

@@ -1,6 +1,6 @@
 //! The serial console: attached to, for a guest whose ssh is dead, and its log, followed.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use tokio::sync::OwnedMutexGuard;
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::guest::Asker;
+use crate::host::Host;
 use crate::liveness::Condition;
 use crate::names::VmId;
 use crate::transport::GuestStream;
@@ -81,13 +82,14 @@ impl Engine {
     pub async fn console_log(&self, vm: &str, lines: Option<u32>) -> Result<ConsoleLog, Error> {
         let vm = self.lookup(vm).await?;
         let path = vm.runtime.log_path;
-        let host = self.inner.host();
-        let length = host.stat(&path).await?.map_or(0, |facts| facts.bytes);
-        let kept = host.read_at(&path, 0, length).await?;
+        let offset = match lines {
+            None => 0,
+            Some(lines) => last_lines(self.inner.host(), &path, u64::from(lines)).await?,
+        };
         Ok(ConsoleLog {
             engine: self.clone(),
             vm: vm.id,
-            offset: lines.map_or(0, |lines| last_lines(&kept, lines as usize)),
+            offset,
             path,
         })
     }
@@ -130,7 +132,7 @@ impl ConsoleLog {
             let host = self.engine.inner.host();
             let length = host.stat(&self.path).await?.map_or(0, |facts| facts.bytes);
             if length < self.offset {
-                // It is cut at a start, once it has grown long.
+                // It has begun anew.
                 self.offset = 0;
             }
             let piece = host.read_at(&self.path, self.offset, PIECE).await?;
@@ -146,28 +148,64 @@ impl ConsoleLog {
     }
 }
 
-/// Where the last lines begin.
-fn last_lines(text: &[u8], count: usize) -> u64 {
-    let body = text.strip_suffix(b"\n").unwrap_or(text);
-    let newlines = body.iter().enumerate().rev();
-    let mut newlines = newlines.filter(|(_, byte)| **byte == b'\n');
-    let begin = match count {
-        0 => text.len(),
-        count => newlines.nth(count - 1).map_or(0, |(at, _)| at + 1),
-    };
-    begin as u64
+/// Finds where the last lines of a file begin. Reads it in pieces from its end, and no further than it must.
+async fn last_lines(host: &dyn Host, path: &Path, count: u64) -> Result<u64, Error> {
+    let length = host.stat(path).await?.map_or(0, |facts| facts.bytes);
+    if count == 0 {
+        return Ok(length);
+    }
+    let (mut begin, mut missing) = (length, count);
+    while begin > 0 {
+        let end = begin;
+        begin = end.saturating_sub(PIECE);
+        let piece = host.read_at(path, begin, end - begin).await?;
+        for (at, byte) in piece.iter().enumerate().rev() {
+            let at = begin + at as u64;
+            // The newline at the very end is the last line's own.
+            if *byte == b'\n' && at + 1 < length {
+                missing -= 1;
+                if missing == 0 {
+                    return Ok(at + 1);
+                }
+            }
+        }
+    }
+    Ok(0)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::last_lines;
+    use super::*;
+    use crate::host::FakeHost;
 
-    #[test]
-    fn the_last_lines_begin_after_the_newline_before_them() {
+    #[tokio::test]
+    async fn the_last_lines_begin_after_the_newline_before_them() {
+        let (host, folder) = (FakeHost::new(), tempfile::tempdir().unwrap());
+        let path = folder.path().join("console.log");
+        assert_eq!(last_lines(&host, &path, 1).await.unwrap(), 0, "no file");
+        std::fs::write(&path, b"a\nb\nc\n").unwrap();
         for (count, begin) in [(0, 6), (1, 4), (2, 2), (3, 0), (9, 0)] {
-            assert_eq!(last_lines(b"a\nb\nc\n", count), begin, "{count}");
+            let found = last_lines(&host, &path, count).await.unwrap();
+            assert_eq!(found, begin, "{count}");
         }
-        assert_eq!(last_lines(b"a\nb", 1), 2);
-        assert_eq!(last_lines(b"", 1), 0);
+        std::fs::write(&path, b"a\nb").unwrap();
+        assert_eq!(last_lines(&host, &path, 1).await.unwrap(), 2);
+    }
+
+    #[tokio::test]
+    async fn lines_are_sought_over_as_many_pieces_as_it_takes_and_no_more() {
+        let (host, folder) = (FakeHost::new(), tempfile::tempdir().unwrap());
+        let path = folder.path().join("console.log");
+        // A gibibyte that an earlier banger let it grow to: a hole, which takes no room and holds no newline.
+        let file = std::fs::File::create(&path).unwrap();
+        file.set_len(1 << 30).unwrap();
+        let long = vec![b'x'; 3 * PIECE as usize];
+        let mut tail = b"\nlast but one\n".to_vec();
+        tail.extend_from_slice(&long);
+        tail.extend_from_slice(b"\n");
+        let begin = (1 << 30) + 1 + "last but one\n".len() as u64;
+        std::os::unix::fs::FileExt::write_all_at(&file, &tail, 1 << 30).unwrap();
+        assert_eq!(last_lines(&host, &path, 1).await.unwrap(), begin);
+        assert_eq!(last_lines(&host, &path, 2).await.unwrap(), (1 << 30) + 1);
     }
 }

@@ -83,15 +83,7 @@ impl Engine {
         {
             facts.push(fact("nat", "tap", tap.lets_out(host, &inner.id).await));
         }
-        let free = host.free_bytes(inner.places.state()).await?;
-        let gib = free >> 30;
-        let text = format!("{gib} GiB free in {}", inner.places.state().display());
-        let probe = match gib {
-            // An image takes about 1 GiB while it is made.
-            0..2 => Probe::fails(text, Some("free some space there".to_owned())),
-            _ => Probe::works(text),
-        };
-        facts.push(fact("space", "state folder", probe));
+        facts.push(fact("space", "state folder", inner.space_in_state().await?));
         Ok(Doctor {
             candidates: inner.backends.candidates(host, &inner.id).await,
             facts,

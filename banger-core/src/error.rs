@@ -11,7 +11,7 @@ use crate::disk::DiskError;
 use crate::handles::HandlesError;
 use crate::host::HostError;
 use crate::image::{ImageError, ManifestError, SpecError};
-use crate::names::{ImageName, NameError, SessionName, VmName};
+use crate::names::{ImageName, Mebibytes, NameError, SessionName, VmName};
 use crate::network::NetworkError;
 use crate::places::PlaceError;
 use crate::store::StoreError;
@@ -38,6 +38,19 @@ pub enum Error {
         path: std::path::PathBuf,
         /// What is wrong with it.
         reason: String,
+    },
+    /// What is free on the host is kept free.
+    #[error(
+        "{} has {} MiB free, and {reserve} are kept free there",
+        folder.display(), free >> 20
+    )]
+    Reserve {
+        /// The folder, on the file system that is meant.
+        folder: std::path::PathBuf,
+        /// What is free, in bytes.
+        free: u64,
+        /// What is kept free.
+        reserve: Mebibytes,
     },
     /// A name or id was refused.
     #[error(transparent)]
@@ -344,6 +357,7 @@ impl Error {
             | Error::SessionCommand(_)
             | Error::RequiredCommand(_) => ErrorKind::Invalid,
             Error::DamagedFile { .. } => ErrorKind::Damaged,
+            Error::Reserve { .. } => ErrorKind::NoSpace,
             Error::NoSuchVm { .. } | Error::NoSuchImage { .. } | Error::NoSuchSession { .. } => {
                 ErrorKind::NotFound
             }
@@ -394,6 +408,11 @@ impl Error {
         match self {
             Error::StateInUse { .. } => Some(
                 "stop the daemon that holds it (banger daemon stop), or choose another state folder"
+                    .to_owned(),
+            ),
+            Error::Reserve { .. } => Some(
+                "free some space there (banger vm prune deletes VMs that do not run, banger image delete an image), \
+                 or keep less free: reserve in config.toml"
                     .to_owned(),
             ),
             Error::NoSuchVm { .. } => Some("banger vm list shows the VMs there are".to_owned()),

@@ -9,6 +9,7 @@ mod error;
 mod fake;
 mod files;
 mod linux;
+mod log_keeper;
 mod piped;
 mod ports;
 mod process;
@@ -18,6 +19,7 @@ mod scratch;
 mod spaces;
 mod tsc;
 mod uplinks;
+mod walls;
 
 use std::fmt;
 use std::fs::File;
@@ -38,8 +40,9 @@ pub use devices::{
 pub use error::{FileAct, HostError};
 pub use fake::{Crash, FakeHost, FakeProcess, Fault};
 pub use linux::{LinuxHost, LinuxHostConfig};
+pub use log_keeper::LOG_BYTES;
 pub use piped::PipedProgram;
-pub use scopes::Scopes;
+pub use scopes::{ScopeSpec, Scopes};
 pub(crate) use scratch::{Scratch, ScratchEnd, ScratchError, ScratchPlan, ScratchProcess};
 pub use spaces::{Spaces, TapSpec};
 pub use uplinks::{
@@ -132,8 +135,9 @@ pub trait Host: Devices + Spaces + Uplinks + Scopes + fmt::Debug + Send + Sync {
     /// environment and limits; its `input` is left aside. Dropping its end kills it. The fake runs it for real.
     async fn pipe(&self, program: &Program) -> Result<PipedProgram, HostError>;
 
-    /// Starts a program that outlives us: own session, output appended to a log file, nothing inherited. With
-    /// a scope it is returned when it is in it; its number and its arguments are its own from the first instant.
+    /// Starts a program that outlives us: own session, output appended to a log file, nothing inherited, no core
+    /// dumps. With a scope it is returned when it is in it; its number and its arguments are its own from the first
+    /// instant.
     async fn spawn(&self, detached: &Detached) -> Result<ProcessIdentity, HostError>;
 
     /// Looks at one process; `None` if there is none with that number, or only a zombie.
@@ -156,7 +160,8 @@ pub trait Host: Devices + Spaces + Uplinks + Scopes + fmt::Debug + Send + Sync {
         signal: ProcessSignal,
     ) -> Result<Delivery, HostError>;
 
-    /// Waits until a process has ended. Cancel-safe. Reaps it, and knows its status, only if it is our child.
+    /// Waits until a process has ended. Cancel-safe. Reaps it, and knows its status, only if it is our
+    /// child. What it said last is in its logs then, if it was this host that started it.
     async fn wait_end(&self, process: &ProcessIdentity) -> Result<ProcessEnd, HostError>;
 
     /// Returns the TCP ports on which a process listens, sorted; none if it is gone.
@@ -507,12 +512,34 @@ pub struct Detached {
     pub program: String,
     /// Its arguments.
     pub arguments: Vec<std::ffi::OsString>,
-    /// Where its standard output and error are appended.
+    /// Where its standard output and error are appended. The file is never longer than [`LOG_BYTES`].
     pub log: PathBuf,
+    /// What keeps it from the host, for one that runs what others say; none for a helper of ours.
+    pub walls: Option<Walls>,
     /// The pinned network namespace that it runs in; none is the host's own.
     pub namespace: Option<String>,
     /// The systemd scope that is made for it; none leaves it where we are.
-    pub scope: Option<String>,
+    pub scope: Option<ScopeSpec>,
+}
+
+/// What a program is started within that runs what others say: no new privileges, as root no capability but to
+/// reach its own files where they lie in others' folders, and the first to be ended when memory runs out. All that
+/// it writes without end goes through pipes to files that begin anew at [`LOG_BYTES`], whoever has died meanwhile;
+/// where nobody reads them, its words are lost and it is not held up.
+#[derive(Clone, Debug, Default)]
+pub struct Walls {
+    /// The files that it opens by name.
+    pub opens: Vec<PathBuf>,
+    /// Where it writes without end, besides its log. It has each of them open already; what it is to open is told
+    /// by [`Walls::pipe`].
+    pub logs: Vec<PathBuf>,
+}
+
+impl Walls {
+    /// Returns the name by which the program opens the pipe to one of its `logs`.
+    pub fn pipe(index: usize) -> PathBuf {
+        format!("/proc/self/fd/{}", log_keeper::FIRST_PIPE + index).into()
+    }
 }
 
 /// The user as whom this process touches files.

@@ -122,6 +122,7 @@ impl Engine {
         self.unless_dropped(async move |dropped| {
             let inner = &engine.inner;
             let _alone = inner.image_alone(&spec.name).await?;
+            inner.check_reserve_for_image().await?;
             let images = inner.places.images();
             let shop = inner.workshop(&images, &progress);
             let made = build(shop, &spec, inner.given_up(dropped)).await?;
@@ -146,6 +147,7 @@ impl Engine {
         self.unless_dropped(async move |dropped| {
             let inner = &engine.inner;
             let _alone = inner.image_alone(&registration.name).await?;
+            inner.check_reserve_for_image().await?;
             let images = inner.places.images();
             let shop = inner.workshop(&images, &progress);
             let registering = Registering::begin(shop, &registration).await?;
@@ -286,6 +288,7 @@ impl Inner {
     }
 
     async fn make_default_image(&self, name: &ImageName, progress: &Progress) -> Result<(), Error> {
+        self.check_reserve_for_image().await?;
         let mut spec = ImageSpec::new(name.clone());
         spec.mirror = self.mirror()?;
         let images = self.places.images();

@@ -52,6 +52,7 @@ mod network;
 mod places;
 mod progress;
 mod reconcile;
+mod reserve;
 mod session;
 mod stats;
 mod steps;
@@ -89,10 +90,11 @@ pub use handles::{
 pub use host::{
     BootId, CloneMethod, CpuFacts, Crash, Delivery, Detached, DeviceList, DeviceRemoval, Devices,
     FakeHost, FakeProcess, Fault, FileAct, FileFacts, FileLock, Hops, Host, HostError, HostRoute,
-    Isolation, LinuxHost, LinuxHostConfig, LoopFacts, Moment, Neighbourhood, PipedProgram,
-    ProcessEnd, ProcessFacts, ProcessIdentity, ProcessSignal, ProcessUsage, Program, ProgramLimits,
-    ProgramOutput, RuleTable, RulesUnknown, Scopes, SnapshotDevice, SnapshotFacts, SnapshotSpec,
-    SnapshotState, Spaces, TapSpec, UplinkFacts, UplinkSpec, Uplinks,
+    Isolation, LOG_BYTES, LinuxHost, LinuxHostConfig, LoopFacts, Moment, Neighbourhood,
+    PipedProgram, ProcessEnd, ProcessFacts, ProcessIdentity, ProcessSignal, ProcessUsage, Program,
+    ProgramLimits, ProgramOutput, RuleTable, RulesUnknown, ScopeSpec, Scopes, SnapshotDevice,
+    SnapshotFacts, SnapshotSpec, SnapshotState, Spaces, TapSpec, UplinkFacts, UplinkSpec, Uplinks,
+    Walls,
 };
 pub use image::{
     Booted, Capability, Clause, ImageError, ImageManifest, ImageSpec, Initrd, Kernel, KernelError,

@@ -88,6 +88,20 @@ pub struct VMRuntime {
     pub stop_reason: Option<String>,
 }
 
+impl VMRuntime {
+    /// Returns where its monitor's own words go.
+    pub fn monitor_log(&self) -> PathBuf {
+        self.vm_dir.join("monitor.log")
+    }
+
+    /// Lists every file that its monitor writes without end. None is ever longer than
+    /// [`LOG_BYTES`](crate::LOG_BYTES); its disks are as large as they were made.
+    pub fn logs(&self) -> Vec<PathBuf> {
+        let logs = [self.log_path.clone(), self.monitor_log()];
+        logs.into_iter().chain(self.metrics_path.clone()).collect()
+    }
+}
+
 /// Which virtual machine monitor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -17,7 +17,7 @@ use tokio::sync::watch;
 
 use crate::choice::Probe;
 use crate::disk::{BlockFormat, BlockSource};
-use crate::host::{Host, HostError, ProcessIdentity};
+use crate::host::{Detached, Host, HostError, ProcessIdentity, ScopeSpec, Walls};
 use crate::names::Mebibytes;
 use crate::network::NetworkAttachment;
 use crate::transport::GuestStream;
@@ -136,6 +136,60 @@ pub struct Launch {
     pub metrics: PathBuf,
     /// The host's end of the guest's vsock, to be made by the monitor, if it has one.
     pub vsock: PathBuf,
+}
+
+/// What a monitor writes without end besides its standard output and error, and where that comes from.
+struct Outputs<'a> {
+    /// Where its standard output and error go.
+    log: &'a Path,
+    /// The files of its further logs, in the order of their [`Walls::pipe`]s.
+    others: &'a [&'a Path],
+}
+
+impl Launch {
+    /// Returns how a monitor is started: within its walls. `overhead` is the memory that it takes beside the guest's.
+    fn detached(
+        &self,
+        program: &str,
+        arguments: Vec<std::ffi::OsString>,
+        outputs: &Outputs<'_>,
+        overhead: Mebibytes,
+    ) -> Detached {
+        let opens = [
+            &self.kernel,
+            &self.initrd,
+            &self.root.path,
+            &self.work.path,
+            &self.api_socket,
+        ];
+        Detached {
+            program: program.to_owned(),
+            arguments,
+            log: outputs.log.to_owned(),
+            walls: Some(Walls {
+                opens: opens.map(Clone::clone).into(),
+                logs: outputs.others.iter().map(|log| log.to_path_buf()).collect(),
+            }),
+            namespace: self.network.namespace().map(str::to_owned),
+            scope: self
+                .scope
+                .clone()
+                .map(|name| self.scope_spec(name, overhead)),
+        }
+    }
+
+    fn scope_spec(&self, name: String, overhead: Mebibytes) -> ScopeSpec {
+        // A sixteenth for what maps the guest's memory: page tables of the host and of the guest's memory come to
+        // a 256th, the emulator's own tables to a hundredth.
+        let memory = self.memory.0 + self.memory.0 / 16 + overhead.0;
+        ScopeSpec {
+            name,
+            memory_bytes: memory << 20,
+            // A thread a virtual processor, 64 that wait for disks at the most, and some of the monitor's own.
+            tasks: self.vcpus + 128,
+            cpu_weight: 50,
+        }
+    }
 }
 
 /// How a guest ends its machine when it is told to switch off.

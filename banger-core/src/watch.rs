@@ -12,7 +12,7 @@ use tokio::task::AbortHandle;
 
 use crate::clock::HostClock;
 use crate::engine::{Engine, Inner, lock};
-use crate::host::{Host, HostError, ProcessEnd};
+use crate::host::{Host, HostError, LOG_BYTES, ProcessEnd};
 use crate::liveness::{Liveness, Monitor};
 use crate::names::VmId;
 use crate::transport::GuestConnection;
@@ -106,10 +106,7 @@ impl Inner {
         let logs = Logs {
             host: Arc::clone(&self.config.host),
             often: self.config.limits.logs,
-            paths: std::iter::once(&vm.runtime.log_path)
-                .chain(&vm.runtime.metrics_path)
-                .cloned()
-                .collect(),
+            paths: vm.runtime.logs(),
         };
         let task = tokio::spawn(watch_until_end(
             Arc::downgrade(self),
@@ -170,7 +167,8 @@ async fn told_reason(control: &dyn VmmControl) -> Option<EndReason> {
     told.await.ok()?.ok().and_then(|reason| *reason)
 }
 
-/// What a monitor writes for as long as it runs, and nobody else shortens.
+/// What a monitor of an earlier banger writes for as long as it runs, and nobody else shortens: later ones have
+/// keepers that do.
 struct Logs {
     host: Arc<dyn Host>,
     often: Duration,
@@ -181,12 +179,11 @@ impl Logs {
     /// A guest that talks without end must not fill the host's disk: a log that has grown too long begins
     /// anew. Monitors append to it, so that they go on at its beginning.
     async fn keep_short(&self) -> Infallible {
-        const LONGEST: u64 = 8 << 20;
         loop {
             tokio::time::sleep(self.often).await;
             for path in &self.paths {
                 let facts = self.host.stat(path).await;
-                if facts.is_ok_and(|it| it.is_some_and(|it| it.bytes > LONGEST))
+                if facts.is_ok_and(|it| it.is_some_and(|it| it.bytes > LOG_BYTES))
                     && let Err(error) = self.host.truncate_file(path, 0).await
                 {
                     tracing::warn!(path = %path.display(), %error, "cannot shorten a log");
@@ -287,9 +284,16 @@ impl Engine {
         match (vm.spec.lifetime, reason) {
             (Lifetime::Kept, Some(EndReason::Rebooted)) => {
                 let silent = crate::progress::Progress::silent();
-                Box::pin(self.start(vm.id.as_str(), &silent))
-                    .await
-                    .map(drop)
+                let started = Box::pin(self.start(vm.id.as_str(), &silent)).await;
+                if let Err(error @ crate::error::Error::Reserve { .. }) = &started
+                    && let Some(vm) = self.inner.store.vm(id).await?
+                {
+                    // Nobody waits for the answer: it is found with the VM.
+                    let text = error.to_string();
+                    let note = |runtime: &mut crate::vm::VMRuntime| runtime.last_error = Some(text);
+                    self.inner.note(vm, note).await?;
+                }
+                started.map(drop)
             }
             // Its client deletes it; if that is gone too, the daemon or the next reconcile does.
             _ => Ok(()),

@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use banger_core::{
     Detached, DeviceRemoval, Devices, Host, HostError, LinuxHost, LinuxHostConfig, ProcessEnd,
-    ProcessIdentity, ProcessSignal, Scopes, SnapshotSpec, SnapshotState, Spaces, TapSpec,
+    ProcessIdentity, ProcessSignal, ScopeSpec, Scopes, SnapshotSpec, SnapshotState, Spaces,
+    TapSpec, Walls,
 };
 
 fn host() -> LinuxHost {
@@ -145,6 +146,7 @@ async fn as_root_a_program_is_started_inside_a_namespace_and_ours_stays_where_it
             program: "sleep".to_owned(),
             arguments: vec!["1000".into()],
             log: dir.path().join("log"),
+            walls: None,
             namespace: Some(space.clone()),
             scope: None,
         })
@@ -367,8 +369,9 @@ async fn in_scope(
         program: "sh".to_owned(),
         arguments: ["-c", script].map(Into::into).into(),
         log: log.to_owned(),
+        walls: None,
         namespace: None,
-        scope: Some(scope.to_owned()),
+        scope: Some(scope_named(scope)),
     })
     .await
 }
@@ -421,6 +424,7 @@ async fn as_root_a_program_is_in_its_scope_before_it_runs_and_ends_with_it() {
             program: "sleep".to_owned(),
             arguments: vec!["1000".into()],
             log: log.clone(),
+            walls: None,
             namespace: None,
             scope: None,
         })
@@ -503,8 +507,9 @@ async fn as_root_a_program_may_have_both_a_scope_and_a_namespace() {
             program: "sleep".to_owned(),
             arguments: vec!["1000".into()],
             log: dir.path().join("log"),
+            walls: None,
             namespace: Some(space.clone()),
-            scope: Some(scope.clone()),
+            scope: Some(scope_named(&scope)),
         })
         .await
         .unwrap();
@@ -588,4 +593,85 @@ END
     assert!(passed, "{said}");
     let (ended, said) = run("systemctl stop user@4242 && userdel --remove somebody");
     assert!(ended, "{said}");
+}
+
+/// What systemd says of a unit.
+fn property(unit: &str, name: &str) -> String {
+    let show = std::process::Command::new("systemctl")
+        .args(["show", "--value", "--property", name, "--", unit])
+        .output();
+    String::from_utf8(show.unwrap().stdout)
+        .unwrap()
+        .trim()
+        .to_owned()
+}
+
+#[tokio::test]
+async fn as_root_what_is_within_walls_and_a_scope_has_its_limits_and_its_keepers_beside_it() {
+    let host = host();
+    if no_scopes(&host).await {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let scope = format!("{}.scope", name("walls"));
+    let console = dir.path().join("console.log");
+    let walled = |script: &str| Detached {
+        program: "sh".to_owned(),
+        arguments: ["-c", script].map(Into::into).into(),
+        log: dir.path().join("log"),
+        walls: Some(Walls {
+            opens: Vec::new(),
+            logs: vec![console.clone()],
+        }),
+        namespace: None,
+        scope: Some(scope_named(&scope)),
+    };
+    let process = host
+        .spawn(&walled("echo guest >&3; exec sleep 1000"))
+        .await
+        .unwrap();
+    let status = std::fs::read_to_string(format!("/proc/{}/status", process.pid)).unwrap();
+    for line in [
+        "CapPrm:\t0000000000000000",
+        "CapBnd:\t0000000000000000",
+        "NoNewPrivs:\t1",
+    ] {
+        assert!(status.contains(line), "{line}: {status}");
+    }
+    assert_eq!(property(&scope, "MemoryMax"), (256 << 20).to_string());
+    assert_eq!(property(&scope, "TasksMax"), "32");
+    assert_eq!(property(&scope, "CPUWeight"), "50");
+    let group = property(&scope, "ControlGroup");
+    let members = PathBuf::from(format!("/sys/fs/cgroup{group}/cgroup.procs"));
+    let deadline = std::time::Instant::now() + Duration::from_secs(20);
+    // The program, and a shell and a `cat` for each of two logs.
+    while std::fs::read_to_string(&members).unwrap().lines().count() != 5 {
+        assert!(
+            std::time::Instant::now() < deadline,
+            "they are not beside it"
+        );
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+
+    // A second one of that name is refused, in words that go through a pipe too.
+    let refused = host.spawn(&walled("exec sleep 1000")).await;
+    let Err(HostError::Scope { said, .. }) = refused else {
+        panic!("{refused:?}");
+    };
+    assert!(said.clone().unwrap().contains("already"), "{said:?}");
+
+    host.signal(&process, ProcessSignal::Kill).await.unwrap();
+    host.wait_end(&process).await.unwrap();
+    assert_eq!(std::fs::read_to_string(&console).unwrap(), "guest\n");
+    host.remove_scope(&scope).await.unwrap();
+    assert_eq!(host.list_scopes(&scope).await.unwrap(), [""; 0]);
+}
+
+fn scope_named(name: &str) -> ScopeSpec {
+    ScopeSpec {
+        name: name.to_owned(),
+        memory_bytes: 256 << 20,
+        tasks: 32,
+        cpu_weight: 50,
+    }
 }

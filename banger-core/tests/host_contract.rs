@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use banger_core::{
     Delivery, Detached, FakeHost, FileAct, Host, HostError, LinuxHost, LinuxHostConfig, ProcessEnd,
-    ProcessIdentity, ProcessSignal, Program, ProgramOutput,
+    ProcessIdentity, ProcessSignal, Program, ProgramOutput, ScopeSpec,
 };
 
 fn fake() -> Arc<dyn Host> {
@@ -397,6 +397,7 @@ async fn what_is_started_appends_to_its_log_and_needs_a_folder_for_it(host: &dyn
         program: "tail".to_owned(),
         arguments: Vec::new(),
         log: dir.join("none").join("log"),
+        walls: None,
         namespace: None,
         scope: None,
     };
@@ -416,6 +417,7 @@ async fn a_program_that_is_not_installed_is_named(host: &dyn Host, dir: &Path) {
         program: NAME.to_owned(),
         arguments: Vec::new(),
         log: dir.join("log"),
+        walls: None,
         namespace: None,
         scope: None,
     };
@@ -525,8 +527,9 @@ fn sleeping(dir: &Path, scope: Option<&str>) -> Detached {
         program: "tail".to_owned(),
         arguments: vec!["-f".into(), dir.join("followed").into()],
         log: dir.join("log"),
+        walls: None,
         namespace: None,
-        scope: scope.map(str::to_owned),
+        scope: scope.map(scope_named),
     }
 }
 
@@ -551,5 +554,14 @@ fn told(error: &HostError) -> (FileAct, ErrorKind) {
     match error {
         HostError::File { act, source, .. } => (*act, source.kind()),
         other => panic!("{other:?}"),
+    }
+}
+
+fn scope_named(name: &str) -> ScopeSpec {
+    ScopeSpec {
+        name: name.to_owned(),
+        memory_bytes: 256 << 20,
+        tasks: 32,
+        cpu_weight: 50,
     }
 }

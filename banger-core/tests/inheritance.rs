@@ -18,6 +18,7 @@ async fn a_program_that_outlives_us_holds_nothing_open_that_our_caller_does() {
             program: "sleep".to_owned(),
             arguments: vec!["60".into()],
             log: folder.path().join("log"),
+            walls: None,
             namespace: None,
             scope: None,
         })

@@ -6,9 +6,9 @@
 use std::sync::Arc;
 
 use banger_core::{
-    Condition, CreateRequest, DiskKind, Engine, EngineConfig, ErrorKind, FakeHost, Internet, Marks,
-    NetworkKind, ObjectKind, Progress, RemovalOutcome, RuleTable, RulesUnknown, Spaces, UplinkSpec,
-    Uplinks, Usable, VMRecord, VmId,
+    Condition, CreateRequest, DiskKind, Engine, EngineConfig, ErrorKind, FakeHost, Internet,
+    LOG_BYTES, Marks, NetworkKind, ObjectKind, Progress, RemovalOutcome, RuleTable, RulesUnknown,
+    Spaces, UplinkSpec, Uplinks, Usable, VMRecord, VmId,
 };
 
 #[path = "proof/rig.rs"]
@@ -376,22 +376,23 @@ async fn a_way_out_and_a_table_that_nobody_wants_are_strays_that_are_removed() {
 }
 
 #[tokio::test]
-async fn a_console_that_grows_without_end_begins_anew_while_its_guest_runs() {
+async fn logs_of_an_earlier_banger_s_monitor_begin_anew_while_its_guest_runs() {
     let mut lab = Lab::new();
     lab.config.limits.logs = std::time::Duration::from_millis(5);
     let engine = lab.open().await;
     let vm = running(&engine, "box").await;
-    let log = &vm.runtime.log_path;
-    std::fs::write(log, "few words").unwrap();
-    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-    assert_eq!(std::fs::read(log).unwrap(), b"few words");
-    std::fs::File::create(log)
-        .unwrap()
-        .set_len(9 << 20)
-        .unwrap();
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
-    while log.metadata().unwrap().len() > 0 {
-        assert!(std::time::Instant::now() < deadline, "it stays long");
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    let logs = vm.runtime.logs();
+    assert_eq!(logs.len(), 2, "{logs:?}");
+    for log in logs {
+        std::fs::write(&log, "few words").unwrap();
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        assert_eq!(std::fs::read(&log).unwrap(), b"few words");
+        let file = std::fs::File::create(&log).unwrap();
+        file.set_len(LOG_BYTES + 1).unwrap();
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        while log.metadata().unwrap().len() > 0 {
+            assert!(std::time::Instant::now() < deadline, "it stays long");
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
     }
 }

@@ -1,10 +1,11 @@
-//! The daemon's log: appended to, and bounded at each start of a daemon.
+//! The daemon's log: appended to, and bounded, at each start of a daemon and while it runs.
 
 use std::ffi::OsString;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use rustix::fs::{FlockOperation, flock};
 
@@ -24,6 +25,40 @@ pub(crate) fn open(path: &Path) -> io::Result<File> {
     match set_aside(&file, path)? {
         SetAside::No => Ok(file),
         SetAside::Yes => append_to(path),
+    }
+}
+
+/// A log that is written to for as long as a daemon runs, whatever its clients make it say.
+#[derive(Debug)]
+pub(crate) struct LogFile {
+    path: PathBuf,
+    file: Mutex<File>,
+}
+
+impl LogFile {
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
+        Ok(LogFile {
+            file: Mutex::new(open(path)?),
+            path: path.to_owned(),
+        })
+    }
+}
+
+/// One write is one line, which is never parted.
+impl io::Write for &LogFile {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        if file.metadata()?.len() > LIMIT
+            // Where there is none to be had (its folder is gone) the old one goes on.
+            && let Ok(anew) = open(&self.path)
+        {
+            *file = anew;
+        }
+        file.write(line)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -79,5 +114,50 @@ mod tests {
         open(&path).unwrap().write_all(b"third\n").unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"third\n");
         assert_eq!(size(&old), Some(LIMIT + 1));
+    }
+
+    #[test]
+    fn a_log_that_is_written_to_without_end_takes_no_more_than_twice_the_limit() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("bangerd.log");
+        let log = LogFile::open(&path).unwrap();
+        let line = [b'x'; 1 << 16];
+        let room = LIMIT + line.len() as u64;
+        for _ in 0..5 * LIMIT / line.len() as u64 {
+            (&log).write_all(&line).unwrap();
+            assert!(std::fs::metadata(&path).unwrap().len() <= room);
+        }
+        (&log).write_all(b"last\n").unwrap();
+        assert!(std::fs::read(&path).unwrap().ends_with(b"last\n"));
+        let sizes = std::fs::read_dir(folder.path()).unwrap();
+        let sizes: Vec<u64> = sizes
+            .map(|file| file.unwrap().metadata().unwrap().len())
+            .collect();
+        assert_eq!(sizes.len(), 2);
+        assert!(sizes.iter().sum::<u64>() <= 2 * room, "{sizes:?}");
+    }
+
+    #[test]
+    fn a_log_whose_folder_is_gone_is_written_to_all_the_same() {
+        let folder = tempfile::tempdir().unwrap();
+        let below = folder.path().join("logs");
+        let log = LogFile::open(&below.join("bangerd.log")).unwrap();
+        log.file.lock().unwrap().set_len(LIMIT + 1).unwrap();
+        std::fs::remove_dir_all(&below).unwrap();
+        std::fs::write(&below, "in the way").unwrap();
+        (&log).write_all(b"line\n").unwrap();
+    }
+
+    #[test]
+    fn the_documented_lengths_of_logs_are_those_of_the_program() {
+        let page = include_str!("../../docs/defaults.md");
+        let mib = |bytes: u64| format!("{} MiB", bytes >> 20);
+        let monitors = mib(banger_core::LOG_BYTES);
+        for line in [
+            format!("`console.log`, `monitor.log`, `metrics` | {monitors} |"),
+            format!("`bangerd.log.1` before it | {} each |", mib(LIMIT)),
+        ] {
+            assert!(page.contains(&line), "docs/defaults.md does not say {line}");
+        }
     }
 }

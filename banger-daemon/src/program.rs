@@ -2,7 +2,6 @@
 //! environment, handles signals and writes a log.
 
 use std::ffi::OsStr;
-use std::fs::File;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -17,7 +16,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use crate::folders::{Folders, make_private};
-use crate::log_file;
+use crate::log_file::LogFile;
 use crate::protocol::{STATUS_IN_USE, VERSION};
 use crate::server::{Stop, bind, serve};
 use crate::settings::Settings;
@@ -110,13 +109,17 @@ fn daemon(
     if arguments.detach {
         leave_session()?;
     }
-    raise_file_limit();
+    let host = LinuxHostConfig {
+        open_files: Some(raise_file_limit()),
+        ..LinuxHostConfig::default()
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(std::thread::available_parallelism().map_or(2, |n| n.get().min(4)))
         .enable_all()
         .build()
         .map_err(plain)?;
-    runtime.block_on(live(&folders, settings, arguments.sim, over))
+    let real = |config| real(config, host, over);
+    runtime.block_on(live(&folders, settings, arguments.sim, real))
 }
 
 /// Opens the engine, which takes the lock of its folder; only then touches the socket.
@@ -124,7 +127,7 @@ async fn live(
     folders: &Folders,
     settings: Settings,
     sim: bool,
-    over: impl FnOnce(Arc<dyn Host>) -> Arc<dyn Host>,
+    real: impl FnOnce(EngineConfig) -> Result<EngineConfig, Failure>,
 ) -> Result<(), Failure> {
     let stop = Stop::default();
     // Whoever is started in the background by a shell has these ignored, and so would everything that is
@@ -143,7 +146,7 @@ async fn live(
     let opening = async {
         match sim {
             true => Ok::<_, Failure>(Engine::sim_over(&Arc::new(FakeHost::new()), config).await?),
-            false => Ok(Engine::open(real(config, over)?).await?),
+            false => Ok(Engine::open(real(config)?).await?),
         }
     };
     let (engine, report) = tokio::select! {
@@ -177,9 +180,9 @@ async fn live(
 /// Hands the engine what this process knows of its surroundings; the engine never asks by itself.
 fn real(
     mut config: EngineConfig,
+    mut surroundings: LinuxHostConfig,
     over: impl FnOnce(Arc<dyn Host>) -> Arc<dyn Host>,
 ) -> Result<EngineConfig, Failure> {
-    let mut surroundings = LinuxHostConfig::default();
     let path = std::env::var_os("PATH").unwrap_or_default();
     surroundings.program_folders = searched(&path, surroundings.program_folders);
     for name in ["http_proxy", "https_proxy", "no_proxy", "TMPDIR", "HOME"] {
@@ -229,14 +232,18 @@ fn leave_session() -> Result<(), Failure> {
     std::env::set_current_dir("/").map_err(plain)
 }
 
-/// A stream takes a few descriptors, and the usual soft limit is 1024.
-fn raise_file_limit() {
+/// A stream takes a few descriptors, and the usual soft limit is 1024. Returns those of before, soft and hard,
+/// which are those of all that is started from here.
+fn raise_file_limit() -> (u64, u64) {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);
+    let number = |limit: Option<u64>| limit.unwrap_or(u64::MAX);
+    let before = (number(limit.current), number(limit.maximum));
     limit.current = limit.maximum;
     if let Err(error) = setrlimit(Resource::Nofile, limit) {
         tracing::debug!(%error, "the limit of open files stays as it is");
     }
+    before
 }
 
 fn stop_on(kind: SignalKind, stop: &Stop) -> Result<(), Failure> {
@@ -251,8 +258,8 @@ fn stop_on(kind: SignalKind, stop: &Stop) -> Result<(), Failure> {
     Ok(())
 }
 
-fn open_log(path: &Path) -> Result<File, Failure> {
-    log_file::open(path).map_err(|error| Failure {
+fn open_log(path: &Path) -> Result<LogFile, Failure> {
+    LogFile::open(path).map_err(|error| Failure {
         texts: vec![
             format!("cannot open the log {}", path.display()),
             error.to_string(),
@@ -262,7 +269,7 @@ fn open_log(path: &Path) -> Result<File, Failure> {
     })
 }
 
-fn log_to(file: File) {
+fn log_to(file: LogFile) {
     tracing_subscriber::fmt()
         .with_env_filter(level())
         .with_ansi(false)

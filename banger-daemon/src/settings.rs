@@ -5,6 +5,7 @@
 //! disk = "auto"           # or overlay, dm-snapshot, file
 //! network = "auto"        # or user, tap, none
 //! mirror = "http://deb.debian.org/debian"
+//! reserve = "1GiB"        # space on the host that is kept free
 //!
 //! [defaults]
 //! vcpus = 2
@@ -62,6 +63,8 @@ pub struct Settings {
     #[serde(deserialize_with = "unless_auto")]
     network: Option<NetworkKind>,
     mirror: Option<String>,
+    #[serde(deserialize_with = "size")]
+    reserve: Option<Mebibytes>,
     defaults: DefaultSettings,
     nat: NatSettings,
 }
@@ -123,6 +126,7 @@ impl Settings {
         config.choice.disk = self.disk.or(config.choice.disk);
         config.choice.network = self.network.or(config.choice.network);
         config.mirror = self.mirror.or(config.mirror.take());
+        config.reserve = self.reserve.unwrap_or(config.reserve);
         let (given, defaults) = (self.defaults, &mut config.defaults);
         defaults.vcpus = given.vcpus.unwrap_or(defaults.vcpus);
         defaults.memory = given.memory.unwrap_or(defaults.memory);
@@ -226,6 +230,7 @@ mod tests {
     #[test]
     fn every_key_reaches_the_engine() {
         let text = "vmm = 'qemu'\ndisk = 'file'\nnetwork = 'none'\nmirror = 'http://m'\n\
+                    reserve = '3GiB'\n\
                     [defaults]\nvcpus = 4\nmemory = 512\ndisk-size = '1G'\nimage = 'mine'\n\
                     nat = 'unsafe-user'\n\
                     [nat]\npool = '10.77.0.0/20'\nname-server = '9.9.9.9'\n";
@@ -234,6 +239,7 @@ mod tests {
         assert_eq!(config.choice.disk, Some(DiskKind::File));
         assert_eq!(config.choice.network, Some(NetworkKind::None));
         assert_eq!(config.mirror.as_deref(), Some("http://m"));
+        assert_eq!(config.reserve, Mebibytes(3072));
         assert_eq!(config.defaults.vcpus, 4);
         assert_eq!(config.defaults.memory, Mebibytes(512));
         assert_eq!(config.defaults.work_disk, Mebibytes(1024));
@@ -253,7 +259,9 @@ mod tests {
         assert_eq!(config.choice, usual.choice);
         assert_eq!(config.defaults, usual.defaults);
         assert_eq!(config.nat, usual.nat);
+        assert_eq!(config.reserve, usual.reserve);
         let keys = [
+            "reserve",
             "vcpus",
             "memory",
             "disk-size",
@@ -276,6 +284,7 @@ mod tests {
             ("[defaults]\n\nram = 1\n", "line 3", "ram"),
             ("[defaults]\nimage = \"../x\"\n", "line 2", "../x"),
             ("mirror = \n", "line 1", ""),
+            ("reserve = 'some'\n", "line 1", "some"),
             ("[defaults]\nnat = true\n", "line 2", "unsafe-user"),
             ("[defaults]\nnat = 'yes'\n", "line 2", "yes"),
             ("[nat]\npool = '10.77.0.1/20'\n", "line 2", "10.77.0.1/20"),

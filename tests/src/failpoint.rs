@@ -1,7 +1,7 @@
 //! A host that lets its process die at a call: for tests of the real daemon over real monitors, where no
 //! destructor runs and nothing is flushed. What is shipped does not contain it.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::net::SocketAddrV4;
 use std::path::{Path, PathBuf};

@@ -559,7 +559,7 @@ impl Host for FakeHost {
             self.enter(namespace)?;
         }
         if let Some(scope) = &detached.scope {
-            self.look(|inner| inner.systemd.admit(scope))??;
+            self.look(|inner| inner.systemd.admit(&scope.name))??;
         }
         let start = || -> Result<ProcessIdentity> {
             files::append(&detached.log)?;
@@ -585,7 +585,7 @@ impl Host for FakeHost {
         let half = || drop(start());
         self.act_in_steps(Needs::Room, call, Some(half), || {
             let identity = start()?;
-            self.inner().systemd.enter(scope, identity.pid);
+            self.inner().systemd.enter(&scope.name, identity.pid);
             Ok(identity)
         })
     }

@@ -25,6 +25,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::net::UnixStream;
 
+use super::log_keeper::Keepers;
 use super::program::Surroundings;
 use super::{
     BootId, CloneMethod, CpuFacts, Delivery, Detached, FileFacts, FileLock, Host, HostError,
@@ -70,6 +71,7 @@ impl Default for LinuxHostConfig {
 #[derive(Debug)]
 pub struct LinuxHost {
     surroundings: Surroundings,
+    keepers: Keepers,
     kvm: Option<Result<(), String>>,
     tsc_khz: tokio::sync::OnceCell<Option<u32>>,
 }
@@ -85,6 +87,7 @@ impl LinuxHost {
                     .open_files
                     .unwrap_or_else(Surroundings::own_open_files),
             },
+            keepers: Keepers::default(),
             kvm: config.kvm,
             tsc_khz: tokio::sync::OnceCell::new(),
         }
@@ -214,10 +217,12 @@ impl Host for LinuxHost {
     }
 
     async fn spawn(&self, detached: &Detached) -> Result<ProcessIdentity, HostError> {
-        match &detached.scope {
-            None => self.surroundings.spawn(detached),
-            Some(scope) => self.spawn_in_scope(detached, scope).await,
-        }
+        let (process, keepers) = match &detached.scope {
+            None => self.surroundings.spawn(detached)?,
+            Some(scope) => self.spawn_in_scope(detached, scope).await?,
+        };
+        self.keepers.note(&process, keepers);
+        Ok(process)
     }
 
     async fn process(&self, pid: u32) -> Result<Option<ProcessFacts>, HostError> {
@@ -245,7 +250,7 @@ impl Host for LinuxHost {
     }
 
     async fn wait_end(&self, process: &ProcessIdentity) -> Result<ProcessEnd, HostError> {
-        process::wait_end(process).await
+        process::wait_end_and(process, self.keepers.finish(process)).await
     }
 
     async fn listening_ports(&self, process: &ProcessIdentity) -> Result<Vec<u16>, HostError> {

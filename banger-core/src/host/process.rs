@@ -158,8 +158,18 @@ pub(super) fn signal(process: &ProcessIdentity, signal: ProcessSignal) -> Result
 }
 
 pub(super) async fn wait_end(process: &ProcessIdentity) -> Result<ProcessEnd> {
+    wait_end_and(process, std::future::ready(())).await
+}
+
+/// Waits for the end of a process, then for something else, and only then collects its status, which can be done once:
+/// so nothing is lost when this is cancelled.
+pub(super) async fn wait_end_and(
+    process: &ProcessIdentity,
+    then: impl Future<Output = ()>,
+) -> Result<ProcessEnd> {
     let pid = process.pid;
     let Some(pidfd) = open_verified(process)? else {
+        then.await;
         // It may be our own child and a zombie: reap it, so that its number is free again.
         return Ok(reap_zombie(process));
     };
@@ -167,8 +177,9 @@ pub(super) async fn wait_end(process: &ProcessIdentity) -> Result<ProcessEnd> {
     #[allow(unsafe_code)]
     let pidfd = unsafe { AsyncFd::register_with_interest(pidfd, tokio::io::Interest::READABLE) }
         .map_err(|error| failed("wait for", pid)(error.into()))?;
-    // A pidfd is readable when its process has ended, and stays so: nothing is lost when this is cancelled.
+    // A pidfd is readable when its process has ended, and stays so.
     let _ready = pidfd.readable().await.map_err(failed("wait for", pid))?;
+    then.await;
     Ok(reap(pidfd.get_ref()))
 }
 

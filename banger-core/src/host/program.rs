@@ -8,9 +8,9 @@ use std::process::Stdio;
 
 use super::linux::cell::cell;
 use super::linux::keeper;
-use super::process;
+use super::log_keeper::{LOG_BYTES, Logs};
 use super::{
-    Detached, FileAct, HostError, Isolation, ProcessIdentity, Program, ProgramOutput, files,
+    Detached, HostError, Isolation, ProcessIdentity, Program, ProgramOutput, files, process, walls,
 };
 
 type Result<T> = std::result::Result<T, HostError>;
@@ -129,38 +129,65 @@ impl Surroundings {
         Ok((command, held))
     }
 
-    pub(super) fn spawn(&self, detached: &Detached) -> Result<ProcessIdentity> {
+    /// Starts a program that outlives us, and returns it and those who keep its logs.
+    pub(super) fn spawn(
+        &self,
+        detached: &Detached,
+    ) -> Result<(ProcessIdentity, Vec<ProcessIdentity>)> {
+        let (process, mut logs) = self.start(detached)?;
+        let keepers = logs.keep(self, None).inspect_err(|_| {
+            // It would be heard by nobody. The error is what is told.
+            let _ = process::signal(&process, super::ProcessSignal::Kill);
+        })?;
+        Ok((process, keepers))
+    }
+
+    /// Starts a program, with the pipes to its logs that nobody reads yet.
+    pub(super) fn start(&self, detached: &Detached) -> Result<(ProcessIdentity, Logs)> {
         let path = self.resolve(&detached.program)?;
-        let log = files::append(&detached.log)?;
-        let log_for_errors = log
-            .try_clone()
-            .map_err(files::failed(FileAct::Write, &detached.log))?;
+        let cannot_start = |source| HostError::StartProgram {
+            program: detached.program.clone(),
+            source,
+        };
         let mut command = self.command(&path);
         command
             .args(&detached.arguments)
             .current_dir("/")
-            .stdin(Stdio::null())
-            .stdout(log)
-            .stderr(log_for_errors);
-        // SAFETY: between fork and exec only setsid(2) is called, which is async-signal-safe and
-        // touches no memory of ours.
-        #[allow(unsafe_code)]
-        unsafe {
-            command.pre_exec(|| {
-                // A session of its own: the terminal's Ctrl-C and its hang-up never reach a VM.
-                rustix::process::setsid().map(drop).map_err(Into::into)
-            });
-        }
+            .stdin(Stdio::null());
+        leave_session(&mut command);
         if let Some(namespace) = &detached.namespace {
             enter(&mut command, super::linux::spaces::open(namespace)?);
         }
-        let child = command.spawn().map_err(|source| HostError::StartProgram {
-            program: detached.program.clone(),
-            source,
-        })?;
+        let logs = match &detached.walls {
+            None => {
+                let log = files::append(&detached.log)?;
+                let errors = log.try_clone().map_err(cannot_start)?;
+                command.stdout(log).stderr(errors);
+                // It writes no other file.
+                walls::limit(&mut command, self.open_files, Some(LOG_BYTES));
+                Logs::none()
+            }
+            Some(walls) => {
+                let logs = Logs::open(&mut command, &detached.log, &walls.logs)?;
+                walls::limit(&mut command, self.open_files, None);
+                walls::confine(&mut command, &walls.opens);
+                logs
+            }
+        };
+        let child = command.spawn().map_err(cannot_start)?;
         // `std` neither kills nor reaps a dropped child: the watcher reaps it by its pidfd. A child that
         // has already ended is a zombie until then, and still has its start time.
-        process::start_identity(child.id())
+        Ok((process::start_identity(child.id())?, logs))
+    }
+}
+
+/// Lets a program start in a session of its own: the terminal's Ctrl-C and its hang-up never reach a VM.
+pub(super) fn leave_session(command: &mut std::process::Command) {
+    // SAFETY: between fork and exec only setsid(2) is called, which is async-signal-safe and touches no
+    // memory of ours.
+    #[allow(unsafe_code)]
+    unsafe {
+        command.pre_exec(|| rustix::process::setsid().map(drop).map_err(Into::into));
     }
 }
 

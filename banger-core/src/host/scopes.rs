@@ -5,6 +5,19 @@ use async_trait::async_trait;
 
 use super::HostError;
 
+/// A scope to be made, and what all that runs in it may take of the host together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScopeSpec {
+    /// Its name, with its suffix.
+    pub name: String,
+    /// Memory, in bytes; what is in it is ended beyond that.
+    pub memory_bytes: u64,
+    /// Processes and threads.
+    pub tasks: u32,
+    /// Its share of the processors when they are short; 100 is what everything else has.
+    pub cpu_weight: u32,
+}
+
 /// The part of a [`Host`](super::Host) that lists and ends scopes. One is made by
 /// [`Host::spawn`](super::Host::spawn), with the process that is to be in it.
 #[async_trait]

@@ -96,6 +96,7 @@ impl Engine {
             Some(name) => name,
             None => inner.free_name().await?,
         };
+        inner.check_reserve().await?;
         let _reserved = inner.reserve(&name)?;
         if inner.store.vm_named(name.as_str()).await?.is_some() {
             return Err(Error::NameTaken { name });

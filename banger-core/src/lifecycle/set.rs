@@ -81,6 +81,7 @@ impl Engine {
             }
         }
         if spec.work_disk != vm.spec.work_disk {
+            inner.check_reserve().await?;
             let (folder, disk) = (&vm.runtime.vm_dir, &vm.runtime.work_disk_path);
             // First of all what has the next start look: the guest finds by itself whether there is room.
             host.write_file(&folder.join(GROWN), b"", 0o600).await?;

@@ -69,6 +69,7 @@ impl Engine {
                 });
             }
         }
+        inner.check_reserve().await?;
         // Never over a corpse: whatever an earlier run left is released first.
         inner.unwatch(&vm.id);
         inner.release(&vm, handles.as_ref()).await?;
@@ -310,7 +311,7 @@ impl Step<StartContext> for SpawnMonitor {
             rescue_socket: inner.places.rescue_socket(&vm.id),
             console_socket: inner.places.console_socket(&vm.id),
             console_log: vm.runtime.log_path.clone(),
-            monitor_log: vm.runtime.vm_dir.join("monitor.log"),
+            monitor_log: vm.runtime.monitor_log(),
             metrics: inner.places.metrics(&vm.id),
             vsock: inner.places.vsock(&vm.id),
         };
@@ -341,17 +342,11 @@ impl Step<StartContext> for SpawnMonitor {
             }
             // A monitor that has ended says more in its log than its socket does.
             Err(error) => {
-                let mut said = inner.host().read_tail(&launch.monitor_log, 2000).await?;
-                if said.is_empty() {
-                    said = inner.host().read_tail(&launch.console_log, 2000).await?;
-                }
-                let output = String::from_utf8_lossy(&said).trim().to_owned();
-                let alive = inner.liveness.judge(&vm.id, None).await;
-                return Err(match alive {
+                return Err(match inner.liveness.judge(&vm.id, None).await {
                     Verdict::Alive(_) => error.into(),
                     _ => Error::Vmm(VmmError::EndedEarly {
                         vmm: vmm.kind(),
-                        output,
+                        output: inner.last_words(start.monitor.as_ref(), &launch).await?,
                     }),
                 });
             }
@@ -525,6 +520,22 @@ impl Inner {
                 limit,
             }),
         }
+    }
+
+    /// Returns what a monitor said that has ended.
+    async fn last_words(
+        &self,
+        monitor: Option<&Monitor>,
+        launch: &Launch,
+    ) -> Result<String, Error> {
+        if let Some(monitor) = monitor {
+            self.liveness.wait_end(monitor).await?;
+        }
+        let mut said = self.host().read_tail(&launch.monitor_log, 2000).await?;
+        if said.is_empty() {
+            said = self.host().read_tail(&launch.console_log, 2000).await?;
+        }
+        Ok(String::from_utf8_lossy(&said).trim().to_owned())
     }
 
     /// Keeps the console's log of earlier runs, up to 1 MiB in all.

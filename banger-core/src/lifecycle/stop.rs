@@ -90,6 +90,8 @@ impl Engine {
         let (engine, vm, progress) = (self.clone(), vm.to_owned(), progress.clone());
         self.to_its_end(async move {
             let (_turn, vm) = engine.in_turn(&vm).await?;
+            // Before it is stopped: one that runs goes on.
+            engine.inner.check_reserve().await?;
             progress.tell("stop", "stopping the virtual machine");
             let stopped = engine.stop_in_turn(vm, Manner::Graceful).await?;
             engine.start_in_turn(stopped.vm().clone(), &progress).await

@@ -92,6 +92,7 @@ impl SshTransport {
                 program: "ssh".to_owned(),
                 arguments,
                 log: log.clone(),
+                walls: None,
                 // Without a helper ssh connects by itself: it must be where the guest can be reached from.
                 namespace: match &self.helper {
                     Some(_) => None,

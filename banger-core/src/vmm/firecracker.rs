@@ -14,10 +14,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::{Launch, SwitchOff, Vmm, VmmControl, VmmError};
+use super::{Launch, Outputs, SwitchOff, Vmm, VmmControl, VmmError};
 use crate::choice::{Probe, Usable};
 use crate::disk::BlockFormat;
-use crate::host::{Detached, Host, ProcessIdentity, Program};
+use crate::host::{Host, ProcessIdentity, Program, Walls};
+use crate::names::Mebibytes;
 use crate::transport::GuestStream;
 use crate::vm::{NetworkKind, VmmKind};
 
@@ -27,6 +28,13 @@ use control::FirecrackerControl;
 use version::Version;
 
 const PROGRAM: &str = "firecracker";
+
+/// What it takes beside its guest's memory, as is measured of its own, and room for the host's cache of its disks.
+const OVERHEAD: Mebibytes = Mebibytes(512);
+
+/// Which of its further logs is which.
+const MONITOR_LOG: usize = 0;
+const METRICS: usize = 1;
 
 /// The monitor `firecracker`.
 #[derive(Debug)]
@@ -84,20 +92,13 @@ impl Vmm for FirecrackerVmm {
     }
 
     async fn spawn(&self, host: &dyn Host, launch: &Launch) -> Result<ProcessIdentity, VmmError> {
-        // It opens these, and never makes them.
-        for file in [&launch.monitor_log, &launch.metrics] {
-            host.write_file(file, b"", 0o600).await?;
-        }
-        Ok(host
-            .spawn(&Detached {
-                program: PROGRAM.to_owned(),
-                arguments: arguments(launch),
-                // Its standard output is the guest's console.
-                log: launch.console_log.clone(),
-                namespace: launch.network.namespace().map(str::to_owned),
-                scope: launch.scope.clone(),
-            })
-            .await?)
+        let outputs = Outputs {
+            // Its standard output is the guest's console.
+            log: &launch.console_log,
+            others: &[&launch.monitor_log, &launch.metrics],
+        };
+        let detached = launch.detached(PROGRAM, arguments(launch), &outputs, OVERHEAD);
+        Ok(host.spawn(&detached).await?)
     }
 
     async fn connect(
@@ -118,7 +119,7 @@ fn arguments(launch: &Launch) -> Vec<OsString> {
     // Letters, digits and dashes, at most 64: the token without its first word.
     let id = launch.token.splitn(2, ':').last().unwrap_or_default();
     words.extend(["--id".into(), id.replace(':', "-").into()]);
-    words.extend(["--log-path".into(), launch.monitor_log.clone().into()]);
+    words.extend(["--log-path".into(), Walls::pipe(MONITOR_LOG).into()]);
     words.extend(["--level", "Warning"].map(Into::into));
     // What follows the dashes is not read: the token by which this process is found again.
     words.extend(["--".into(), launch.token.clone().into()]);

@@ -9,21 +9,55 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::{Launch, SwitchOff, Vmm, VmmControl, VmmError};
+use super::{Launch, Outputs, SwitchOff, Vmm, VmmControl, VmmError};
 use crate::choice::Probe;
 use crate::disk::BlockFormat;
-use crate::host::{Detached, Host, ProcessIdentity};
+use crate::host::{Host, HostError, ProcessIdentity, Program};
+use crate::names::Mebibytes;
 use crate::transport::GuestStream;
 use crate::vm::{NetworkKind, VmmKind};
 
-use command_line::{Acceleration, arguments};
+use command_line::{Acceleration, SANDBOX, Sandbox, arguments};
 use control::QmpControl;
 
 const PROGRAM: &str = "qemu-system-x86_64";
 
 /// The monitor `qemu`.
-#[derive(Debug)]
-pub(crate) struct QemuVmm;
+#[derive(Debug, Default)]
+pub(crate) struct QemuVmm {
+    /// Whether it has a sandbox here, once it was asked.
+    sandbox: tokio::sync::OnceCell<Result<(), String>>,
+}
+
+impl QemuVmm {
+    /// Says whether this QEMU can give up system calls on this kernel, and if not, why.
+    async fn sandbox(&self, host: &dyn Host) -> Result<(), String> {
+        let asked = self.sandbox.get_or_try_init(|| async {
+            // It goes into its sandbox before it answers, and answers before it takes memory for a machine.
+            let asked = Program::new(PROGRAM).args(["-sandbox", SANDBOX, "-cpu", "help"]);
+            let output = host.run(&asked.timeout(Duration::from_secs(10))).await?;
+            Ok::<_, HostError>(match output.success() {
+                true => Ok(()),
+                false => Err(output.last_lines(1)),
+            })
+        });
+        match asked.await {
+            Ok(known) => known.clone(),
+            // Asked again the next time.
+            Err(error) => Err(error.to_string()),
+        }
+    }
+}
+
+/// What it takes beside its guest's memory, and room for the host's cache of its disks: its heap, at most 64 MiB of
+/// caches for a layer, buffers of disks and of a guest's thousand connections. Emulated, also the translations (the
+/// 256 MiB of the command line, and as much of what is noted of them) and each processor's tables of addresses.
+fn overhead(acceleration: Acceleration, vcpus: u32) -> Mebibytes {
+    Mebibytes(match acceleration {
+        Acceleration::Kvm => 512,
+        Acceleration::Emulated { .. } => 1024 + 64 * u64::from(vcpus),
+    })
+}
 
 #[async_trait]
 impl Vmm for QemuVmm {
@@ -36,9 +70,14 @@ impl Vmm for QemuVmm {
         if program.usable == crate::choice::Usable::No {
             return program;
         }
+        let unconfined = match self.sandbox(host).await {
+            Ok(()) => String::new(),
+            Err(why) => format!(", without its sandbox ({why})"),
+        };
+        let it = format!("{}{unconfined}", program.reason);
         match host.cpu().await.kvm {
-            Ok(()) => Probe::works(format!("{}, with KVM", program.reason)),
-            Err(why) => Probe::works(format!("{}, emulated: {why}", program.reason)),
+            Ok(()) => Probe::works(format!("{it}, with KVM")),
+            Err(why) => Probe::works(format!("{it}, emulated: {why}")),
         }
     }
 
@@ -63,15 +102,18 @@ impl Vmm for QemuVmm {
                 tsc_khz: host.tsc_khz().await,
             },
         };
-        Ok(host
-            .spawn(&Detached {
-                program: PROGRAM.to_owned(),
-                arguments: arguments(launch, acceleration),
-                log: launch.monitor_log.clone(),
-                namespace: launch.network.namespace().map(str::to_owned),
-                scope: launch.scope.clone(),
-            })
-            .await?)
+        let sandbox = match self.sandbox(host).await {
+            Ok(()) => Sandbox::On,
+            Err(_) => Sandbox::Off,
+        };
+        let outputs = Outputs {
+            log: &launch.monitor_log,
+            others: &[&launch.console_log],
+        };
+        let words = arguments(launch, acceleration, sandbox);
+        let overhead = overhead(acceleration, launch.vcpus);
+        let detached = launch.detached(PROGRAM, words, &outputs, overhead);
+        Ok(host.spawn(&detached).await?)
     }
 
     async fn connect(
@@ -96,5 +138,45 @@ impl Vmm for QemuVmm {
             read: Box::pin(read),
             write: Box::pin(write),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+    use crate::choice::Usable;
+    use crate::host::{LinuxHost, LinuxHostConfig};
+
+    /// What is said of a QEMU that ends with this status, asked for its sandbox.
+    async fn told(status: u8) -> (Probe, Result<(), String>) {
+        let folder = tempfile::tempdir().unwrap();
+        let program = folder.path().join(PROGRAM);
+        let script = format!(
+            "#!/bin/sh\n[ \"$1 $2\" = '-sandbox {SANDBOX}' ] || exit 9\n\
+             echo 'no such luck' >&2\nexit {status}\n"
+        );
+        std::fs::write(&program, script).unwrap();
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let mut config = LinuxHostConfig::default();
+        config.program_folders.insert(0, folder.path().to_owned());
+        let (host, qemu) = (LinuxHost::new(config), QemuVmm::default());
+        (qemu.probe(&host).await, qemu.sandbox(&host).await)
+    }
+
+    #[tokio::test]
+    async fn one_that_has_no_sandbox_runs_without_and_says_why() {
+        let (probe, sandbox) = told(1).await;
+        assert_eq!(probe.usable, Usable::Yes);
+        let reason = &probe.reason;
+        assert!(
+            reason.contains("without its sandbox (no such luck)"),
+            "{reason}"
+        );
+        assert_eq!(sandbox, Err("no such luck".to_owned()));
+        let (probe, sandbox) = told(0).await;
+        assert!(!probe.reason.contains("sandbox"), "{}", probe.reason);
+        assert_eq!(sandbox, Ok(()));
     }
 }

@@ -9,12 +9,12 @@ use async_trait::async_trait;
 use tokio::io::AsyncWriteExt;
 use tokio::sync::watch;
 
-use super::{EndReason, Launch, SwitchOff, Vmm, VmmControl, VmmError};
+use super::{EndReason, Launch, Outputs, SwitchOff, Vmm, VmmControl, VmmError};
 use crate::choice::Probe;
 use crate::disk::BlockFormat;
 use crate::engine::lock;
-use crate::host::{Detached, FakeHost, Host, ProcessEnd, ProcessIdentity};
-use crate::names::VmId;
+use crate::host::{FakeHost, Host, ProcessEnd, ProcessIdentity};
+use crate::names::{Mebibytes, VmId};
 use crate::transport::GuestStream;
 use crate::vm::{NetworkKind, VmmKind};
 
@@ -93,20 +93,18 @@ impl Vmm for SimVmm {
     }
 
     async fn spawn(&self, host: &dyn Host, launch: &Launch) -> Result<ProcessIdentity, VmmError> {
-        Ok(host
-            .spawn(&Detached {
-                program: "banger-sim-vmm".to_owned(),
-                arguments: vec![
-                    launch.token.as_str().into(),
-                    launch.api_socket.as_os_str().to_owned(),
-                    // What it has open nobody can remove.
-                    launch.root.path.as_os_str().to_owned(),
-                ],
-                log: launch.monitor_log.clone(),
-                namespace: launch.network.namespace().map(str::to_owned),
-                scope: launch.scope.clone(),
-            })
-            .await?)
+        let arguments = vec![
+            launch.token.as_str().into(),
+            launch.api_socket.as_os_str().to_owned(),
+            // What it has open nobody can remove.
+            launch.root.path.as_os_str().to_owned(),
+        ];
+        let outputs = Outputs {
+            log: &launch.monitor_log,
+            others: &[],
+        };
+        let detached = launch.detached("banger-sim-vmm", arguments, &outputs, Mebibytes(0));
+        Ok(host.spawn(&detached).await?)
     }
 
     async fn connect(

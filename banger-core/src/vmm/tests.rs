@@ -204,7 +204,7 @@ async fn soon<T>(what: &str, act: impl Future<Output = T>) -> T {
 
 fn vmms() -> [(VmmKind, Box<dyn Vmm>); 2] {
     [
-        (VmmKind::Qemu, Box::new(QemuVmm)),
+        (VmmKind::Qemu, Box::new(QemuVmm::default())),
         (VmmKind::Firecracker, Box::new(FirecrackerVmm)),
     ]
 }
@@ -303,7 +303,10 @@ async fn qemu_with(between: &'static str) -> (PathBuf, tempfile::TempDir) {
 
 async fn qemu(socket: &Path) -> Box<dyn VmmControl> {
     let host = LinuxHost::new(LinuxHostConfig::default());
-    QemuVmm.connect(&host, socket, LIMIT).await.unwrap()
+    QemuVmm::default()
+        .connect(&host, socket, LIMIT)
+        .await
+        .unwrap()
 }
 
 #[tokio::test]

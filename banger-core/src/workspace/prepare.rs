@@ -100,6 +100,7 @@ impl Engine {
         progress: &Progress,
     ) -> Result<Prepared, Error> {
         let vm = self.lookup(vm).await?;
+        self.inner.check_reserve().await?;
         // Until something is sent it ends with whoever waits for it.
         let staging = Staging::make(self).await?;
         progress.tell("workspace", "looking at the repository");

@@ -11,7 +11,7 @@ use async_trait::async_trait;
 
 use super::LinuxHost;
 use crate::host::program::Surroundings;
-use crate::host::scopes::Scopes;
+use crate::host::scopes::{ScopeSpec, Scopes};
 use crate::host::{
     Detached, FileAct, Host, HostError, ProcessIdentity, ProcessSignal, Program, files, process,
 };
@@ -25,6 +25,9 @@ const CONTROL_GROUPS: &str = "/sys/fs/cgroup";
 
 /// How long systemd is waited for, to make a scope or to forget one. It needs some milliseconds.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// How long what is left in a scope may take to end by itself.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 
 const LOOK_AGAIN: Duration = Duration::from_millis(2);
 
@@ -60,7 +63,8 @@ impl Scopes for LinuxHost {
         let asked = Instant::now();
         let mut killed = false;
         while group.is_dir() {
-            if !killed && is_occupied(&group) {
+            // Those who keep the logs end by themselves after the program, with its last words written.
+            if !killed && asked.elapsed() > LAST_WORDS && is_occupied(&group) {
                 let kill = Program::new("systemctl")
                     .args(manager.words())
                     .args(["kill", "--signal=KILL", "--", name])
@@ -102,24 +106,25 @@ impl LinuxHost {
     pub(super) async fn spawn_in_scope(
         &self,
         detached: &Detached,
-        scope: &str,
-    ) -> Result<ProcessIdentity, HostError> {
+        scope: &ScopeSpec,
+    ) -> Result<(ProcessIdentity, Vec<ProcessIdentity>), HostError> {
         let manager = self.manager();
         let program = self.surroundings.resolve(&detached.program)?;
         let refused = |said: String| HostError::Scope {
-            scope: scope.to_owned(),
+            scope: scope.name.clone(),
             said: (!said.is_empty()).then_some(said),
         };
         let run = self.surroundings.resolve(RUN);
         let run = run.map_err(|missing| refused(missing.to_string()))?;
-        let logged = files::stat(&detached.log)?.map_or(0, |facts| facts.bytes);
         let wrapped = Detached {
             program: RUN.to_owned(),
             arguments: manager.words_to_run(scope, &program, &detached.arguments),
             scope: None,
             ..detached.clone()
         };
-        let started = manager.surroundings(&self.surroundings).spawn(&wrapped)?;
+        let logged = files::stat(&detached.log)?.map_or(0, |facts| facts.bytes);
+        let surroundings = manager.surroundings(&self.surroundings);
+        let (started, mut logs) = surroundings.start(&wrapped)?;
         let asked = Instant::now();
         loop {
             if process::identity(started.pid)?.as_ref() != Some(&started) {
@@ -128,7 +133,15 @@ impl LinuxHost {
             // It is the program's own once systemd-run has become it, and empty for a moment in between.
             let first = process::first_argument(started.pid)?;
             if !first.is_empty() && first != run.as_os_str().as_bytes() {
-                return Ok(started);
+                // In the scope too, so that they live as long as the program, and count as its own.
+                match logs.keep(&surroundings, group_of(started.pid).as_deref()) {
+                    Ok(keepers) => return Ok((started, keepers)),
+                    Err(error) => {
+                        process::signal(&started, ProcessSignal::Kill)?;
+                        process::wait_end(&started).await?;
+                        return Err(error);
+                    }
+                }
             }
             if asked.elapsed() > PATIENCE {
                 process::signal(&started, ProcessSignal::Kill)?;
@@ -137,7 +150,10 @@ impl LinuxHost {
             tokio::time::sleep(LOOK_AGAIN).await;
         }
         process::wait_end(&started).await?;
-        let said = files::read_at(&detached.log, logged, 2000)?;
+        let mut said = logs.said(2000);
+        if said.is_empty() {
+            said = files::read_at(&detached.log, logged, 2000)?;
+        }
         Err(refused(String::from_utf8_lossy(&said).trim().to_owned()))
     }
 }
@@ -166,12 +182,24 @@ impl Manager {
         }
     }
 
-    fn words_to_run(self, scope: &str, program: &Path, arguments: &[OsString]) -> Vec<OsString> {
+    fn words_to_run(
+        self,
+        scope: &ScopeSpec,
+        program: &Path,
+        arguments: &[OsString],
+    ) -> Vec<OsString> {
         let mut words: Vec<OsString> = self.words().iter().map(Into::into).collect();
         // A failed one is forgotten too, so that its name is free. Described in our words: its own are the
         // whole command line, which need not be UTF-8.
         words.extend(["--scope", "--quiet", "--collect", "--no-ask-password"].map(Into::into));
-        words.push(format!("--unit={scope}").into());
+        words.push(format!("--unit={}", scope.name).into());
+        for property in [
+            format!("MemoryMax={}", scope.memory_bytes),
+            format!("TasksMax={}", scope.tasks),
+            format!("CPUWeight={}", scope.cpu_weight),
+        ] {
+            words.push(format!("--property={property}").into());
+        }
         words.push("--description=A virtual machine of banger".into());
         words.push("--".into());
         words.push(program.into());
@@ -239,6 +267,17 @@ fn hierarchy() -> PathBuf {
         true => root.to_owned(),
         false => root.join("systemd"),
     }
+}
+
+/// The control group of a process, in the hierarchy of [`hierarchy`].
+fn group_of(pid: u32) -> Option<PathBuf> {
+    let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+    let group = groups.lines().find_map(|line| {
+        line.strip_prefix("0::")
+            .filter(|path| *path != "/")
+            .or_else(|| Some(line.split_once(":name=systemd:")?.1))
+    })?;
+    Some(hierarchy().join(group.trim_start_matches('/')))
 }
 
 /// Lists the scopes below a control group: each lies in a slice, and slices lie in slices.
@@ -317,14 +356,20 @@ mod tests {
     fn systemd_run_is_told_the_name_and_the_program_as_it_is() {
         let words = |manager: Manager| {
             let arguments = ["-name".into(), "a b".into()];
-            let words =
-                manager.words_to_run("banger-x.scope", Path::new("/usr/bin/qemu"), &arguments);
+            let scope = ScopeSpec {
+                name: "banger-x.scope".to_owned(),
+                memory_bytes: 4096,
+                tasks: 7,
+                cpu_weight: 50,
+            };
+            let words = manager.words_to_run(&scope, Path::new("/usr/bin/qemu"), &arguments);
             let words = words.iter().map(|word| word.to_str().unwrap().to_owned());
             words.collect::<Vec<_>>().join("|")
         };
         assert_eq!(
             words(Manager::System),
             "--scope|--quiet|--collect|--no-ask-password|--unit=banger-x.scope|\
+             --property=MemoryMax=4096|--property=TasksMax=7|--property=CPUWeight=50|\
              --description=A virtual machine of banger|--|/usr/bin/qemu|-name|a b"
         );
         assert!(words(Manager::User(7)).starts_with("--user|--scope|"));

@@ -6,6 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::watch;
 
+use super::METRICS;
 use super::api::{Api, refused};
 use super::bodies::{
     Action, ActionType, BootSource, CacheType, Drive, Entropy, InstanceInfo, InstanceState,
@@ -13,7 +14,7 @@ use super::bodies::{
 };
 use super::version::Version;
 use crate::disk::{Access, BlockSource};
-use crate::host::Host;
+use crate::host::{Host, Walls};
 use crate::network::{GUEST_MAC, NetworkAttachment, spelled};
 use crate::vmm::{EndReason, Launch, VmmControl, VmmError};
 
@@ -81,7 +82,7 @@ impl VmmControl for FirecrackerControl {
     async fn configure(&self, launch: &Launch) -> Result<(), VmmError> {
         let api = &self.api;
         let metrics = Metrics {
-            metrics_path: text(&launch.metrics, "metrics")?,
+            metrics_path: text(&Walls::pipe(METRICS), "metrics")?,
         };
         api.put("set the metrics' file", "/metrics", &metrics)
             .await?;

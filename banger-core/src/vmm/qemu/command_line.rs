@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::Path;
 
 use crate::disk::{Access, BlockFormat, BlockSource};
+use crate::host::Walls;
 use crate::network::{GUEST_MAC, NetworkAttachment, spelled};
 use crate::vm::{Internet, Nesting};
 use crate::vmm::Launch;
@@ -24,13 +25,36 @@ pub(super) enum Acceleration {
 /// change every snapshot.
 const AGENT_PORT: &str = "banger.agent.0";
 
-pub(super) fn arguments(launch: &Launch, acceleration: Acceleration) -> Vec<OsString> {
+/// Which of its further logs is the serial console's.
+const CONSOLE_LOG: usize = 0;
+
+/// Whether QEMU gives up the system calls that a machine needs none of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sandbox {
+    On,
+    /// This one cannot.
+    Off,
+}
+
+/// What it gives up: obsolete calls, those that change whose process it is, that start programs, and that change
+/// its share of the processors.
+pub(super) const SANDBOX: &str =
+    "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny";
+
+pub(super) fn arguments(
+    launch: &Launch,
+    acceleration: Acceleration,
+    sandbox: Sandbox,
+) -> Vec<OsString> {
     let mut words = Words::default();
     words.all(["-nodefaults", "-no-user-config", "-display", "none"]);
     words.pair("-name", format!("guest={}", launch.token));
+    if sandbox == Sandbox::On {
+        words.pair("-sandbox", SANDBOX);
+    }
     words.pair(
         "-machine",
-        "microvm,acpi=on,rtc=on,pit=on,pic=on,isa-serial=on,x-option-roms=off,auto-kernel-cmdline=off",
+        "microvm,acpi=on,rtc=on,pit=on,pic=on,isa-serial=on,x-option-roms=off,auto-kernel-cmdline=off,dump-guest-core=off",
     );
     // By name: it loads the kernel itself and keeps the ACPI tables away from the initrd. What a newer QEMU
     // takes by itself (seen with 10.0) does neither: its tables are where QEMU puts the initrd.
@@ -64,11 +88,11 @@ pub(super) fn arguments(launch: &Launch, acceleration: Acceleration) -> Vec<OsSt
     words.pair("-object", "rng-random,id=rng0,filename=/dev/urandom");
     words.pair("-device", "virtio-rng-device,rng=rng0");
 
-    // Whoever attaches or not: all of it is appended to the log.
+    // Whoever attaches or not: all of it goes to the log.
     let mut console = OsString::from("socket,id=console,server=on,wait=off,path=");
     console.push(doubled_commas(&launch.console_socket));
     console.push(",logappend=on,logfile=");
-    console.push(doubled_commas(&launch.console_log));
+    console.push(Walls::pipe(CONSOLE_LOG));
     words.pair("-chardev", console);
     words.pair("-serial", "chardev:console");
     words.pair("-device", "virtio-serial-device,id=serial0,max_ports=2");
@@ -219,7 +243,7 @@ mod tests {
     }
 
     fn line(launch: &Launch, acceleration: Acceleration) -> String {
-        let words = arguments(launch, acceleration);
+        let words = arguments(launch, acceleration, Sandbox::On);
         let words: Vec<_> = words.iter().map(|word| word.to_string_lossy()).collect();
         words.join(" ")
     }
@@ -247,6 +271,13 @@ mod tests {
         assert!(line(&launch, Acceleration::Kvm).contains("ifname=tap0,script=no"));
         launch.network = NetworkAttachment::None;
         assert!(!line(&launch, Acceleration::Kvm).contains("-netdev"));
+    }
+
+    #[test]
+    fn one_that_can_gives_up_the_system_calls_that_it_does_not_need() {
+        let words = |sandbox| arguments(&launch(), Acceleration::Kvm, sandbox);
+        assert!(words(Sandbox::On).contains(&SANDBOX.into()));
+        assert!(!words(Sandbox::Off).contains(&"-sandbox".into()));
     }
 
     #[test]

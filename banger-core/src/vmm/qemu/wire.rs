@@ -302,6 +302,7 @@ mod tests {
                 program: program.to_owned(),
                 arguments: words.collect(),
                 log: folder.path().join("log"),
+                walls: None,
                 namespace: None,
                 scope: None,
             })
