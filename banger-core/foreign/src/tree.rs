@@ -165,7 +165,8 @@ mod tests {
 
     #[test]
     fn a_tree_that_holds_too_much_or_what_is_no_file_is_refused() {
-        let spoil: [(&str, fn(&Path)); 5] = [
+        type Spoil = fn(&Path);
+        let spoil: [(&str, Spoil); 5] = [
             ("a symbolic link", |dir| {
                 std::os::unix::fs::symlink("/etc", dir.join("refs/heads/x")).unwrap();
             }),

@@ -213,7 +213,7 @@ async fn input(shop: &Workshop<'_>, rootfs: &Path) -> Result<Arc<File>, ImageErr
     let missing = || ImageError::NoFile {
         path: rootfs.to_owned(),
     };
-    Ok(shop.host.open_foreign(rootfs).await?.ok_or_else(missing)?)
+    shop.host.open_foreign(rootfs).await?.ok_or_else(missing)
 }
 
 #[cfg(test)]

@@ -149,12 +149,12 @@ impl Engine {
         if request.effect == Effect::Check || files.is_empty() {
             return Ok(nothing(files));
         }
-        Ok(Merged::Ready(Ready {
+        Ok(Merged::Ready(Box::new(Ready {
             target,
             before,
             after,
             files,
-        }))
+        })))
     }
 
     /// Writes the patch to a file, piece by piece, and returns its length.
@@ -275,7 +275,7 @@ enum Merged {
     /// Nothing is to be written.
     Nothing(Applied),
     /// All of it fits.
-    Ready(Ready),
+    Ready(Box<Ready>),
 }
 
 /// Changes that fit, before the first of them is written.
