@@ -218,7 +218,7 @@ impl Host for LinuxHost {
 
     async fn spawn(&self, detached: &Detached) -> Result<ProcessIdentity, HostError> {
         let (process, keepers) = match &detached.scope {
-            None => self.surroundings.spawn(detached)?,
+            None => self.surroundings.spawn(detached).await?,
             Some(scope) => self.spawn_in_scope(detached, scope).await?,
         };
         self.keepers.note(&process, keepers);

@@ -69,7 +69,16 @@ impl Logs {
     }
 
     /// Opens the files, and lets a program start with a pipe to each: to the first as its standard output and error.
-    pub(super) fn open(command: &mut Command, log: &Path, others: &[PathBuf]) -> Result<Self> {
+    pub(super) fn open(
+        surroundings: &Surroundings,
+        command: &mut Command,
+        log: &Path,
+        others: &[PathBuf],
+    ) -> Result<Self> {
+        // Known before anything runs.
+        for program in ["sh", "cat"] {
+            surroundings.resolve(program)?;
+        }
         let mut logs = Logs::none();
         let words = logs.pipe(log)?;
         // Whoever complains without end must not wait for a keeper that does not come after.

@@ -130,16 +130,20 @@ impl Surroundings {
     }
 
     /// Starts a program that outlives us, and returns it and those who keep its logs.
-    pub(super) fn spawn(
+    pub(super) async fn spawn(
         &self,
         detached: &Detached,
     ) -> Result<(ProcessIdentity, Vec<ProcessIdentity>)> {
         let (process, mut logs) = self.start(detached)?;
-        let keepers = logs.keep(self, None).inspect_err(|_| {
-            // It would be heard by nobody. The error is what is told.
-            let _ = process::signal(&process, super::ProcessSignal::Kill);
-        })?;
-        Ok((process, keepers))
+        match logs.keep(self, None) {
+            Ok(keepers) => Ok((process, keepers)),
+            Err(error) => {
+                // It would be heard by nobody.
+                process::signal(&process, super::ProcessSignal::Kill)?;
+                process::wait_end(&process).await?;
+                Err(error)
+            }
+        }
     }
 
     /// Starts a program, with the pipes to its logs that nobody reads yet.
@@ -168,7 +172,7 @@ impl Surroundings {
                 Logs::none()
             }
             Some(walls) => {
-                let logs = Logs::open(&mut command, &detached.log, &walls.logs)?;
+                let logs = Logs::open(self, &mut command, &detached.log, &walls.logs)?;
                 walls::limit(&mut command, self.open_files, None);
                 walls::confine(&mut command, &walls.opens);
                 logs

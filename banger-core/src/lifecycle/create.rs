@@ -353,7 +353,10 @@ mod tests {
                 "a Debian mirror's silence while an image is made, twice",
                 mirror,
             ),
-            ("between two looks at the size of a running VM's logs", logs),
+            (
+                "between two looks at the size of the logs of a VM that an earlier banger started",
+                logs,
+            ),
         ] {
             says(&format!("| {what} | {} s |", limit.as_secs()));
         }
