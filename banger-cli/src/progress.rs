@@ -3,6 +3,7 @@
 //! Our own rather than a crate's: it is one line without bars, and what a crate for it brings (a
 //! ticking thread, templates, terminal tables) would be paid for in every start of `banger`.
 
+use banger_session::printable;
 use std::io::Write;
 use std::time::{Duration, Instant};
 
@@ -71,11 +72,12 @@ impl Progress {
 
     /// A stage begins; the one before it is over.
     pub(crate) fn begin(&mut self, stage: &str, text: &str) {
+        let text = &printable(text);
         if let Some(current) = &mut self.current
             && current.stage == stage
         {
             // It goes on, and says how far it is.
-            text.clone_into(&mut current.text);
+            text.as_ref().clone_into(&mut current.text);
             return;
         }
         self.end_stage();
@@ -84,7 +86,7 @@ impl Progress {
         }
         self.current = Some(Running {
             stage: stage.to_owned(),
-            text: text.to_owned(),
+            text: text.clone().into_owned(),
             since: Instant::now(),
         });
     }

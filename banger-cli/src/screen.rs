@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
 
+use banger_session::{printable_json, printable_lines};
 use serde::Serialize;
 
 use crate::command_error::{CommandError, Word};
@@ -61,12 +62,22 @@ impl Screen {
         self.progress.borrow_mut()
     }
 
-    /// Writes data.
+    /// Writes lines of data for a person. Whoever chose the words in them, a guest or a repository, says nothing to
+    /// the terminal.
+    ///
+    /// # Errors
+    ///
+    /// As [`Screen::raw`].
+    pub(crate) fn data(&self, text: &str) -> Result<(), CommandError> {
+        self.raw(&printable_lines(text))
+    }
+
+    /// Writes what is somebody's own output, as it is.
     ///
     /// # Errors
     ///
     /// A broken pipe ends the process quietly, everything else is told.
-    pub(crate) fn data(&self, text: &str) -> Result<(), CommandError> {
+    pub(crate) fn raw(&self, text: &str) -> Result<(), CommandError> {
         self.progress().pause();
         let mut stdout = io::stdout().lock();
         stdout
@@ -88,7 +99,7 @@ impl Screen {
             CommandError::new("cannot write the answer as JSON").because(error.to_string())
         })?;
         text.push('\n');
-        self.data(&text)
+        self.raw(&printable_json(&text))
     }
 
     /// Says what a person at work wants to know.
@@ -122,16 +133,37 @@ impl Screen {
                 Word::Cause => ("\x1b[31m", "caused by:"),
                 Word::Hint => ("\x1b[36m", "hint:"),
             };
+            // A line of somebody else's must not look like one of ours.
+            let text = indented(&printable_lines(text));
             match self.ink {
-                Ink::Colours => self.line(&format!("{colour}{word}\x1b[0m {text}")),
-                Ink::Plain => self.line(&format!("{word} {text}")),
+                Ink::Colours => self.write(&format!("{colour}{word}\x1b[0m {text}")),
+                Ink::Plain => self.write(&format!("{word} {text}")),
             }
         }
     }
 
     fn line(&self, text: &str) {
+        self.write(&printable_lines(text));
+    }
+
+    fn write(&self, text: &str) {
         self.progress().pause();
         // If standard error is gone there is nobody left to tell.
         let _ = io::stderr().write_all(format!("{text}\n").as_bytes());
     }
+}
+
+/// The first line as it is, the others with a blank before them.
+fn indented(text: &str) -> String {
+    let mut lines = text.split('\n');
+    let mut made = lines.next().unwrap_or_default().to_owned();
+    for line in lines {
+        made.push_str(if line.starts_with(' ') || line.is_empty() {
+            "\n"
+        } else {
+            "\n  "
+        });
+        made.push_str(line);
+    }
+    made
 }

@@ -3,18 +3,27 @@
 //! Our own rather than a crate's: no borders, no wrapping, no colours, and nothing to look up about
 //! the terminal, so that a table can be cut with `awk` and costs `ps` nothing.
 
+use std::borrow::Cow;
+
+use banger_session::printable;
+
 /// Aligns `rows` under `headings`, two spaces between columns, nothing after the last one.
 pub(crate) fn table<const N: usize>(headings: [&str; N], rows: &[[String; N]]) -> String {
     let mut widths = headings.map(str::len);
-    for row in rows {
+    // Spelled before they are measured; and a newline in one must not make a row.
+    let rows: Vec<[Cow<'_, str>; N]> = rows
+        .iter()
+        .map(|row| row.each_ref().map(|cell| printable(cell)))
+        .collect();
+    for row in &rows {
         for (width, cell) in widths.iter_mut().zip(row) {
             *width = (*width).max(cell.chars().count());
         }
     }
     let mut text = String::new();
     push_row(headings, &widths, &mut text);
-    for row in rows {
-        push_row(row.each_ref().map(String::as_str), &widths, &mut text);
+    for row in &rows {
+        push_row(row.each_ref().map(Cow::as_ref), &widths, &mut text);
     }
     text
 }

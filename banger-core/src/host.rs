@@ -37,6 +37,9 @@ pub use devices::{
     DeviceList, DeviceRemoval, Devices, LoopFacts, SnapshotDevice, SnapshotFacts, SnapshotSpec,
     SnapshotState,
 };
+/// An open file, handed on by this room: whoever has one reads and writes it, and opens none.
+pub(crate) use std::fs::File as OpenFile;
+
 pub use error::{FileAct, HostError};
 pub use fake::{Crash, FakeHost, FakeProcess, Fault};
 pub use linux::{LinuxHost, LinuxHostConfig};

@@ -35,6 +35,10 @@ pub(crate) struct LogFile {
     file: Mutex<File>,
 }
 
+#[cfg_attr(
+    not(feature = "server"),
+    allow(dead_code, reason = "a client writes none")
+)]
 impl LogFile {
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
         Ok(LogFile {

@@ -74,6 +74,7 @@ pub mod clock;
 mod command;
 pub mod exec;
 pub mod mux;
+mod printable;
 mod quote;
 pub mod session;
 mod signal;
@@ -83,5 +84,6 @@ pub mod workspace;
 pub const MOUNTS: &str = "/proc/mounts";
 
 pub use command::{CommandError, env_lines};
+pub use printable::{is_unseen, printable, printable_json, printable_lines};
 pub use quote::{NulByte, shell_quote, shell_quote_str};
 pub use signal::{NotAProcessGroup, ProcessGroup, Signal, UnknownSignal};

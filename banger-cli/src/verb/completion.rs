@@ -49,7 +49,7 @@ pub(crate) fn completion(
         .ok_or_else(|| CommandError::new(format!("there is no completion for {shell}")))?
         .write_registration(VARIABLE, "banger", "banger", "banger", &mut script)
         .map_err(|error| CommandError::io("cannot write the script", error))?;
-    screen.data(&String::from_utf8_lossy(&script))?;
+    screen.raw(&String::from_utf8_lossy(&script))?;
     Ok(ExitStatus::SUCCESS)
 }
 

@@ -49,7 +49,7 @@ pub(crate) async fn logs(
         screen.json(&answer)?;
     } else {
         screen.whisper(format_args!("all of it: {}", answer.path.display()));
-        screen.data(&answer.text)?;
+        screen.raw(&answer.text)?;
     }
     Ok(ExitStatus::SUCCESS)
 }

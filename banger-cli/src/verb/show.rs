@@ -60,6 +60,8 @@ pub(crate) async fn show(
 fn described(vm: &VmInfo) -> String {
     let mut text = String::new();
     let mut line = |key: &str, value: &dyn Display| {
+        let value = value.to_string();
+        let value = banger_session::printable(&value);
         text.push_str(&format!("{:<16}{value}\n", format!("{key}:")));
     };
     line("name", &vm.name);

@@ -51,6 +51,11 @@ fn the_help_of_vm_cp() {
     SRC, and modes are kept as far as the umask allows. Several go into a folder that is there, each in
     turn: one that fails is told of and does not keep the others.
 
+    What comes out of a VM is made beneath the folder that was named, and no link in there is followed:
+    a link in the place of a file is replaced. Of the target itself a link is followed if you typed it
+    and no copy out of a VM has made it. Files, folders and links come; devices and named pipes are left
+    out, and owners and set-uid bits do not come along.
+
     Examples:
       banger vm cp notes.txt box:             a file, to /root/notes.txt
       banger vm cp *.log src box:/srv         files and folders, into a folder

@@ -702,3 +702,59 @@ fn what_a_dying_daemon_leaves_unanswered_is_asked_of_the_next_if_twice_is_as_goo
     ");
     assert_eq!(daemon.asked::<VmCreate>().len(), 1);
 }
+
+/// What a guest, a repository or an image might put into any word of an answer: it clears the screen, sets a title,
+/// begins a line of its own, and turns the direction of writing.
+const HOSTILE: &str = "x\u{1b}[2J\u{1b}]0;pwned\u{7}\u{9b}31m\r\nerror: all is lost\u{202e}\u{7f}";
+
+fn hostile_vm() -> VmInfo {
+    let word = || HOSTILE.to_owned();
+    VmInfo {
+        image: word(),
+        vmm: word(),
+        disk: word(),
+        network: word(),
+        dns_name: word(),
+        guest_ip: Some(word()),
+        last_error: Some(word()),
+        stop_reason: Some(word()),
+        labels: [(word(), word())].into(),
+        ..vm("box")
+    }
+}
+
+#[test]
+fn no_word_of_an_answer_speaks_to_the_terminal() {
+    let (world, daemon) = world();
+    let vms = vec![hostile_vm()];
+    let again = || Reply::Answer(json!(VmListAnswer { vms: vms.clone() }));
+    daemon.on::<VmList>([again(), again(), again()]);
+    daemon.on::<VmShow>([
+        Reply::Answer(json!(hostile_vm())),
+        Reply::Answer(json!(hostile_vm())),
+    ]);
+    daemon.on::<VmStop>([error(HOSTILE, &[HOSTILE, HOSTILE], Some(HOSTILE))]);
+    for words in [
+        &["vm", "list"][..],
+        &["ps"],
+        &["vm", "show", "box"],
+        &["vm", "stop", "box"],
+        &["vm", "list", "--json"],
+        &["vm", "show", "box", "--json"],
+    ] {
+        let run = world.banger(words);
+        let told = String::from_utf8(run.stdout.clone()).unwrap() + &run.stderr;
+        assert!(told.contains("x\\u"), "{words:?}: {told}");
+        let unseen: Vec<char> = told
+            .chars()
+            .filter(|c| *c != '\n' && banger_session::is_unseen(*c))
+            .collect();
+        assert_eq!(unseen, [] as [char; 0], "{words:?}: {told:?}");
+        let forged = told.lines().any(|line| line.starts_with("error: all"));
+        assert!(!forged, "{words:?}: {told}");
+        if words.contains(&"--json") {
+            let value: serde_json::Value = serde_json::from_slice(&run.stdout).unwrap();
+            assert!(value.to_string().contains("all is lost"));
+        }
+    }
+}

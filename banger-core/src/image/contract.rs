@@ -1,14 +1,13 @@
 //! What a root disk must hold to boot here, looked at without mounting it: the superblock by ourselves,
 //! the rest by debugfs. docs/images.md is this in words.
 
-use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::error::ImageError;
 use super::workshop::Workshop;
-use crate::host::{HostError, Program, ProgramLimits};
+use crate::host::{HostError, OpenFile, Program, ProgramLimits};
 
 /// What a superblock says (the kernel's `Documentation/filesystems/ext4/super.rst`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -209,7 +208,7 @@ async fn debugfs(
     shop.run_checked(program.limits(limits)).await
 }
 
-async fn input(shop: &Workshop<'_>, rootfs: &Path) -> Result<Arc<File>, ImageError> {
+async fn input(shop: &Workshop<'_>, rootfs: &Path) -> Result<Arc<OpenFile>, ImageError> {
     let missing = || ImageError::NoFile {
         path: rootfs.to_owned(),
     };

@@ -1,7 +1,6 @@
 //! The files of an initramfs that somebody else has made: found, and read one by one, never held as a whole.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,7 +12,7 @@ use super::contract;
 use super::error::ImageError;
 use super::modules::unpacker;
 use super::workshop::Workshop;
-use crate::host::{Host, HostError, ProgramLimits};
+use crate::host::{Host, HostError, OpenFile, ProgramLimits};
 
 /// The name of the file into which a packed initramfs is unpacked, in the folder of what is being made.
 pub(super) const UNPACKED: &str = "initramfs.unpacked";
@@ -36,7 +35,7 @@ pub(super) struct Files {
 
 #[derive(Clone, Debug)]
 struct Place {
-    file: Arc<File>,
+    file: Arc<OpenFile>,
     offset: u64,
     bytes: u64,
 }
@@ -105,11 +104,11 @@ impl Files {
     async fn unpack(
         &self,
         host: &dyn Host,
-        file: Arc<File>,
+        file: Arc<OpenFile>,
         offset: u64,
         program: &'static str,
         to: &Path,
-    ) -> Result<Arc<File>, ImageError> {
+    ) -> Result<Arc<OpenFile>, ImageError> {
         (&*file)
             .seek(SeekFrom::Start(offset))
             .map_err(|error| self.io(error))?;
@@ -130,7 +129,7 @@ impl Files {
     }
 
     /// Takes up the archives of one file, from an offset on.
-    async fn take(&mut self, file: Arc<File>, from: u64) -> Result<Rest, ImageError> {
+    async fn take(&mut self, file: Arc<OpenFile>, from: u64) -> Result<Rest, ImageError> {
         let path = self.path.clone();
         let length = file.metadata().map_err(|error| self.io(error))?.len();
         if length > LARGEST.max(LARGEST_UNPACKED) || (self.places.is_empty() && length > LARGEST) {
@@ -163,7 +162,7 @@ impl Files {
 
 /// Finds the files of one archive after the other.
 fn archives(
-    file: &Arc<File>,
+    file: &Arc<OpenFile>,
     from: u64,
     length: u64,
 ) -> Result<(BTreeMap<String, Place>, Rest), String> {
@@ -209,8 +208,8 @@ fn archives(
 
 /// Finds the files of one archive, and returns where it ends.
 fn archive(
-    file: &Arc<File>,
-    reader: &mut BufReader<&File>,
+    file: &Arc<OpenFile>,
+    reader: &mut BufReader<&OpenFile>,
     length: u64,
     places: &mut BTreeMap<String, Place>,
 ) -> Result<u64, String> {

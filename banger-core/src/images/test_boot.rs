@@ -318,7 +318,7 @@ fn printable(line: &str) -> String {
                 rest.next();
                 rest.find(|c| ('@'..='~').contains(c));
             }
-            c if c.is_control() => {}
+            c if banger_session::is_unseen(c) => {}
             c => shown.push(c),
         }
     }

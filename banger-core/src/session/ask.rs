@@ -48,7 +48,7 @@ impl Answer {
     pub(super) fn unexpected(&self, vm: &VMRecord) -> Error {
         let said = String::from_utf8_lossy(&self.stderr);
         let said = said.trim().lines().next_back().unwrap_or_default();
-        let said: String = said.chars().filter(|c| !c.is_control()).collect();
+        let said = banger_session::printable(said);
         let status = self.status;
         Error::SessionAnswer {
             vm: vm.name.clone(),

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use banger_foreign::{Folder, ForeignError, Kind};
 use tar::{Builder, EntryType, Header};
 
-use crate::host::{Host, HostError};
+use crate::host::{Host, HostError, OpenFile};
 use crate::workspace::WorkspaceError;
 use crate::workspace::open::blocking;
 
@@ -143,7 +143,7 @@ impl Pack<'_> {
 
 /// A file of exactly the length that was told of it.
 struct Exact {
-    file: std::fs::File,
+    file: OpenFile,
     left: u64,
     changed: bool,
 }

@@ -149,5 +149,5 @@ fn last_words(said: &[u8]) -> String {
     let text = String::from_utf8_lossy(said);
     let lines: Vec<&str> = text.trim().lines().rev().take(3).collect();
     let text = lines.into_iter().rev().collect::<Vec<_>>().join("; ");
-    text.chars().filter(|c| !c.is_control()).collect()
+    banger_session::printable(&text).into_owned()
 }

@@ -2,12 +2,11 @@
 //! a handle and with git's own locks: a git that is started there reads what the repository has configured, and
 //! runs it.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use banger_foreign::{Folder, ForeignError, Look, Settle};
 
-use crate::host::HostError;
+use crate::host::{HostError, OpenFile};
 use crate::workspace::WorkspaceError;
 use crate::workspace::find::Found;
 use crate::workspace::git::{Git, option, words};
@@ -39,7 +38,7 @@ pub(super) async fn put_pack(
             let name = format!("pack-{id}.{end}");
             let from = made.join(format!("undo-{id}.{end}"));
             let opened = banger_foreign::open_named(&from).map_err(refused)?;
-            let mut from: File = opened.ok_or_else(|| WorkspaceError::Files {
+            let mut from: OpenFile = opened.ok_or_else(|| WorkspaceError::Files {
                 path: from,
                 said: "the pack that was made is gone".to_owned(),
             })?;

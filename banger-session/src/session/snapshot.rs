@@ -300,7 +300,7 @@ fn boot_id(text: &str) -> Option<String> {
 fn printable(text: &str) -> String {
     text.chars()
         .take(MAX_ERROR_CHARS)
-        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
+        .map(|c| if crate::is_unseen(c) { '\u{fffd}' } else { c })
         .collect()
 }
 
