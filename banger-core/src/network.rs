@@ -17,6 +17,7 @@ use crate::names::EngineId;
 use crate::vm::{Internet, NetworkKind};
 
 pub use tap::TapNetwork;
+pub(crate) use uplink::TOO_MANY_CONNECTIONS;
 
 /// Why a network could not be had or given back.
 #[derive(Debug, thiserror::Error)]

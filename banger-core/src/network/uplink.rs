@@ -13,6 +13,8 @@ mod choose;
 mod passage;
 mod rules;
 
+pub(crate) use rules::TOO_MANY_CONNECTIONS;
+
 use super::{GUEST, NetworkError};
 use crate::choice::Probe;
 use crate::config::NatConfig;

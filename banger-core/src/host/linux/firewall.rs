@@ -7,6 +7,7 @@ use super::LinuxHost;
 use super::spaces::failed;
 use crate::host::uplinks::{RuleTable, RulesUnknown};
 use crate::host::{Host, HostError, Program, files};
+use crate::network::TOO_MANY_CONNECTIONS;
 
 const NFT: &str = "nft";
 const FAMILY: &str = "inet";
@@ -22,10 +23,27 @@ impl LinuxHost {
     ) -> Result<(), HostError> {
         let RuleTable { name, rules } = table;
         let script = format!("create table {FAMILY} {name}\ntable {FAMILY} {name} {{\n{rules}}}\n");
-        let program = Program::new(NFT).args(["-f", "-"]).input(script);
-        self.nft("load the firewall's rules", name, namespace, &program)
-            .await
-            .map(drop)
+        let load = async |script: &str| {
+            let program = Program::new(NFT).args(["-f", "-"]).input(script);
+            self.nft("load the firewall's rules", name, namespace, &program)
+                .await
+        };
+        let loaded = load(&script).await;
+        if loaded.is_err() && script.contains(TOO_MANY_CONNECTIONS) {
+            // All of a table is loaded or nothing: without what this kernel may not have.
+            let lines = script
+                .lines()
+                .filter(|line| !line.contains(TOO_MANY_CONNECTIONS));
+            let less: String = lines.flat_map(|line| [line, "\n"]).collect();
+            if load(&less).await.is_ok() {
+                tracing::warn!(
+                    table = name,
+                    "the kernel counts no connections: a guest may hold any number"
+                );
+                return Ok(());
+            }
+        }
+        loaded.map(drop)
     }
 
     pub(super) async fn remove_table_here(&self, name: &str) -> Result<(), HostError> {

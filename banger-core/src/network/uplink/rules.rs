@@ -7,6 +7,10 @@ use super::choose::Way;
 use crate::host::UplinkSpec;
 use crate::network::GUEST;
 
+/// A guest holds so many connections at once and no more: the host's own are counted in the same table, and
+/// none is made any more when it is full. A kernel need not have this one (nft_connlimit).
+pub(crate) const TOO_MANY_CONNECTIONS: &str = "ct state new ct count over 8192";
+
 /// The rules in the host. Who comes in by the uplink is the guest, whatever it writes on its packets; it is
 /// given its address there, so that nobody else's answers reach it. The host's own addresses are met in
 /// `input`, everybody else's in `forward`.
@@ -40,6 +44,7 @@ pub(super) fn outside(uplink: &str, address: Ipv4Addr, way: &Way) -> String {
     type filter hook forward priority filter; policy accept;
     iifname "{uplink}" meta nfproto != ipv4 drop
     iifname "{uplink}" ip saddr != {address} drop
+    iifname "{uplink}" {TOO_MANY_CONNECTIONS} reject with icmp admin-prohibited
 {ask}    iifname "{uplink}" ip daddr @blocked reject with icmp admin-prohibited
     oifname "{uplink}" ct state established,related accept
     oifname "{uplink}" drop
@@ -98,6 +103,7 @@ mod tests {
         };
         let address = Ipv4Addr::new(198, 18, 0, 5);
         let closed = outside("b0e0e0e0eababab", address, &way);
+        assert!(closed.contains(TOO_MANY_CONNECTIONS), "{closed}");
         assert!(!closed.contains("dport"), "{closed}");
         way.resolver = Some(Ipv4Addr::new(10, 0, 0, 1));
         let open = outside("b0e0e0e0eababab", address, &way);
