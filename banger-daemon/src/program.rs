@@ -184,7 +184,8 @@ fn real(
     over: impl FnOnce(Arc<dyn Host>) -> Arc<dyn Host>,
 ) -> Result<EngineConfig, Failure> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    surroundings.program_folders = searched(&path, surroundings.program_folders);
+    let is_root = rustix::process::geteuid().is_root();
+    surroundings.program_folders = searched(&path, surroundings.program_folders, is_root);
     for name in ["http_proxy", "https_proxy", "no_proxy", "TMPDIR", "HOME"] {
         if let Ok(value) = std::env::var(name) {
             surroundings.environment.push((name.to_owned(), value));
@@ -199,8 +200,10 @@ fn real(
 }
 
 /// Returns the folders of a `PATH`, then those usual ones that it has not: an ordinary user's has no `sbin`.
-fn searched(path: &OsStr, usual: Vec<PathBuf>) -> Vec<PathBuf> {
-    let own = std::env::split_paths(path).filter(|folder| folder.is_absolute());
+fn searched(path: &OsStr, usual: Vec<PathBuf>, is_root: bool) -> Vec<PathBuf> {
+    let own = std::env::split_paths(path)
+        .filter(|folder| folder.is_absolute())
+        .filter(|folder| !is_root || is_roots_alone(folder));
     let mut folders = Vec::new();
     for folder in own.chain(usual) {
         if !folders.contains(&folder) {
@@ -208,6 +211,36 @@ fn searched(path: &OsStr, usual: Vec<PathBuf>) -> Vec<PathBuf> {
         }
     }
     folders
+}
+
+/// Says whether root alone decides what programs are in a folder: it, and each one above it, is root's, and others
+/// can write in none. Whoever started root's daemon may have had anything on their PATH.
+fn is_roots_alone(folder: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    /// Debian lets this group write in /usr/local.
+    const STAFF: u32 = 50;
+    const GROUP_WRITES: u32 = 0o020;
+    const OTHERS_WRITE: u32 = 0o002;
+    const STICKY: u32 = 0o1000;
+    let Ok(whole) = folder.canonicalize() else {
+        return false;
+    };
+    let is_safe = |place: &Path, is_last: bool| {
+        place.metadata().is_ok_and(|facts| {
+            let mode = facts.mode();
+            // In a sticky folder nobody renames what is another's.
+            let is_sticky = mode & STICKY != 0 && !is_last;
+            let group = mode & GROUP_WRITES == 0 || [0, STAFF].contains(&facts.gid());
+            facts.uid() == 0 && (is_sticky || (group && mode & OTHERS_WRITE == 0))
+        })
+    };
+    let is_safe = whole
+        .ancestors()
+        .all(|place| is_safe(place, place == whole));
+    if !is_safe {
+        tracing::warn!(folder = %folder.display(), "others can write there: no program is looked for in it");
+    }
+    is_safe
 }
 
 fn folders(arguments: &Arguments) -> Result<Folders, Failure> {
@@ -350,10 +383,33 @@ mod tests {
     #[test]
     fn programs_are_sought_where_the_user_s_path_says_and_then_in_the_usual_folders() {
         let usual = ["/usr/sbin", "/usr/bin"].map(PathBuf::from).to_vec();
-        let found = searched(OsStr::new("/home/u/bin:.:relative:/usr/bin"), usual);
+        let found = searched(OsStr::new("/home/u/bin:.:relative:/usr/bin"), usual, false);
         assert_eq!(
             found,
             ["/home/u/bin", "/usr/bin", "/usr/sbin"].map(PathBuf::from)
         );
+    }
+
+    #[test]
+    fn as_root_no_program_is_looked_for_where_others_can_put_one() {
+        use std::os::unix::fs::PermissionsExt;
+        if !rustix::process::geteuid().is_root() {
+            println!("SKIP: only root's daemon is so careful");
+            return;
+        }
+        let scratch = tempfile::tempdir().unwrap();
+        let folder = |name: &str, mode: u32| {
+            let path = scratch.path().join(name);
+            std::fs::create_dir(&path).unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+            path
+        };
+        let (ours, theirs) = (folder("ours", 0o755), folder("theirs", 0o777));
+        let below = theirs.join("below");
+        std::fs::create_dir(&below).unwrap();
+        let given = folder("given", 0o755);
+        std::os::unix::fs::chown(&given, Some(65534), None).unwrap();
+        let path = std::env::join_paths([&ours, &theirs, &below, &given]).unwrap();
+        assert_eq!(searched(&path, Vec::new(), true), [ours]);
     }
 }

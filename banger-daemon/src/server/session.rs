@@ -247,10 +247,8 @@ fn ended_with(session: &GuestSession) -> String {
 
 /// Others read it on their terminals.
 fn printable(text: &str) -> String {
-    let shown: String = banger_session::printable(text)
-        .chars()
-        .take(MAX_HOLDER_CHARS)
-        .collect();
+    let shown = text.chars().filter(|c| !banger_session::is_unseen(*c));
+    let shown: String = shown.take(MAX_HOLDER_CHARS).collect();
     match shown.trim() {
         "" => "somebody".to_owned(),
         shown => shown.to_owned(),
