@@ -99,6 +99,14 @@ pub enum Error {
         /// What to do about it.
         hint: Option<String>,
     },
+    /// A command printed more than is kept of one.
+    #[error("the command in VM {vm} printed more than {} MiB, and was given up", limit >> 20)]
+    OutputTooLong {
+        /// The VM, as it was named.
+        vm: String,
+        /// The most, in bytes.
+        limit: u64,
+    },
     /// The VM does not run.
     #[error("VM {vm} is not running ({condition})")]
     NotRunning {

@@ -95,6 +95,13 @@ impl Engine {
         execution.close_stdin();
         let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
         loop {
+            if stdout.len() + stderr.len() > LARGEST_OUTPUT {
+                // Dropped, it is ended in the guest.
+                return Err(Error::OutputTooLong {
+                    vm: vm.to_owned(),
+                    limit: LARGEST_OUTPUT as u64,
+                });
+            }
             match execution.next().await {
                 ExecEvent::Started(_) => {}
                 ExecEvent::Stdout(bytes) => stdout.extend(bytes),
@@ -110,6 +117,9 @@ impl Engine {
         }
     }
 }
+
+/// The most that [`Engine::exec_output`] keeps, in bytes.
+const LARGEST_OUTPUT: usize = 64 << 20;
 
 impl Execution {
     fn over(connection: Arc<dyn GuestConnection>, process: GuestProcess, nonce: &Nonce) -> Self {
