@@ -326,7 +326,7 @@ fn call(script: &str, arguments: &[&[u8]]) -> Vec<Vec<u8>> {
 const LONGEST_ANSWER: usize = 256;
 
 /// 32 bytes that nothing ends with by chance.
-fn mark() -> String {
+pub(crate) fn mark() -> String {
     let drawn = || RandomState::new().build_hasher().finish();
     format!("{:016x}{:016x}", drawn(), drawn())
 }

@@ -100,7 +100,11 @@ fn rendered(
          \x20 HostKeyAlgorithms ssh-ed25519\n\
          \x20 KexAlgorithms curve25519-sha256\n\
          \x20 ForwardAgent no\n\
-         \x20 ForwardX11 no\n",
+         \x20 ForwardX11 no\n\
+         \x20 PermitLocalCommand no\n\
+         \x20 RemoteCommand none\n\
+         \x20 Tunnel no\n\
+         \x20 GSSAPIAuthentication no\n",
         config_word(&client.identity)?
     );
     if let Some(cipher) = &client.first_cipher {
@@ -152,12 +156,37 @@ fn install(ours: &Path, text: &str, screen: &Screen) -> Result<(), CommandError>
         return Ok(());
     }
     write(&config, &after, 0o600)?;
+    tell_what_all_hosts_get(screen);
     screen.say(format_args!(
         "{}: now includes {}; try: ssh NAME.vm",
         config.display(),
         ours.display()
     ));
     Ok(())
+}
+
+/// What the user's own `Host *` hands to every host it hands to guests too: no configuration of ours, which is
+/// read first, can take such lists back.
+fn tell_what_all_hosts_get(screen: &Screen) {
+    let asked = Command::new("ssh").args(["-G", "--", "name.vm"]).output();
+    let Ok(asked) = asked else { return };
+    let said = String::from_utf8_lossy(&asked.stdout).into_owned();
+    let lists = [
+        "remoteforward ",
+        "localforward ",
+        "dynamicforward ",
+        "sendenv ",
+    ];
+    let handed: Vec<&str> = said
+        .lines()
+        .filter(|line| lists.iter().any(|list| line.starts_with(list)))
+        .collect();
+    if !handed.is_empty() {
+        screen.say(format_args!(
+            "your ssh configuration gives this to guests as well: {}; to keep it from them, write \"Host * !*.vm\" there",
+            handed.join(", ")
+        ));
+    }
 }
 
 fn uninstall(ours: &Path, screen: &Screen) -> Result<(), CommandError> {
@@ -227,9 +256,9 @@ fn write(path: &Path, contents: &[u8], mode: u32) -> Result<(), CommandError> {
             .mode(0o700)
             .create(folder)?;
         let mut name = path.file_name().unwrap_or_default().to_owned();
-        name.push(format!(".banger-{}", std::process::id()));
+        name.push(format!(".banger-{}", crate::verb::cp::mark()));
         let aside = folder.join(name);
-        let mut file = fs::File::create(&aside)?;
+        let mut file = fs::File::create_new(&aside)?;
         let written = file
             .set_permissions(fs::Permissions::from_mode(mode))
             .and_then(|()| file.write_all(contents))

@@ -94,9 +94,10 @@ pub(crate) async fn to_file(
 ) -> Result<u64, CommandError> {
     let failed = |error| CommandError::io(format!("cannot write {}", file.display()), error);
     let mut name = file.as_os_str().to_owned();
-    name.push(format!(".{}.part", std::process::id()));
+    // Nobody else can have made it beforehand, in a folder that others write to.
+    name.push(format!(".{}.part", crate::verb::cp::mark()));
     let part = PathBuf::from(name);
-    let mut open = File::create(&part).map_err(failed)?;
+    let mut open = File::create_new(&part).map_err(failed)?;
     let mut written = 0;
     let received = receive(daemon, params, &mut |bytes| {
         written += bytes.len() as u64;
