@@ -120,6 +120,8 @@ impl Engine {
         let probe = EngineId::from_random([0; 4]);
         Places::new(state.clone(), config.runtime_dir.clone(), probe).check_socket_paths()?;
         host.create_dir(&state).await?;
+        // Others have no business in it: what lies below relies on that.
+        host.set_mode(&state, 0o700).await?;
         let Some(lock) = lock_state(&*host, &state).await? else {
             return Err(Error::StateInUse { state });
         };

@@ -89,6 +89,9 @@ pub trait Host: Devices + Spaces + Uplinks + Scopes + fmt::Debug + Send + Sync {
     /// Replaces a file in one step (temporary file, then rename), with the given access mode.
     async fn write_file(&self, path: &Path, contents: &[u8], mode: u32) -> Result<(), HostError>;
 
+    /// Gives a file or a folder of ours these permissions; a missing one is success.
+    async fn set_mode(&self, path: &Path, mode: u32) -> Result<(), HostError>;
+
     /// Makes a file that is not there yet (mode 0600), and opens it for reading and writing.
     async fn new_file(&self, path: &Path) -> Result<Arc<File>, HostError>;
 

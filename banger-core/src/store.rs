@@ -161,6 +161,14 @@ impl Store {
             .connect_with(options)
             .await
             .map_err(|source| opening(path, source))?;
+        // SQLite makes its files as the umask has them, and those beside the first as that one is.
+        for end in ["", "-wal", "-shm"] {
+            let mut name = path.as_os_str().to_owned();
+            name.push(end);
+            host.set_mode(Path::new(&name), 0o600)
+                .await
+                .map_err(StoreError::Host)?;
+        }
         refuse_damaged(path, &pool).await?;
         MIGRATIONS.run(&pool).await.map_err(|source| match source {
             sqlx::migrate::MigrateError::VersionMissing(found) => StoreError::Newer {

@@ -627,3 +627,53 @@ async fn a_guest_reaches_the_internet_only_if_it_or_the_configuration_says_so() 
         engine.close().await;
     }
 }
+
+#[tokio::test]
+async fn what_an_engine_keeps_is_nobody_else_s_to_read_also_where_it_was() {
+    use std::os::unix::fs::PermissionsExt;
+    let scratch = tempfile::tempdir().unwrap();
+    let state = scratch.path().join("state");
+    std::fs::create_dir(&state).unwrap();
+    let mode =
+        |path: &std::path::Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    let open = async || {
+        let config = banger_core::EngineConfig::new(&state, scratch.path().join("run"));
+        let host = std::sync::Arc::new(banger_core::FakeHost::new());
+        banger_core::Engine::sim_over(&host, config)
+            .await
+            .unwrap()
+            .0
+    };
+    let widened = |path: &std::path::Path| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    };
+    widened(&state);
+    let engine = open().await;
+    let database = std::fs::read_dir(&state)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .find(|path| {
+            path.extension()
+                .is_some_and(|end| end == "db" || end == "sqlite")
+        })
+        .expect("a database");
+    assert_eq!((mode(&state), mode(&database)), (0o700, 0o600));
+    engine.close().await;
+    // As an older one left it.
+    widened(&state);
+    widened(&database);
+    let engine = open().await;
+    assert_eq!((mode(&state), mode(&database)), (0o700, 0o600));
+    engine.close().await;
+}
+
+#[tokio::test]
+async fn a_command_that_prints_without_end_is_given_up_and_named() {
+    let engine = Engine::sim().await.unwrap();
+    create(&engine, "box").await;
+    start(&engine, "box").await;
+    let request = banger_core::ExecRequest::new(["cat", "/dev/zero"]);
+    let error = engine.exec_output("box", &request).await.unwrap_err();
+    assert!(error.to_string().contains("64 MiB"), "{error}");
+    engine.delete("box").await.unwrap();
+}

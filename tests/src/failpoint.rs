@@ -312,6 +312,10 @@ impl Host for FailingHost {
         self.act(named("write", path), effect).await
     }
 
+    async fn set_mode(&self, path: &Path, mode: u32) -> Result<()> {
+        self.host.set_mode(path, mode).await
+    }
+
     async fn new_file(&self, path: &Path) -> Result<Arc<File>> {
         let effect = self.host.new_file(path);
         self.act(named("make", path), effect).await

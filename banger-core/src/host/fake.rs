@@ -423,6 +423,10 @@ impl Host for FakeHost {
         })
     }
 
+    async fn set_mode(&self, path: &Path, mode: u32) -> Result<()> {
+        self.look(|_| files::set_mode(path, mode))?
+    }
+
     async fn new_file(&self, path: &Path) -> Result<Arc<std::fs::File>> {
         self.act(Needs::Room, named("make", path), || files::new_file(path))
     }

@@ -107,6 +107,14 @@ pub(super) fn aside(path: &Path) -> PathBuf {
     path.with_file_name(name)
 }
 
+pub(super) fn set_mode(path: &Path, mode: u32) -> Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    match fs::set_permissions(path, fs::Permissions::from_mode(mode)) {
+        Err(error) if !is_missing(&error) => Err(failed(FileAct::Write, path)(error)),
+        _ => Ok(()),
+    }
+}
+
 pub(super) fn new_file(path: &Path) -> Result<Arc<File>> {
     let made = OpenOptions::new()
         .read(true)

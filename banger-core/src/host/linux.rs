@@ -149,6 +149,10 @@ impl Host for LinuxHost {
         files::write(path, contents, mode)
     }
 
+    async fn set_mode(&self, path: &Path, mode: u32) -> Result<(), HostError> {
+        files::set_mode(path, mode)
+    }
+
     async fn new_file(&self, path: &Path) -> Result<Arc<File>, HostError> {
         files::new_file(path)
     }
