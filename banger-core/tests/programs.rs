@@ -218,8 +218,15 @@ async fn a_parser_is_nobody_in_namespaces_of_its_own_and_without_capabilities() 
     let mut piped = host.pipe(&program).await.unwrap();
     let mut ready = [0; 6];
     piped.stdout.read_exact(&mut ready).await.unwrap();
-    let found = host.find_processes(&token).await.unwrap();
-    let pid = found[0].identity.pid;
+    // Nobody's, and so none that the host finds by itself.
+    let bears = |pid: &u32| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        line.windows(token.len())
+            .any(|part| part == token.as_bytes())
+    };
+    let pids = std::fs::read_dir("/proc").unwrap().flatten();
+    let mut pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let pid: u32 = pids.find(bears).unwrap();
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let words: Vec<&str> = status.split_whitespace().collect();
     let value = |key: &str| words[words.iter().position(|word| *word == key).unwrap() + 1];
@@ -268,4 +275,27 @@ async fn a_parser_that_starts_processes_without_end_is_held_to_its_limit() {
         .await
         .unwrap();
     assert_ne!(output.stdout, b"50\n", "{}", output.last_lines(3));
+}
+
+#[tokio::test]
+async fn a_parser_that_reaches_a_limit_is_ended_like_any_other() {
+    let host = linux();
+    let small = ProgramLimits {
+        time: Duration::from_secs(2),
+        cpu: Duration::from_secs(1),
+        output_bytes: 1 << 20,
+        ..ProgramLimits::SMALL
+    };
+    for (script, named) in [
+        (
+            "while :; do echo xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx; done",
+            "1 MiB of output",
+        ),
+        ("sleep 1000", "within 2 s"),
+    ] {
+        let program = sh(script).as_parser().limits(small);
+        let done = tokio::time::timeout(Duration::from_secs(20), host.run(&program)).await;
+        let error = done.expect("it runs on").unwrap_err();
+        assert!(error.to_string().contains(named), "{script}: {error}");
+    }
 }

@@ -453,7 +453,15 @@ pub fn open_named(path: &Path) -> Result<Option<File>, ForeignError> {
 /// # Errors
 ///
 /// It is larger, or cannot be read. `path` is for the message.
-pub fn read_bounded(file: impl Read, path: &Path, limit: u64) -> Result<Vec<u8>, ForeignError> {
+pub fn read_bounded(file: File, path: &Path, limit: u64) -> Result<Vec<u8>, ForeignError> {
+    let too_large = || ForeignError::TooLarge {
+        path: path.to_owned(),
+        limit,
+    };
+    // One that says so itself is not read at all.
+    if file.metadata().is_ok_and(|facts| facts.len() > limit) {
+        return Err(too_large());
+    }
     let mut bytes = Vec::new();
     // One byte more than it may have tells a file that is too large, or that grows, from one that fits.
     let read = file.take(limit.saturating_add(1)).read_to_end(&mut bytes);
@@ -462,10 +470,7 @@ pub fn read_bounded(file: impl Read, path: &Path, limit: u64) -> Result<Vec<u8>,
         source,
     })?;
     match bytes.len() as u64 > limit {
-        true => Err(ForeignError::TooLarge {
-            path: path.to_owned(),
-            limit,
-        }),
+        true => Err(too_large()),
         false => Ok(bytes),
     }
 }

@@ -200,6 +200,11 @@ unsafe fn keep(child: pid_t, leash: RawFd) -> ! {
         // Only if it has ended by itself does its status tell anything.
         let mut status = 0;
         let ended = libc::waitpid(child, &mut status, libc::WNOHANG) == child;
+        if !ended {
+            // The first of a namespace takes all the others with it, also where they cannot be listed: a keeper that
+            // became another user may not.
+            libc::kill(child, libc::SIGKILL);
+        }
         end_family();
         if !ended {
             libc::_exit(128 + libc::SIGKILL);
