@@ -4,7 +4,7 @@ CARGO ?= cargo
 TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
 export CARGO_TERM_COLOR ?= auto
 
-.PHONY: help setup build run test check bench chaos lab lab-full
+.PHONY: help setup build run test check bench chaos fuzz lab lab-full
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -27,6 +27,9 @@ check: ## format, lints and documentation, without running a test
 test: setup check lab ## all tests, those that boot real VMs and those in the lab included
 	@# A run in the background has INT and QUIT ignored, and everything started in it inherits that.
 	env --default-signal=INT,QUIT $(CARGO) test --workspace --no-fail-fast -- --show-output
+
+fuzz: setup ## the decoders of foreign bytes, long (PROPTEST_CASES each; in `make test` they run short)
+	PROPTEST_CASES=$${PROPTEST_CASES:-200000} $(CARGO) test --release --workspace --lib --tests -- fuzz
 
 chaos: setup ## two hundred kills at random moments on real VMs (BANGER_CHAOS_SEED replays)
 	env --default-signal=INT,QUIT $(CARGO) run -p banger-tests --bin chaos

@@ -202,6 +202,26 @@ fn invariant_4_only_the_host_room_touches_the_operating_system() {
 }
 
 #[test]
+fn what_touches_foreign_files_starts_no_program_and_reads_no_environment() {
+    refuse(
+        "banger-core/foreign/src",
+        &|_| false,
+        &[
+            "unsafe ",
+            "std::process",
+            "std::env",
+            "std::net",
+            "println!",
+        ],
+    );
+    let tree = tree("banger-foreign");
+    assert!(
+        !tree.contains("tokio") && !tree.contains("banger-core"),
+        "{tree:?}"
+    );
+}
+
+#[test]
 fn invariant_5_the_state_and_the_pid_are_sealed_in_the_liveness_room() {
     let (_, text) = sources("banger-core/src")
         .into_iter()

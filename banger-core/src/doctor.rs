@@ -6,7 +6,9 @@ use crate::backends::Candidate;
 use crate::choice::{Probe, Usable};
 use crate::engine::Engine;
 use crate::error::Error;
+use crate::host::{Host, Program, ProgramOutput};
 use crate::vm::NetworkKind;
+use crate::workspace::{OLDEST_GIT, is_new_enough};
 
 /// What the doctor found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,6 +28,50 @@ pub struct Fact {
     pub name: String,
     /// Whether it is as it should be, and why (not).
     pub probe: Probe,
+}
+
+/// Says whether git is new enough for workspaces.
+async fn git_fact(host: &dyn Host) -> Option<Probe> {
+    let output = host.run(&Program::new("git").arg("--version")).await;
+    Some(match output {
+        Ok(output) => {
+            let said = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+            match is_new_enough(&said) {
+                true => Probe::works(said),
+                false => Probe::fails(
+                    format!("{said} is too old for workspaces: {OLDEST_GIT} or later is needed"),
+                    Some("install a newer git".to_owned()),
+                ),
+            }
+        }
+        Err(error) => Probe::fails(error.to_string(), error.hint()),
+    })
+}
+
+/// Says what shuts in the programs that parse what somebody else made. None where none can be run to see.
+async fn parser_fact(host: &dyn Host) -> Option<Probe> {
+    let look = Program::look_around();
+    let free = host.run(&look).await.ok()?;
+    let shut_in = host.run(&look.as_parser()).await.ok()?;
+    let words = |output: &ProgramOutput| String::from_utf8_lossy(&output.stdout).into_owned();
+    let (free, shut_in) = (words(&free), words(&shut_in));
+    let mut missing = Vec::new();
+    if free.lines().next() == shut_in.lines().next() {
+        missing.push("no namespaces of their own (user namespaces are refused here)");
+    }
+    if shut_in.contains("open") {
+        missing.push("no Landlock (the kernel has none)");
+    }
+    Some(match missing.is_empty() {
+        true => Probe::works("parsers of images and of guests' disks reach nothing else"),
+        false => Probe::fails(
+            format!(
+                "parsers of images and of guests' disks have {}",
+                missing.join(", and ")
+            ),
+            Some("they run as nobody and in limits all the same; docs/security.md".to_owned()),
+        ),
+    })
 }
 
 impl Engine {
@@ -78,6 +124,16 @@ impl Engine {
             Err(why) => Probe::fails(why, None),
         };
         facts.push(fact("scope", "systemd", probe));
+        facts.extend(
+            git_fact(host)
+                .await
+                .map(|probe| fact("program", "git", probe)),
+        );
+        facts.extend(
+            parser_fact(host)
+                .await
+                .map(|probe| fact("parsers", "isolation", probe)),
+        );
         if let Ok(tap) = inner.backends.network(NetworkKind::Tap)
             && tap.probe(host).await.usable == Usable::Yes
         {

@@ -9,6 +9,7 @@ use banger_session::workspace::{
 use crate::error::ErrorKind;
 use crate::host::HostError;
 use crate::names::VmName;
+use crate::workspace::git::OLDEST_GIT;
 use crate::workspace::patch_bounds::TooMuch;
 
 /// Why a repository was not carried, or its changes not brought back.
@@ -47,6 +48,12 @@ pub enum WorkspaceError {
         path: PathBuf,
         /// What is wrong.
         source: BadIndex,
+    },
+    /// The git of this host is too old.
+    #[error("{version} is too old for workspaces: {OLDEST_GIT} or later is needed")]
+    OldGit {
+        /// What it says of itself.
+        version: String,
     },
     /// It cannot be carried.
     #[error("the repository {} cannot be carried", path.display())]
@@ -222,7 +229,9 @@ impl WorkspaceError {
             | WorkspaceError::BadBranch { .. }
             | WorkspaceError::GuestPath(_)
             | WorkspaceError::HostilePatch { .. } => ErrorKind::Invalid,
-            WorkspaceError::GuestLacks { .. } => ErrorKind::Unavailable,
+            WorkspaceError::GuestLacks { .. } | WorkspaceError::OldGit { .. } => {
+                ErrorKind::Unavailable
+            }
             WorkspaceError::GuestFull { .. } => ErrorKind::NoSpace,
             WorkspaceError::InTheWay { .. }
             | WorkspaceError::Conflict { .. }
@@ -260,6 +269,7 @@ impl WorkspaceError {
             WorkspaceError::TooMuch { vm, .. } => format!(
                 "nothing was changed; look at what is so large: banger vm workspace export {vm} --stat"
             ),
+            WorkspaceError::OldGit { .. } => "install a newer git".to_owned(),
             WorkspaceError::Index { .. } => {
                 "do not trust it; if it is yours, git itself makes a new one: rm .git/index; git reset"
                     .to_owned()

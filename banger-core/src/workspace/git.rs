@@ -57,6 +57,20 @@ impl<'a> Git<'a> {
     }
 }
 
+/// The oldest git that is used here: from it on the user's and the system's configuration can be left out
+/// (`GIT_CONFIG_GLOBAL`, `GIT_CONFIG_SYSTEM`).
+pub(crate) const OLDEST_GIT: &str = "2.32";
+
+/// Reads `git --version`.
+pub(crate) fn is_new_enough(said: &str) -> bool {
+    let mut numbers = said
+        .strip_prefix("git version ")
+        .unwrap_or_default()
+        .split('.')
+        .map(|number| number.parse::<u32>().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (2, 32)
+}
+
 /// Names git and how it is to behave: no configuration but what it is given, no program of it, no network.
 pub(super) fn program<W: Into<OsString>>(words: impl IntoIterator<Item = W>) -> Program {
     Program::new("git")
@@ -168,3 +182,30 @@ macro_rules! words {
     ($($word:expr),* $(,)?) => { [$(std::ffi::OsString::from($word)),*] };
 }
 pub(super) use words;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_compared_by_their_numbers() {
+        for new in [
+            "git version 2.32.0",
+            "git version 2.39.5",
+            "git version 2.55.GIT",
+            "git version 3.0.1",
+        ] {
+            assert!(is_new_enough(new), "{new}");
+        }
+        for old in [
+            "git version 2.9.1",
+            "git version 2.31.9",
+            "git version 1.99.0",
+            "nonsense",
+            "",
+        ] {
+            assert!(!is_new_enough(old), "{old}");
+        }
+        assert!(is_new_enough(&format!("git version {OLDEST_GIT}.0")));
+    }
+}

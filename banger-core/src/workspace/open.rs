@@ -6,7 +6,7 @@ use banger_session::workspace::{Head, parse_config, without_credentials};
 
 use crate::workspace::WorkspaceError;
 use crate::workspace::find::{Found, find};
-use crate::workspace::git::{Git, words};
+use crate::workspace::git::{Git, is_new_enough, word_in, words};
 use crate::workspace::record::Source;
 
 /// A repository of the host's.
@@ -46,6 +46,11 @@ impl Repository {
         let us = crate::host::effective_user();
         let (path, ownership) = (source.path.clone(), source.ownership);
         let found = blocking(move || find(&path, ownership, us)).await?;
+        let version = git.must("version", &found.root, ["--version"], &[]).await?;
+        let version = word_in(&version);
+        if !is_new_enough(&version) {
+            return Err(WorkspaceError::OldGit { version });
+        }
         let mut config = Vec::new();
         for text in &found.config {
             // As text alone: no include is followed, and it is nobody's configuration there.

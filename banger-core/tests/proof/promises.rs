@@ -1,11 +1,17 @@
-//! `docs/promises.md` names the test of every promise; this holds it to that.
+//! `docs/promises.md` and `docs/security.md` name the test of every promise; this holds them to that.
 
 use std::path::Path;
 
 #[test]
 fn every_test_that_a_promise_names_is_there() {
+    for page in ["docs/promises.md", "docs/security.md"] {
+        names_tests_that_are_there(page);
+    }
+}
+
+fn names_tests_that_are_there(page: &str) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let page = std::fs::read_to_string(root.join("docs/promises.md")).unwrap();
+    let page = std::fs::read_to_string(root.join(page)).unwrap();
     let mut named = 0;
     let mut missing = Vec::new();
     for line in page.lines() {
@@ -34,9 +40,18 @@ fn every_test_that_a_promise_names_is_there() {
 
 #[test]
 fn every_promise_names_a_test() {
+    for (page, end) in [
+        ("docs/promises.md", "\n## What a kill does cost"),
+        ("docs/security.md", "\n## What is not promised"),
+    ] {
+        names_a_test_each(page, end);
+    }
+}
+
+fn names_a_test_each(page: &str, end: &str) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let page = std::fs::read_to_string(root.join("docs/promises.md")).unwrap();
-    let promises = page.split("\n## What a kill does cost").next().unwrap();
+    let page = std::fs::read_to_string(root.join(page)).unwrap();
+    let promises = page.split(end).next().unwrap();
     let bare: Vec<&str> = promises
         .split("\n- ")
         .skip(1)
