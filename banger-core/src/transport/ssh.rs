@@ -305,7 +305,12 @@ async fn answering_socket(
 ) -> TcpStream {
     const UNHEARD: Duration = Duration::from_millis(250);
     const REFUSED: Duration = Duration::from_millis(20);
-    let mut patience = UNHEARD;
+    const SLOW: Duration = Duration::from_secs(5);
+    let mut patience = match namespace {
+        // There is no stack in between: it is the guest's own kernel that has accepted.
+        Some(_) => SLOW,
+        None => UNHEARD,
+    };
     loop {
         let opened = match namespace {
             Some(namespace) => host.connect_in(namespace, address, UNHEARD).await.ok(),
@@ -316,8 +321,13 @@ async fn answering_socket(
             match tokio::time::timeout(patience, banner(&stream)).await {
                 Ok(Banner::Ssh) => return stream,
                 // From now on sshd may be slow to greet, but is never unheard.
-                Ok(Banner::Closed) => patience = Duration::from_secs(5),
-                Err(_) => continue,
+                Ok(Banner::Closed) => patience = SLOW,
+                // A little longer each time: a guest that needs more than this to greet would be asked anew for
+                // ever, and be kept from greeting by that.
+                Err(_) => {
+                    patience = patience.mul_f64(1.05).min(SLOW);
+                    continue;
+                }
             }
         }
         tokio::time::sleep(REFUSED).await;
@@ -364,4 +374,36 @@ fn chain(error: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::{LinuxHost, LinuxHostConfig};
+    use tokio::io::AsyncWriteExt;
+
+    #[tokio::test]
+    async fn a_guest_that_is_slow_to_greet_is_not_asked_anew_for_ever() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let Ok(std::net::SocketAddr::V4(address)) = listener.local_addr() else {
+            panic!("it is one of version 4");
+        };
+        // It begins anew for everybody who asks, and nobody is greeted before this.
+        let slow = Duration::from_millis(400);
+        let guest = tokio::spawn(async move {
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                tokio::spawn(async move {
+                    tokio::time::sleep(slow).await;
+                    let _ = stream.write_all(b"SSH-2.0-slow\r\n").await;
+                    std::future::pending::<()>().await;
+                });
+            }
+        });
+        let host = LinuxHost::new(LinuxHostConfig::default());
+        let limit = Duration::from_secs(60);
+        let answered = tokio::time::timeout(limit, answering_socket(&host, None, address)).await;
+        answered.expect("it is asked anew for ever");
+        guest.abort();
+    }
 }
