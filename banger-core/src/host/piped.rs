@@ -37,6 +37,34 @@ impl fmt::Debug for PipedProgram {
     }
 }
 
+impl PipedProgram {
+    /// Gives it all of its input and waits for its end, whatever the length of what it reads and prints.
+    pub(crate) async fn finish(self, input: &[u8]) -> Result<ProgramOutput, HostError> {
+        let PipedProgram {
+            stdin,
+            mut stdout,
+            end,
+        } = self;
+        let feed = async move {
+            if let Some(mut stdin) = stdin {
+                // A program that does not read what it is given is within its rights.
+                let _ = stdin.write_all(input).await;
+                let _ = stdin.shutdown().await;
+            }
+        };
+        let mut printed = Vec::new();
+        // Too much of it ends the program, and the end says so.
+        let read = async {
+            let _ = stdout.read_to_end(&mut printed).await;
+        };
+        let ((), (), end) = tokio::join!(feed, read, end);
+        Ok(ProgramOutput {
+            stdout: printed,
+            ..end?
+        })
+    }
+}
+
 /// Which limit ended a program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Exceeded {
@@ -112,25 +140,8 @@ impl Surroundings {
         namespace: Option<&str>,
         program: &Program,
     ) -> Result<ProgramOutput, HostError> {
-        let PipedProgram { stdin, stdout, end } = self.pipe_in(namespace, program)?;
-        let feed = async move {
-            if let Some(mut stdin) = stdin {
-                // A program that does not read what it is given is within its rights.
-                let _ = stdin.write_all(&program.input).await;
-                let _ = stdin.shutdown().await;
-            }
-        };
-        let mut printed = Vec::new();
-        let mut stdout = stdout;
-        // Too much of it ends the program, and the end says so.
-        let read = async {
-            let _ = stdout.read_to_end(&mut printed).await;
-        };
-        let ((), (), end) = tokio::join!(feed, read, end);
-        Ok(ProgramOutput {
-            stdout: printed,
-            ..end?
-        })
+        let piped = self.pipe_in(namespace, program)?;
+        piped.finish(&program.input).await
     }
 
     /// Starts a program whose streams are used while it runs.

@@ -5,9 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-
-use crate::host::{Host, HostError, PipedProgram, Program, ProgramLimits, ProgramOutput};
+use crate::host::{Host, HostError, Program, ProgramLimits, ProgramOutput};
 use crate::workspace::WorkspaceError;
 
 /// What one run of git may take. A repository of millions of objects is packed in minutes; a list of a
@@ -38,7 +36,7 @@ impl<'a> Git<'a> {
         words: impl IntoIterator<Item = W>,
         input: &[u8],
     ) -> Result<ProgramOutput, HostError> {
-        run(self.host, &program(words), input).await
+        self.host.pipe(&program(words)).await?.finish(input).await
     }
 
     /// Runs git, which must succeed, and returns its output.
@@ -122,31 +120,6 @@ const OFF: [&str; 22] = [
     "-c",
     "core.protectNTFS=true",
 ];
-
-/// Runs a program to its end, whatever the length of its input and output.
-pub(super) async fn run(
-    host: &dyn Host,
-    program: &Program,
-    input: &[u8],
-) -> Result<ProgramOutput, HostError> {
-    let PipedProgram { stdin, stdout, end } = host.pipe(program).await?;
-    let feed = async move {
-        if let Some(mut stdin) = stdin {
-            // A program that does not read what it is given is within its rights.
-            let _ = stdin.write_all(input).await;
-            let _ = stdin.shutdown().await;
-        }
-    };
-    let (mut stdout, mut printed) = (stdout, Vec::new());
-    let read = async {
-        let _ = stdout.read_to_end(&mut printed).await;
-    };
-    let ((), (), end) = tokio::join!(feed, read, end);
-    Ok(ProgramOutput {
-        stdout: printed,
-        ..end?
-    })
-}
 
 pub(super) fn failed(act: &'static str, at: &Path, output: &ProgramOutput) -> WorkspaceError {
     let said = output.last_lines(3).replace('\n', "; ");

@@ -7,7 +7,7 @@ use banger_session::workspace::{Checkout, Head, Mode, Section, config_text};
 
 use crate::host::{Host, Program};
 use crate::workspace::WorkspaceError;
-use crate::workspace::git::{Git, LIMITS, option, run, words};
+use crate::workspace::git::{Git, LIMITS, option, words};
 use crate::workspace::inspect::{Inspected, Part, joined};
 use crate::workspace::open::UserSettings;
 use crate::workspace::overlay::pack_overlay;
@@ -332,7 +332,7 @@ fn terminated(paths: &[Vec<u8>]) -> Vec<u8> {
 }
 
 async fn tar(host: &dyn Host, root: &Path, program: &Program) -> Result<(), WorkspaceError> {
-    let output = run(host, program, &[]).await?;
+    let output = host.pipe(program).await?.finish(&[]).await?;
     match output.success() {
         true => Ok(()),
         false => Err(WorkspaceError::Files {
