@@ -146,10 +146,13 @@ impl Engine {
             path: root.to_owned(),
             ownership: Ownership::Anybody,
         };
-        let mut repository = Repository::open(&git, &source).await?;
+        let repository = Repository::open(&git, &source).await?;
         let settings = UserSettings::default();
-        Shadow::make(&git, folder.join("shadow"), &mut repository, &settings).await?;
-        Ok(repository.head)
+        // Asked before a command in the workspace: where HEAD points, and nothing of objects and files.
+        let shadow = Shadow::of_refs(&git, folder.join("shadow"), &repository, &settings).await?;
+        shadow
+            .ask(&git, &["rev-parse", "--verify", "-q", "HEAD"])
+            .await
     }
 
     pub(super) async fn recorded_workspace(&self, vm: &VMRecord) -> Result<Workspace, Error> {

@@ -66,6 +66,38 @@ impl Shadow {
         repository: &mut Repository,
         user: &UserSettings,
     ) -> Result<Self, WorkspaceError> {
+        let mut shadow = Self::of_refs(git, folder, repository, user).await?;
+        let hash_bytes = match repository.object_format() {
+            "sha256" => 32,
+            _ => 20,
+        };
+        let (found, to) = (repository.found.clone(), shadow.git_dir.clone());
+        let copied = blocking(move || copy_in(&found, &to, hash_bytes)).await?;
+        let alternates = shadow.file("objects/info/alternates");
+        git.host
+            .write_file(&alternates, copied.alternates.as_bytes(), 0o600)
+            .await?;
+        shadow.folders = copied.folders;
+        let head = ["rev-parse", "--verify", "-q", "HEAD^{commit}"];
+        repository.head = shadow.ask(git, &head).await?;
+        let branch = shadow.ask(git, &["symbolic-ref", "-q", "HEAD"]).await?;
+        if let Some(name) = branch
+            .as_deref()
+            .and_then(|name| name.strip_prefix("refs/heads/"))
+        {
+            repository.branch = Head::Branch(name.to_owned());
+        }
+        Ok(shadow)
+    }
+
+    /// Makes one of a repository's refs alone, which can be asked where they point: neither its objects nor its
+    /// files.
+    pub(super) async fn of_refs(
+        git: &Git<'_>,
+        folder: PathBuf,
+        repository: &Repository,
+        user: &UserSettings,
+    ) -> Result<Self, WorkspaceError> {
         let host = git.host;
         for below in ["objects/info", "objects/pack", "refs/heads", "info"] {
             host.create_dir(&folder.join(below)).await?;
@@ -76,39 +108,16 @@ impl Shadow {
             0o600,
         )
         .await?;
-        let hash_bytes = match repository.object_format() {
-            "sha256" => 32,
-            _ => 20,
-        };
         let is_reftable = repository.ref_storage() == "reftable";
         let (found, to) = (repository.found.clone(), folder.clone());
-        let copied = blocking(move || copy_in(&found, &to, hash_bytes, is_reftable)).await?;
-        let alternates = folder.join("objects/info/alternates");
-        host.write_file(&alternates, copied.alternates.as_bytes(), 0o600)
-            .await?;
+        blocking(move || copy_refs(&found, &to, is_reftable)).await?;
         let shadow = Shadow {
             git_dir: folder,
             root: repository.root.clone(),
-            folders: copied.folders,
+            folders: Vec::new(),
         };
         if is_reftable && repository.found.git_dir != repository.found.common_dir {
             shadow.take_head_of_tables(git, repository).await?;
-        }
-        let ask = async |words: &[&str]| {
-            let words = shadow
-                .words()
-                .into_iter()
-                .chain(words.iter().map(Into::into));
-            let output = git.run(words, &[]).await?;
-            Ok::<_, WorkspaceError>(output.success().then(|| word_in(&output.stdout)))
-        };
-        repository.head = ask(&["rev-parse", "--verify", "-q", "HEAD^{commit}"]).await?;
-        let branch = ask(&["symbolic-ref", "-q", "HEAD"]).await?;
-        if let Some(name) = branch
-            .as_deref()
-            .and_then(|name| name.strip_prefix("refs/heads/"))
-        {
-            repository.branch = Head::Branch(name.to_owned());
         }
         Ok(shadow)
     }
@@ -251,14 +260,31 @@ struct Copied {
     folders: Vec<Vec<u8>>,
 }
 
-/// Copies what the shadow is made of, each in bounds. Blocks.
-fn copy_in(
-    found: &Found,
-    to: &Path,
-    hash_bytes: usize,
-    is_reftable: bool,
-) -> Result<Copied, WorkspaceError> {
-    let refused = |error: ForeignError| WorkspaceError::from(HostError::from(error));
+/// Copies the refs, in bounds. Blocks.
+fn copy_refs(found: &Found, to: &Path, is_reftable: bool) -> Result<(), WorkspaceError> {
+    let common = Folder::open(&found.common_dir).map_err(refused)?;
+    let own = Folder::open(&found.git_dir).map_err(refused)?;
+    copy_one(&own, "HEAD", to, 4096)?;
+    copy_one(&common, "packed-refs", to, LONGEST_LIST)?;
+    // A linked worktree's HEAD is in tables of its own: those alone are asked for it.
+    let refs = if is_reftable { "reftable" } else { "refs" };
+    common
+        .copy_tree(Path::new(refs), &to.join(refs), REFS)
+        .map_err(refused)
+}
+
+/// Copies one file, in bounds, and says whether it is there.
+fn copy_one(folder: &Folder, name: &str, to: &Path, limit: u64) -> Result<bool, WorkspaceError> {
+    let copied = folder.copy_to(Path::new(name), &to.join(name), limit);
+    Ok(copied.map_err(refused)?.is_some())
+}
+
+fn refused(error: ForeignError) -> WorkspaceError {
+    HostError::from(error).into()
+}
+
+/// Copies what the shadow is made of besides its refs, each in bounds. Blocks.
+fn copy_in(found: &Found, to: &Path, hash_bytes: usize) -> Result<Copied, WorkspaceError> {
     let common = Folder::open(&found.common_dir).map_err(refused)?;
     let own = Folder::open(&found.git_dir).map_err(refused)?;
     let mut alternates = String::new();
@@ -271,22 +297,10 @@ fn copy_in(
         alternates.push_str(&quoted_path(objects.as_os_str().as_bytes()));
         alternates.push('\n');
     }
-    let copy = |folder: &Folder, name: &str, limit| {
-        let copied = folder.copy_to(Path::new(name), &to.join(name), limit);
-        copied.map_err(refused)
-    };
-    copy(&own, "HEAD", 4096)?;
-    copy(&common, "packed-refs", LONGEST_LIST)?;
-    copy(&common, "shallow", LONGEST_LIST)?;
-    copy(&common, "info/exclude", LONGEST_LIST)?;
-    copy(&own, "info/sparse-checkout", LONGEST_LIST)?;
-    match is_reftable {
-        // A linked worktree's HEAD is in tables of its own: those alone are asked for it.
-        true => common.copy_tree(Path::new("reftable"), &to.join("reftable"), REFS),
-        false => common.copy_tree(Path::new("refs"), &to.join("refs"), REFS),
-    }
-    .map_err(refused)?;
-    copy(&own, "index", LONGEST_INDEX)?;
+    copy_one(&common, "shallow", to, LONGEST_LIST)?;
+    copy_one(&common, "info/exclude", to, LONGEST_LIST)?;
+    copy_one(&own, "info/sparse-checkout", to, LONGEST_LIST)?;
+    copy_one(&own, "index", to, LONGEST_INDEX)?;
     let ours = Folder::open(to).map_err(refused)?;
     let mut folders = vec![Vec::new()];
     let mut next = Some("index".to_owned());
@@ -304,7 +318,7 @@ fn copy_in(
         if let Some(shared) = facts.shared {
             let name = format!("sharedindex.{shared}");
             let is_there = ours.kind(Path::new(&name)).map_err(refused)?.is_some();
-            if !is_there && copy(&own, &name, LONGEST_INDEX)?.is_some() {
+            if !is_there && copy_one(&own, &name, to, LONGEST_INDEX)? {
                 next = Some(name);
             }
         }
@@ -319,7 +333,6 @@ fn copy_in(
 
 /// Files of rules in the working tree that git would open whatever they are, and wait for.
 fn refuse_odd_rules(root: &Path, folders: &[Vec<u8>]) -> Result<(), WorkspaceError> {
-    let refused = |error: ForeignError| WorkspaceError::from(HostError::from(error));
     let tree = Folder::open(root).map_err(refused)?;
     for folder in folders {
         let folder = Path::new(std::ffi::OsStr::from_bytes(folder));
@@ -353,7 +366,6 @@ fn refuse_odd_rules(root: &Path, folders: &[Vec<u8>]) -> Result<(), WorkspaceErr
 }
 
 fn refuse_large(root: &Path, paths: &[Vec<u8>]) -> Result<(), WorkspaceError> {
-    let refused = |error: ForeignError| WorkspaceError::from(HostError::from(error));
     let tree = Folder::open(root).map_err(refused)?;
     for path in paths {
         let path = Path::new(std::ffi::OsStr::from_bytes(path));
