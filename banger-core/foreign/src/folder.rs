@@ -98,7 +98,14 @@ pub enum Kind {
 impl Kind {
     /// Says what the kernel's facts are of.
     pub fn of(stat: &Stat) -> Self {
-        kind_of(stat)
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::RegularFile => Kind::File,
+            FileType::Directory => Kind::Folder,
+            FileType::Symlink => Kind::Link,
+            FileType::Fifo => Kind::Fifo,
+            FileType::Socket => Kind::Socket,
+            _ => Kind::Device,
+        }
     }
 }
 
@@ -168,7 +175,7 @@ impl Folder {
             Err(Errno::NOTDIR | Errno::LOOP) => match self.stat(below)? {
                 Some(stat) => Err(ForeignError::WrongKind {
                     path,
-                    kind: kind_of(&stat),
+                    kind: Kind::of(&stat),
                     wanted: Kind::Folder,
                 }),
                 None => Ok(None),
@@ -183,7 +190,7 @@ impl Folder {
     ///
     /// It lies behind a link, or may not be looked at.
     pub fn kind(&self, below: &Path) -> Result<Option<Kind>, ForeignError> {
-        Ok(self.stat(below)?.as_ref().map(kind_of))
+        Ok(self.stat(below)?.as_ref().map(Kind::of))
     }
 
     /// Reads a whole regular file of at most `limit` bytes; a missing one is `None`. Never blocks on what
@@ -277,7 +284,7 @@ impl Folder {
             // One that has gone since is none.
             if let Some(stat) = folder.stat(Path::new(&name))? {
                 entries.push(Entry {
-                    kind: kind_of(&stat),
+                    kind: Kind::of(&stat),
                     bytes: length(&stat),
                     name,
                 });
@@ -367,7 +374,7 @@ impl Folder {
     }
 
     fn only_a_file(&self, below: &Path, stat: &Stat) -> Result<(), ForeignError> {
-        match kind_of(stat) {
+        match Kind::of(stat) {
             Kind::File => Ok(()),
             kind => Err(ForeignError::WrongKind {
                 path: self.path.join(below),
@@ -424,7 +431,7 @@ impl AsFd for Folder {
 ///
 /// It is no regular file, or may not be read.
 pub fn open_named(path: &Path) -> Result<Option<File>, ForeignError> {
-    let is_file = |stat: &Stat| match kind_of(stat) {
+    let is_file = |stat: &Stat| match Kind::of(stat) {
         Kind::File => Ok(()),
         kind => Err(ForeignError::WrongKind {
             path: path.to_owned(),
@@ -479,17 +486,6 @@ fn failed(path: &Path, errno: Errno) -> ForeignError {
     ForeignError::Io {
         path: path.to_owned(),
         source: errno.into(),
-    }
-}
-
-fn kind_of(stat: &Stat) -> Kind {
-    match FileType::from_raw_mode(stat.st_mode) {
-        FileType::RegularFile => Kind::File,
-        FileType::Directory => Kind::Folder,
-        FileType::Symlink => Kind::Link,
-        FileType::Fifo => Kind::Fifo,
-        FileType::Socket => Kind::Socket,
-        _ => Kind::Device,
     }
 }
 

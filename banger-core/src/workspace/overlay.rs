@@ -88,8 +88,8 @@ impl Pack<'_> {
         header.set_uid(0);
         header.set_gid(0);
         header.set_mode(stat.st_mode & 0o777);
-        match self.folder.kind(path).map_err(foreign)? {
-            Some(Kind::Link) => {
+        match Kind::of(&stat) {
+            Kind::Link => {
                 let target = self.folder.link(path).map_err(foreign)?;
                 let target = target.ok_or_else(|| self.changed(path))?;
                 header.set_entry_type(EntryType::Symlink);
@@ -99,7 +99,7 @@ impl Pack<'_> {
                     .map_err(|error| self.cannot(path, &error))?;
                 Ok(None)
             }
-            Some(Kind::File) => {
+            Kind::File => {
                 let file = self.folder.file(path).map_err(foreign)?;
                 let file = file.ok_or_else(|| self.changed(path))?;
                 let length = file
@@ -120,8 +120,7 @@ impl Pack<'_> {
                 packed.map_err(|error| self.cannot(path, &error))?;
                 Ok(None)
             }
-            Some(kind) => Ok(Some(kind)),
-            None => Err(self.changed(path)),
+            kind => Ok(Some(kind)),
         }
     }
 

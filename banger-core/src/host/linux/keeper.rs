@@ -10,7 +10,7 @@
 //! can leave its family. When the program ends by itself, what it left behind is ended too, and the
 //! keeper's own status is the program's: 128+n for signal n, as everywhere here.
 //!
-//! With an [`Identity`] the program is also put where it can reach nothing: another user, namespaces of its
+//! With a [`Cell`] the program is also put where it can reach nothing: another user, namespaces of its
 //! own, no capabilities, and Landlock.
 //!
 //! All of it happens between fork and exec in a process that had many threads: nothing here may allocate,
