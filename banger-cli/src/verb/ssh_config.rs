@@ -156,7 +156,7 @@ fn install(ours: &Path, text: &str, screen: &Screen) -> Result<(), CommandError>
         return Ok(());
     }
     write(&config, &after, 0o600)?;
-    tell_what_all_hosts_get(screen);
+    tell_what_all_hosts_get(&config, screen);
     screen.say(format_args!(
         "{}: now includes {}; try: ssh NAME.vm",
         config.display(),
@@ -166,9 +166,13 @@ fn install(ours: &Path, text: &str, screen: &Screen) -> Result<(), CommandError>
 }
 
 /// What the user's own `Host *` hands to every host it hands to guests too: no configuration of ours, which is
-/// read first, can take such lists back.
-fn tell_what_all_hosts_get(screen: &Screen) {
-    let asked = Command::new("ssh").args(["-G", "--", "name.vm"]).output();
+/// read first, can take such lists back. The host's own file is left out: users cannot change it.
+fn tell_what_all_hosts_get(config: &Path, screen: &Screen) {
+    let asked = Command::new("ssh")
+        .arg("-F")
+        .arg(config)
+        .args(["-G", "--", "name.vm"])
+        .output();
     let Ok(asked) = asked else { return };
     let said = String::from_utf8_lossy(&asked.stdout).into_owned();
     let lists = [
@@ -183,7 +187,8 @@ fn tell_what_all_hosts_get(screen: &Screen) {
         .collect();
     if !handed.is_empty() {
         screen.say(format_args!(
-            "your ssh configuration gives this to guests as well: {}; to keep it from them, write \"Host * !*.vm\" there",
+            "{} gives this to guests as well: {}; to keep it from them, write \"Host * !*.vm\" there",
+            config.display(),
             handed.join(", ")
         ));
     }

@@ -79,6 +79,10 @@ fn the_configuration_is_printed_if_nothing_is_asked_for() {
       KexAlgorithms curve25519-sha256
       ForwardAgent no
       ForwardX11 no
+      PermitLocalCommand no
+      RemoteCommand none
+      Tunnel no
+      GSSAPIAuthentication no
       Ciphers ^aes128-ctr
     ----- stderr -----
     "#);
@@ -126,6 +130,38 @@ fn installing_twice_and_uninstalling_leaves_the_users_file_as_it_was() {
     ----- stderr -----
     [SCRATCH]/.ssh/config: not included
     ");
+}
+
+#[test]
+fn what_the_user_hands_to_every_host_is_said_and_no_command_or_tunnel_of_theirs_is_left() {
+    let (world, _daemon) = with_ssh();
+    let config = world.path().join(".ssh/config");
+    fs::create_dir(world.path().join(".ssh")).unwrap();
+    let theirs = "Host *\n  RemoteForward 8080 127.0.0.1:80\n  SendEnv SECRET\n  LocalCommand touch /x\n  \
+                  PermitLocalCommand yes\n  RemoteCommand tmux\n  Tunnel yes\n  GSSAPIAuthentication yes\n";
+    fs::write(&config, theirs).unwrap();
+    assert_snapshot!(world.banger(&["ssh-config", "--install"]), @r#"
+    status: 0
+    ----- stdout -----
+    ----- stderr -----
+    [SCRATCH]/.ssh/config gives this to guests as well: remoteforward 8080 [127.0.0.1]:80, sendenv SECRET; to keep it from them, write "Host * !*.vm" there
+    [SCRATCH]/.ssh/config: now includes [SCRATCH]/config/ssh_config; try: ssh NAME.vm
+    "#);
+    let read = Command::new("ssh")
+        .arg("-F")
+        .arg(&config)
+        .args(["-G", "--", "box.vm"])
+        .output()
+        .unwrap();
+    let read = String::from_utf8(read.stdout).unwrap();
+    for line in [
+        "permitlocalcommand no",
+        "tunnel false",
+        "gssapiauthentication no",
+    ] {
+        assert!(read.lines().any(|found| found == line), "{line}: {read}");
+    }
+    assert!(!read.contains("remotecommand tmux"), "{read}");
 }
 
 #[test]
