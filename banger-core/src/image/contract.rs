@@ -217,6 +217,8 @@ async fn input(shop: &Workshop<'_>, rootfs: &Path) -> Result<Arc<OpenFile>, Imag
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn ext4(blocks: u32, incompatible: u32) -> Vec<u8> {
@@ -270,6 +272,24 @@ mod tests {
             head[at] ^= 0xff;
             let _ = Superblock::read(&head, u64::MAX);
             let _ = Superblock::read(&head[..at], u64::MAX);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn fuzz_no_first_bytes_of_a_disk_say_more_than_is_there(
+            spoil in prop::collection::vec((0..0x160_usize, any::<u8>()), 0..12),
+            cut in 0..4097_usize,
+            there in any::<u64>(),
+        ) {
+            let mut head = ext4(256, 0x40);
+            for (at, value) in spoil {
+                head[1024 + at] = value;
+            }
+            head.truncate(cut);
+            if let Ok(read) = Superblock::read(&head, there) {
+                prop_assert!(read.bytes <= there);
+            }
         }
     }
 }

@@ -90,12 +90,16 @@ pub(super) fn program_headers(elf: &[u8]) -> Option<Vec<ProgramHeader>> {
 /// `XEN_ELFNOTE_PHYS32_ENTRY`), which is what QEMU's microvm and others look for.
 pub(super) fn has_pvh_entry(vmlinux: &[u8]) -> bool {
     const PT_NOTE: u32 = 4;
+    // Debian's kernel has one segment of 500 bytes. A file may say that each of 65535 is all of it.
+    const SEGMENTS: usize = 16;
+    const BYTES: usize = 64 << 10;
     let headers = program_headers(vmlinux).unwrap_or_default();
     headers
         .iter()
         .filter(|header| header.kind == PT_NOTE)
+        .take(SEGMENTS)
         .filter_map(|header| {
-            let end = header.offset.checked_add(header.bytes)?;
+            let end = header.offset.checked_add(header.bytes.min(BYTES))?;
             vmlinux.get(header.offset..end)
         })
         .any(|notes| names_pvh_entry(notes).unwrap_or(false))
@@ -227,6 +231,10 @@ fn unpack_lz4(payload: &[u8]) -> Result<Vec<u8>, KernelError> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, Instant};
+
+    use proptest::prelude::*;
+
     use super::*;
 
     fn vmlinux(bytes: usize) -> Vec<u8> {
@@ -370,5 +378,51 @@ mod tests {
             extract_vmlinux(image.clone()).unwrap_err(),
             KernelError::NotElf
         );
+    }
+
+    #[test]
+    fn notes_that_say_to_be_all_of_a_kernel_over_and_over_are_not_read_so() {
+        let count = 65_535_usize;
+        let headers = 56 * count;
+        let mut elf = vmlinux(64);
+        elf[32..40].copy_from_slice(&64_u64.to_le_bytes());
+        elf[54..56].copy_from_slice(&56_u16.to_le_bytes());
+        elf[56..58].copy_from_slice(&(count as u16).to_le_bytes());
+        let zeros = 16 << 20;
+        let mut header = vec![0; 56];
+        header[..4].copy_from_slice(&4_u32.to_le_bytes());
+        header[8..16].copy_from_slice(&(64 + headers as u64).to_le_bytes());
+        header[32..40].copy_from_slice(&u64::to_le_bytes(zeros));
+        elf.resize(64, 0);
+        elf.extend(header.repeat(count));
+        elf.resize(64 + headers + zeros as usize, 0);
+        let begun = Instant::now();
+        assert!(!has_pvh_entry(&elf));
+        // It would be hours.
+        assert!(begun.elapsed() < Duration::from_secs(60));
+    }
+
+    proptest! {
+        #[test]
+        fn fuzz_no_kernel_is_too_odd_to_be_refused(
+            spoil in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..12),
+            cut in any::<prop::sample::Index>(),
+            packs in any::<bool>(),
+        ) {
+            let kernel = with_notes(&[note(5), note(18)].concat());
+            let mut image = if packs { bz_image(&packed(&kernel)) } else { kernel };
+            for (at, value) in &spoil {
+                let at = at.index(image.len());
+                image[at] = *value;
+            }
+            image.truncate(cut.index(image.len() + 1));
+            let _ = (has_pvh_entry(&image), release(&image));
+            if let Ok(payload) = payload(&image) {
+                let _ = packing(payload);
+            }
+            if let Ok(vmlinux) = extract_vmlinux(image) {
+                prop_assert!(vmlinux.len() <= LARGEST);
+            }
+        }
     }
 }

@@ -203,6 +203,8 @@ fn is_plain(file: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn manifest() -> ImageManifest {
@@ -262,5 +264,26 @@ mod tests {
             ImageManifest::parse(&json).unwrap().capabilities,
             [Capability::Ssh, Capability::Other("agent".into())]
         );
+    }
+
+    proptest! {
+        #[test]
+        fn fuzz_no_manifest_names_a_file_outside_of_its_folder(
+            name in "[./a\\x00]{0,6}",
+            spoil in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
+        ) {
+            let mut json = changed(|value| value["initrd"]["file"] = name.into());
+            for (at, value) in spoil {
+                let at = at.index(json.len());
+                json[at] = value;
+            }
+            if let Ok(manifest) = ImageManifest::parse(&json) {
+                let folder = Path::new("/images/debian");
+                for path in [manifest.rootfs_path(folder), manifest.kernel_path(folder), manifest.initrd_path(folder)] {
+                    prop_assert_eq!(path.parent(), Some(folder));
+                    prop_assert!(path.file_name().is_some());
+                }
+            }
+        }
     }
 }

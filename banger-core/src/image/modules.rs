@@ -19,6 +19,9 @@ const LARGEST_MODULE: u64 = 32 << 20;
 /// The most that all that are needed may have.
 const LARGEST_OF_ALL: usize = 96 << 20;
 
+/// The most modules that may be needed; Debian's four need nine.
+const MOST: usize = 256;
+
 /// The most that a list of modules may have.
 const LARGEST_LIST: u64 = 8 << 20;
 
@@ -56,11 +59,13 @@ impl Shelves<'_> {
         if dependencies.is_empty() && built_in.is_empty() {
             return Ok(Vec::new());
         }
-        let order =
-            load_order(&dependencies, &built_in).map_err(|missing| ImageError::NoModules {
+        let order = load_order(&dependencies, &built_in).map_err(|error| match error {
+            OrderError::Missing(missing) => ImageError::NoModules {
                 release: self.release.to_owned(),
                 missing,
-            })?;
+            },
+            OrderError::TooMany => self.too_large(format!("{MOST} modules")),
+        })?;
         let mut modules = Vec::new();
         for path in order {
             let packed = self.read(shop, shelf, &path, LARGEST_MODULE).await?;
@@ -68,14 +73,18 @@ impl Shelves<'_> {
             modules.push(unpacked(shop, name, packed).await?);
             let held: usize = modules.iter().map(|(_, module)| module.len()).sum();
             if held > LARGEST_OF_ALL {
-                return Err(ImageError::TooLargeWithin {
-                    path: self.rootfs.clone(),
-                    name: "the modules that are needed".to_owned(),
-                    limit: format!("{} MiB", LARGEST_OF_ALL >> 20),
-                });
+                return Err(self.too_large(format!("{} MiB", LARGEST_OF_ALL >> 20)));
             }
         }
         Ok(modules)
+    }
+
+    fn too_large(&self, limit: String) -> ImageError {
+        ImageError::TooLargeWithin {
+            path: self.rootfs.clone(),
+            name: "the modules that are needed".to_owned(),
+            limit,
+        }
     }
 
     /// Reads a file below `lib/modules/<release>`; a missing one is empty.
@@ -107,9 +116,17 @@ enum Shelf {
     Rootfs,
 }
 
+/// Why there is no order.
+#[derive(Debug, PartialEq, Eq)]
+enum OrderError {
+    Missing(Vec<String>),
+    /// More than [`MOST`]. Each is looked for, and each may be a program that is started.
+    TooMany,
+}
+
 /// Says in which order to load what is needed (modules.dep(5)), or what is to be had nowhere. An
 /// initramfs may come without the list of what is built in: then what is no module is taken for that.
-fn load_order(dependencies: &str, built_in: &str) -> Result<Vec<String>, Vec<String>> {
+fn load_order(dependencies: &str, built_in: &str) -> Result<Vec<String>, OrderError> {
     let mut known = BTreeMap::new();
     for line in dependencies.lines() {
         if let Some((path, needs)) = line.split_once(':') {
@@ -124,9 +141,13 @@ fn load_order(dependencies: &str, built_in: &str) -> Result<Vec<String>, Vec<Str
                 // What is named last is needed first.
                 let needs = needs.split_whitespace().rev();
                 for path in needs.chain([*path]) {
-                    if !order.iter().any(|known| known == path) {
-                        order.push(path.to_owned());
+                    if order.iter().any(|known| known == path) {
+                        continue;
                     }
+                    if order.len() == MOST {
+                        return Err(OrderError::TooMany);
+                    }
+                    order.push(path.to_owned());
                 }
             }
             None if built_in.is_empty() || built_in.contains(name) => {}
@@ -135,7 +156,7 @@ fn load_order(dependencies: &str, built_in: &str) -> Result<Vec<String>, Vec<Str
     }
     match missing.is_empty() {
         true => Ok(order),
-        false => Err(missing),
+        false => Err(OrderError::Missing(missing)),
     }
 }
 
@@ -185,6 +206,8 @@ pub(super) fn unpacker(program: &str) -> Program {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const DEPENDENCIES: &str = "\
@@ -215,7 +238,28 @@ kernel/drivers/net/virtio-net.ko: kernel/net/core/failover.ko kernel/drivers/vir
     #[test]
     fn a_driver_that_is_nowhere_is_named() {
         let missing = load_order(DEPENDENCIES, "kernel/fs/fat/fat.ko\n").unwrap_err();
-        assert_eq!(missing, ["ext4"]);
+        assert_eq!(missing, OrderError::Missing(vec!["ext4".to_owned()]));
+    }
+
+    #[test]
+    fn more_than_anybody_needs_are_not_even_counted() {
+        let many: String = (0..400_000).map(|n| format!(" {n}.ko")).collect();
+        let error = load_order(&format!("kernel/fs/ext4/ext4.ko:{many}\n"), "").unwrap_err();
+        assert_eq!(error, OrderError::TooMany);
+    }
+
+    proptest! {
+        #[test]
+        fn fuzz_no_list_of_modules_gives_more_than_it_may(
+            dependencies in "(kernel/(ext4|virtio_(blk|net|mmio)|[a-c]{1,2})\\.ko(\\.xz)?:?[ \n]{1,2}){0,60}",
+            built_in in "([a-c/.ko\n]{0,20})",
+        ) {
+            if let Ok(order) = load_order(&dependencies, &built_in) {
+                prop_assert!(order.len() <= MOST);
+                let names: BTreeSet<_> = order.iter().collect();
+                prop_assert_eq!(names.len(), order.len());
+            }
+        }
     }
 
     #[test]

@@ -46,6 +46,7 @@ impl Trap {
 }
 
 /// Every key of git-config(1) that names a program, or leads to one; attributes, hooks and includes with them.
+/// Gone through for git 2.55: Documentation/config, githooks(5), and where its source starts programs.
 fn plant(repo: &Repo, trap: &Trap, rig: &Rig) {
     let run = trap.path();
     let shell = format!("!{run}");
@@ -55,6 +56,8 @@ fn plant(repo: &Repo, trap: &Trap, rig: &Rig) {
             "core",
             &[
                 ("fsmonitor", run),
+                ("fsmonitorHookVersion", "1"),
+                ("untrackedCache", "true"),
                 ("sshCommand", run),
                 ("pager", run),
                 ("editor", run),
@@ -165,6 +168,7 @@ fn plant(repo: &Repo, trap: &Trap, rig: &Rig) {
                 ("toCmd", run),
                 ("ccCmd", run),
                 ("headerCmd", run),
+                ("sendmailCmd", run),
             ],
         ),
         ("browser \"evil\"", &[("cmd", run), ("path", run)]),
@@ -177,6 +181,16 @@ fn plant(repo: &Repo, trap: &Trap, rig: &Rig) {
         ("guitool \"evil\"", &[("cmd", run)]),
         ("init", &[("templateDir", "/nonexistent")]),
         ("receive", &[("procReceiveRefs", "refs")]),
+        ("attr", &[("tree", "HEAD")]),
+        ("tar \"tar\"", &[("command", run)]),
+        ("tar \"tar.gz\"", &[("command", run)]),
+        ("status", &[("submoduleSummary", "true")]),
+        (
+            "diff",
+            &[("submodule", "diff"), ("ignoreSubmodules", "none")],
+        ),
+        ("transfer", &[("bundleURI", "true")]),
+        ("fsmonitor", &[("allowRemote", "true")]),
         (
             "gc",
             &[
@@ -203,6 +217,7 @@ fn plant(repo: &Repo, trap: &Trap, rig: &Rig) {
             &[("command", run), ("event", "post-checkout")],
         ),
         ("hook \"reference-transaction\"", &[("command", run)]),
+        ("hook", &[("jobs", "2")]),
     ] {
         text.push_str(&format!("[{section}]\n"));
         for (key, value) in values {
@@ -214,12 +229,23 @@ fn plant(repo: &Repo, trap: &Trap, rig: &Rig) {
     let own = repo.root.join(".git/config");
     let before = std::fs::read_to_string(&own).unwrap();
     let include = format!(
-        "[include]\n\tpath = {0}\n[includeIf \"gitdir:**\"]\n\tpath = {0}\n",
+        "[include]\n\tpath = {0}\n[includeIf \"gitdir:**\"]\n\tpath = {0}\n\
+         [includeIf \"hasconfig:remote.*.url:**\"]\n\tpath = {0}\n[extensions]\n\tworktreeConfig = true\n",
         included.display()
     );
     std::fs::write(&own, format!("{before}{text}{include}")).unwrap();
+    // Read last, and by one work tree: hooks in a folder of their own, and the built-in monitor of files.
+    let own = repo.root.join(".git/config.worktree");
+    let elsewhere = rig.scratch.path().join("hooks");
+    let last = format!(
+        "[core]\n\thooksPath = {}\n\tfsmonitor = true\n",
+        elsewhere.display()
+    );
+    std::fs::write(own, last).unwrap();
     let hooks = repo.root.join(".git/hooks");
-    std::fs::create_dir_all(&hooks).unwrap();
+    for folder in [&hooks, &elsewhere] {
+        std::fs::create_dir_all(folder).unwrap();
+    }
     for hook in [
         "applypatch-msg",
         "pre-applypatch",
@@ -245,9 +271,14 @@ fn plant(repo: &Repo, trap: &Trap, rig: &Rig) {
         "sendemail-validate",
         "fsmonitor-watchman",
         "p4-changelist",
+        "p4-prepare-changelist",
+        "p4-post-changelist",
+        "p4-pre-submit",
         "post-index-change",
     ] {
-        std::fs::copy(&trap.program, hooks.join(hook)).unwrap();
+        for folder in [&hooks, &elsewhere] {
+            std::fs::copy(&trap.program, folder.join(hook)).unwrap();
+        }
     }
 }
 

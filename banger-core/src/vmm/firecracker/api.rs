@@ -202,3 +202,65 @@ pub(super) fn refused(command: &'static str, message: String) -> VmmError {
         message,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::UnixListener;
+
+    use super::super::bodies::InstanceInfo;
+    use super::*;
+    use crate::host::{LinuxHost, LinuxHostConfig};
+
+    const LIMIT: Duration = Duration::from_secs(20);
+
+    /// What is made of an answer of these bytes, after which it hangs up.
+    async fn answered(bytes: Vec<u8>) -> Result<InstanceInfo, VmmError> {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("api.sock");
+        let listener = UnixListener::bind(&socket).unwrap();
+        let says = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let _ = stream.read(&mut [0; 4096]).await;
+            let _ = stream.write_all(&bytes).await;
+        });
+        let host = LinuxHost::new(LinuxHostConfig::default());
+        let api = Api::connect(&host, &socket, LIMIT).await.unwrap();
+        let told = api.get("describe", "/").await;
+        says.await.unwrap();
+        told
+    }
+
+    proptest! {
+        #[test]
+        fn fuzz_no_answer_of_a_monitor_is_waited_for_once_it_has_hung_up(
+            status in prop_oneof![Just(200_u16), Just(204), Just(400), any::<u16>()],
+            header in prop_oneof![
+                Just("Content-Length: 60".to_owned()),
+                Just("Content-Length: 18446744073709551615".to_owned()),
+                Just("Content-Length: 1\r\nContent-Length: 2".to_owned()),
+                Just("Transfer-Encoding: chunked".to_owned()),
+                Just("Connection: close".to_owned()),
+                "[A-Za-z-]{1,8}: ?[ -~]{0,12}",
+            ],
+            body in prop_oneof![
+                Just(r#"{"state": "Running", "vmm_version": "1.17.0", "id": "x", "app": 1}"#.to_owned()),
+                Just(r#"{"fault_message": "no"}"#.to_owned()),
+                Just("ffffffffffffffff\r\nx".to_owned()),
+                "[\\[\\]{}\",:a0 ]{0,40}",
+            ],
+            spoil in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..3),
+        ) {
+            let mut bytes = format!("HTTP/1.1 {status} OK\r\n{header}\r\n\r\n{body}").into_bytes();
+            for (at, value) in spoil {
+                let at = at.index(bytes.len());
+                bytes[at] = value;
+            }
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let told = runtime.block_on(answered(bytes));
+            let waited = matches!(told, Err(VmmError::Unresponsive { .. }));
+            prop_assert!(!waited, "{told:?}");
+        }
+    }
+}

@@ -282,6 +282,9 @@ async fn within<T>(
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use tokio::io::AsyncReadExt;
+
     use super::*;
     use crate::host::{Detached, Host, LinuxHost, LinuxHostConfig, ProcessSignal};
 
@@ -333,5 +336,50 @@ mod tests {
         host.wait_end(&process).await.unwrap();
         let late = wire.ask("cont", &qmp::cont {}).await.unwrap_err();
         assert!(late.to_string().contains("hung up"), "{late}");
+    }
+
+    /// All that is understood of these pieces, and why no more.
+    fn read(first: &[u8], second: &[u8]) -> Vec<String> {
+        let runtime = tokio::runtime::Builder::new_current_thread().build();
+        runtime.unwrap().block_on(async {
+            let mut both = BufReader::new(first.chain(second));
+            let mut told = Vec::new();
+            loop {
+                match next(&mut both).await {
+                    Ok(message) => told.push(format!("{:?} {message:?}", reason(&message.data))),
+                    Err(loss) => {
+                        told.push(loss.to_string());
+                        return told;
+                    }
+                }
+            }
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn fuzz_no_lines_of_a_monitor_are_read_otherwise_when_they_are_cut(
+            lines in prop::collection::vec(prop_oneof![
+                Just(r#"{"return": {}, "id": 1}"#.to_owned()),
+                Just(r#"{"error": {"class": "GenericError", "desc": "no"}}"#.to_owned()),
+                Just(r#"{"event": "SHUTDOWN", "data": {"guest": true, "reason": "guest-panic"}}"#.to_owned()),
+                Just(r#"{"event": "SHUTDOWN", "data": [[[]]]}"#.to_owned()),
+                "[\\[\\]{}\",:a0 ]{0,40}",
+                (0..200_usize).prop_map(|deep| "[".repeat(deep)),
+            ], 0..6),
+            spoil in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..3),
+            cut in any::<prop::sample::Index>(),
+        ) {
+            let mut bytes = lines.join("\n").into_bytes();
+            bytes.push(b'\n');
+            for (at, value) in spoil {
+                let at = at.index(bytes.len());
+                bytes[at] = value;
+            }
+            let (first, second) = bytes.split_at(cut.index(bytes.len() + 1));
+            let told = read(first, second);
+            prop_assert_eq!(&told, &read(&bytes, b""));
+            prop_assert!(told.len() <= bytes.len() + 1);
+        }
     }
 }
