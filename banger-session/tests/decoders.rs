@@ -3,6 +3,7 @@
 
 use banger_session::exec::{Event, MarkerDecoder, Nonce, StreamEnd};
 use banger_session::mux::{Control, Decoder, Frame, Stream, encode, encode_control, encode_end};
+use banger_session::{is_unseen, printable, printable_json, printable_lines};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -115,7 +116,7 @@ fn any_frame() -> impl Strategy<Value = Frame> {
 
 proptest! {
     #[test]
-    fn a_command_s_bytes_survive_any_cutting(
+    fn fuzz_a_command_s_bytes_survive_any_cutting(
         before in confusing_bytes(),
         after in confusing_bytes(),
         status in 0..=255_i32,
@@ -135,7 +136,7 @@ proptest! {
     }
 
     #[test]
-    fn a_lost_stream_gives_back_every_byte(
+    fn fuzz_a_lost_stream_gives_back_every_byte(
         stream in confusing_bytes(),
         cuts in vec(0..70_usize, 0..40),
     ) {
@@ -150,7 +151,7 @@ proptest! {
     }
 
     #[test]
-    fn frames_survive_any_cutting(
+    fn fuzz_frames_survive_any_cutting(
         frames in vec(any_frame(), 0..20),
         cuts in vec(0..100_usize, 0..60),
     ) {
@@ -168,10 +169,22 @@ proptest! {
     }
 
     #[test]
-    fn noise_is_judged_alike_however_it_is_cut(
+    fn fuzz_noise_is_judged_alike_however_it_is_cut(
         noise in vec(prop_oneof![any::<u8>(), 0..5_u8], 0..400),
         cuts in vec(0..30_usize, 0..60),
     ) {
         prop_assert_eq!(read_frames(&pieces(&noise, &cuts)), read_frames(&[&noise]));
+    }
+
+    #[test]
+    fn fuzz_no_text_speaks_to_a_terminal_and_json_stays_the_same(
+        text in "[ -~\\x1b\\x07\\x00\\x7f\\u{9b}\\u{202e}\\u{2066}\\u{feff}\r\n\tä💥]{0,60}",
+    ) {
+        prop_assert!(!printable(&text).chars().any(is_unseen));
+        prop_assert!(!printable_lines(&text).chars().any(|c| c != '\n' && is_unseen(c)));
+        let json = serde_json::to_string(&text).unwrap();
+        let shown = printable_json(&json);
+        prop_assert!(!shown.chars().any(is_unseen));
+        prop_assert_eq!(serde_json::from_str::<String>(&shown).unwrap(), text);
     }
 }

@@ -27,7 +27,7 @@ fn pieces() -> impl Strategy<Value = Vec<u8>> {
 
 proptest! {
     #[test]
-    fn nothing_that_is_printed_makes_a_parser_panic(output in pieces()) {
+    fn fuzz_nothing_that_is_printed_makes_a_parser_panic(output in pieces()) {
         let _ = parse_status(&output);
         let _ = parse_preflight(&output);
         let index = [b"DIRC\0\0\0\x04\0\0\0\x03", &output[..]].concat();
@@ -41,7 +41,7 @@ proptest! {
     }
 
     #[test]
-    fn a_path_that_passes_stays_inside(parts in vec("[a.~ /]{0,4}|\\.\\.|\\.git|\\.GIT ?", 1..5)) {
+    fn fuzz_a_path_that_passes_stays_inside(parts in vec("[a.~ /]{0,4}|\\.\\.|\\.git|\\.GIT ?", 1..5)) {
         let path = parts.join("/");
         if check_path(path.as_bytes()).is_ok() {
             prop_assert!(!path.starts_with('/'));
@@ -53,7 +53,7 @@ proptest! {
     }
 
     #[test]
-    fn a_link_that_stays_inside_is_inside_when_it_is_followed(
+    fn fuzz_a_link_that_stays_inside_is_inside_when_it_is_followed(
         path in "[ab](/[ab]){0,3}", target in "(\\.\\./|[ab]/|\\./){0,5}[ab]"
     ) {
         let mut place: Vec<&str> = path.split('/').collect();
@@ -70,7 +70,7 @@ proptest! {
     }
 
     #[test]
-    fn no_password_is_carried(user in "[a-z]{1,5}", secret in "[a-z0-9]{6,9}", path in "[a-z/]{0,9}") {
+    fn fuzz_no_password_is_carried(user in "[a-z]{1,5}", secret in "[a-z0-9]{6,9}", path in "[a-z/]{0,9}") {
         for scheme in ["https", "http", "ssh", "ftp"] {
             let address = format!("{scheme}://{user}:{secret}@host/{path}");
             let kept = without_credentials(&address);
@@ -80,7 +80,7 @@ proptest! {
     }
 
     #[test]
-    fn a_guest_path_is_what_was_given(path in vec(any::<u8>(), 0..40)) {
+    fn fuzz_a_guest_path_is_what_was_given(path in vec(any::<u8>(), 0..40)) {
         if let Ok(accepted) = GuestPath::new(&path) {
             let given = path.strip_suffix(b"/").unwrap_or(&path);
             prop_assert_eq!(accepted.as_bytes(), given);
@@ -89,7 +89,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_written_into_a_git_dir_stays_on_its_line(value in any::<String>(), path in vec(any::<u8>(), 0..40)) {
+    fn fuzz_what_is_written_into_a_git_dir_stays_on_its_line(value in any::<String>(), path in vec(any::<u8>(), 0..40)) {
         let text = config_text(&[("a", Some(&value), vec![("b", value.clone())])]);
         prop_assert_eq!(text.lines().count(), 2);
         prop_assert_eq!(quoted_path(&path).lines().count(), 1);
