@@ -187,6 +187,8 @@ pub struct Limits {
     pub session: Duration,
     /// A session's command, to read what it is sent, and to end after TERM: 10 s each.
     pub session_command: Duration,
+    /// A guest's silence while a workspace is carried: 20 min. A large work tree is looked through in minutes.
+    pub workspace: Duration,
     /// A Debian mirror's silence while an image is made: 20 s, and once more.
     pub mirror: Duration,
 }
@@ -202,6 +204,7 @@ impl Default for Limits {
             logs: Duration::from_secs(30),
             session: Duration::from_secs(30),
             session_command: Duration::from_secs(10),
+            workspace: Duration::from_secs(20 * 60),
             mirror: Duration::from_secs(20),
         }
     }

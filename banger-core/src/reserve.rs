@@ -53,9 +53,14 @@ impl Inner {
     }
 
     async fn check_reserve_in(&self, folder: &Path) -> Result<(), Error> {
+        self.check_room(folder, 0).await
+    }
+
+    /// The same, where so many bytes are about to be written.
+    pub(crate) async fn check_room(&self, folder: &Path, bytes: u64) -> Result<(), Error> {
         let reserve = self.config.reserve;
         let free = self.host().free_bytes(folder).await?;
-        if free >= reserve.bytes() {
+        if free.saturating_sub(bytes) >= reserve.bytes() {
             return Ok(());
         }
         Err(Error::Reserve {

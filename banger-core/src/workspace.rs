@@ -19,6 +19,7 @@ mod export;
 mod find;
 mod git;
 mod inspect;
+mod odd;
 mod open;
 mod overlay;
 mod patch_bounds;

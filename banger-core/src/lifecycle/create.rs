@@ -335,6 +335,7 @@ mod tests {
             signal,
             session,
             session_command,
+            workspace,
             mirror,
             logs,
         } = Limits::default();
@@ -349,6 +350,7 @@ mod tests {
                 "a session's command, to read what it is sent, and to end after TERM",
                 session_command,
             ),
+            ("a guest's silence while a workspace is carried", workspace),
             (
                 "a Debian mirror's silence while an image is made, twice",
                 mirror,

@@ -24,7 +24,7 @@ use crate::workspace::WorkspaceError;
 use crate::workspace::git::{Git, path_of, program, word_in, words};
 use crate::workspace::inspect::Staging;
 use crate::workspace::open::{Repository, UserSettings, blocking};
-use crate::workspace::patch_bounds::{LARGEST_PATCH, PatchBounds};
+use crate::workspace::patch_bounds::{LARGEST_PATCH, PatchBounds, refuse_written};
 use crate::workspace::record::{Ownership, Source, Workspace};
 use crate::workspace::script::start_script;
 use crate::workspace::shadow::Shadow;
@@ -144,6 +144,12 @@ impl Engine {
         progress.tell("workspace", "merging");
         let after = target.merge(&git, &patch).await?;
         let files = target.touched(&git, &before, &after).await?;
+        let bytes = target.bytes_of(&git, &files).await?;
+        let bytes = refuse_written(bytes).map_err(|source| WorkspaceError::TooMuch {
+            vm: vm.name.clone(),
+            source,
+        })?;
+        self.inner.check_room(&target.shadow.root, bytes).await?;
         target.refuse_in_the_way(&files).await?;
         target.switch(&git, Rehearse::Yes, &before, &after).await?;
         if request.effect == Effect::Check || files.is_empty() {
@@ -226,7 +232,8 @@ impl Engine {
         }
         let connection = self.connection(vm, self.inner.config.limits.ready).await?;
         let script = blobs_script(&workspace.dest()?);
-        let mut running = start_script(&connection, "export", vm, &script).await?;
+        let silence = self.inner.config.limits.workspace;
+        let mut running = start_script(&connection, "export", vm, &script, silence).await?;
         let mut input = running.stdin.take();
         let mut words = target.shadow.words();
         let most = format!("--max-input-size={LARGEST_PATCH}");
@@ -507,6 +514,27 @@ impl Target {
             files.push(TouchedFile { change, look });
         }
         Ok(files)
+    }
+
+    /// How long each file is that would be written.
+    async fn bytes_of(
+        &self,
+        git: &Git<'_>,
+        files: &[TouchedFile],
+    ) -> Result<Vec<u64>, WorkspaceError> {
+        let written = files.iter().map(|file| &file.change);
+        let written = written.filter(|change| !matches!(change.new_mode, 0 | MODE_SUBMODULE));
+        let list: String = written
+            .flat_map(|change| [change.new_object.as_str(), "\n"])
+            .collect();
+        let words = ["cat-file", "--batch-check=%(objectsize)"];
+        let said = self
+            .shadow
+            .git(git, "cat-file", &words, list.as_bytes())
+            .await?;
+        let said = String::from_utf8_lossy(&said);
+        // One that is missing is told by who writes it.
+        Ok(said.lines().filter_map(|line| line.parse().ok()).collect())
     }
 
     /// Refuses what would be made where something is already that is not in the tree before: what git does not

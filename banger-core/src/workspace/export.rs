@@ -45,7 +45,8 @@ impl Engine {
         let script =
             export_script(&workspace.dest()?, &base).map_err(|_| unknown(&workspace, &base))?;
         let connection = self.connection(&vm, self.inner.config.limits.ready).await?;
-        let mut running = start_script(&connection, "export", &vm, &script).await?;
+        let silence = self.inner.config.limits.workspace;
+        let mut running = start_script(&connection, "export", &vm, &script, silence).await?;
         running.stdin = None;
         Ok(WorkspaceExport { running, bytes: 0 })
     }
@@ -71,7 +72,8 @@ impl Engine {
         let script =
             changes_script(&workspace.dest()?, &base).map_err(|_| unknown(workspace, &base))?;
         let connection = self.connection(vm, self.inner.config.limits.ready).await?;
-        let list = run_script_output(&connection, "export", vm, &script, MAX_LIST).await?;
+        let silence = self.inner.config.limits.workspace;
+        let list = run_script_output(&connection, "export", vm, &script, silence, MAX_LIST).await?;
         Ok(parse_changes(&list).map_err(WorkspaceError::from)?)
     }
 }

@@ -270,7 +270,7 @@ fn is_git_dir(folder: &Folder) -> Result<bool, WorkspaceError> {
 }
 
 /// Reads a file that names one path.
-fn pointer(folder: &Folder, name: &Path) -> Result<Option<Vec<u8>>, WorkspaceError> {
+pub(super) fn pointer(folder: &Folder, name: &Path) -> Result<Option<Vec<u8>>, WorkspaceError> {
     let text = folder
         .read(name, LONGEST_POINTER)
         .map_err(HostError::from)?;
@@ -286,7 +286,7 @@ fn pointer(folder: &Folder, name: &Path) -> Result<Option<Vec<u8>>, WorkspaceErr
 }
 
 /// A path that a file in `folder` names, without links; none if it is not there.
-fn resolved(folder: &Path, named: &[u8]) -> Option<PathBuf> {
+pub(super) fn resolved(folder: &Path, named: &[u8]) -> Option<PathBuf> {
     let start = named.iter().position(|byte| *byte != b' ')?;
     let path = folder.join(OsStr::from_bytes(&named[start..]));
     path.canonicalize().ok()

@@ -3,8 +3,8 @@
 /// The most that a patch may have, in bytes.
 pub(super) const LARGEST_PATCH: u64 = 1 << 30;
 
-/// The most that all its binary files may have, unpacked.
-const LARGEST_UNPACKED: u64 = 4 << 30;
+/// The most that all files that it writes may have, unpacked: git holds them in memory.
+const LARGEST_UNPACKED: u64 = 1 << 30;
 
 /// The most that one of them may have: git holds it in memory.
 const LARGEST_FILE: u64 = 256 << 20;
@@ -39,6 +39,16 @@ pub(super) struct PatchBounds {
     line: Vec<u8>,
     /// Whether the line that is coming is longer than that.
     is_long: bool,
+}
+
+/// Refuses files that have more together than a patch may unpack to. A patch says nothing of what it copies, and of
+/// a delta only how long that is itself: so it is asked again of what it made.
+pub(super) fn refuse_written(bytes: impl IntoIterator<Item = u64>) -> Result<u64, TooMuch> {
+    let sum = bytes.into_iter().fold(0, u64::saturating_add);
+    match sum > LARGEST_UNPACKED {
+        true => Err(TooMuch::Unpacked),
+        false => Ok(sum),
+    }
 }
 
 /// No line that matters is longer.

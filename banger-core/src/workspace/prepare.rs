@@ -166,7 +166,8 @@ impl Engine {
             reason: error.to_string(),
         })?;
         let connection = self.connection(vm, self.inner.config.limits.ready).await?;
-        let mut running = start_script(&connection, "prepare", vm, &script).await?;
+        let silence = self.inner.config.limits.workspace;
+        let mut running = start_script(&connection, "prepare", vm, &script, silence).await?;
         let answer = self
             .send(
                 &mut running,
@@ -212,7 +213,9 @@ impl Engine {
     ) -> Result<(Option<u64>, Replace), Error> {
         let connection = self.connection(vm, self.inner.config.limits.ready).await?;
         let script = preflight_script(&request.guest_path);
-        let answer = run_script_output(&connection, "prepare", vm, &script, MAX_ANSWER).await?;
+        let silence = self.inner.config.limits.workspace;
+        let answer =
+            run_script_output(&connection, "prepare", vm, &script, silence, MAX_ANSWER).await?;
         let preflight = parse_preflight(&answer).map_err(|error| WorkspaceError::Lost {
             act: "prepare",
             vm: vm.name.clone(),

@@ -2,7 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use banger_session::workspace::WorkspaceRefusal;
 use tokio::io::{AsyncRead, AsyncReadExt};
@@ -15,8 +15,8 @@ use crate::workspace::WorkspaceError;
 /// The most that is kept of what a script's programs complain of, in bytes.
 const KEPT: u64 = 16 << 10;
 
-/// How long a script may say nothing. A large work tree is looked through in minutes.
-const SILENCE: Duration = Duration::from_secs(20 * 60);
+/// How many silences all that a script says may take: it could say a byte at a time.
+const WHOLE: u32 = 12;
 
 /// A script that runs in a guest, read piece by piece. The connection can be used meanwhile and after it.
 pub(super) struct ScriptOutput {
@@ -26,6 +26,9 @@ pub(super) struct ScriptOutput {
     said: tokio::task::JoinHandle<Vec<u8>>,
     end: Pin<Box<dyn Future<Output = GuestEnd> + Send>>,
     buffer: Vec<u8>,
+    /// How long it may say nothing.
+    silence: Duration,
+    begun: Instant,
     /// The guest's end of its input.
     pub(super) stdin: Option<Pin<Box<dyn tokio::io::AsyncWrite + Send>>>,
 }
@@ -36,6 +39,7 @@ pub(super) async fn start_script(
     act: &'static str,
     vm: &VMRecord,
     script: &[u8],
+    silence: Duration,
 ) -> Result<ScriptOutput, Error> {
     let GuestProcess {
         stdin,
@@ -61,6 +65,8 @@ pub(super) async fn start_script(
         said,
         end,
         buffer: vec![0; 64 << 10],
+        silence,
+        begun: Instant::now(),
         stdin: Some(stdin),
     })
 }
@@ -72,9 +78,10 @@ pub(super) async fn run_script_output(
     act: &'static str,
     vm: &VMRecord,
     script: &[u8],
+    silence: Duration,
     limit: usize,
 ) -> Result<Vec<u8>, Error> {
-    let mut running = start_script(connection, act, vm, script).await?;
+    let mut running = start_script(connection, act, vm, script, silence).await?;
     running.stdin = None;
     let mut output = Vec::new();
     while let Some(piece) = running.next().await? {
@@ -91,11 +98,14 @@ pub(super) async fn run_script_output(
 impl ScriptOutput {
     /// Returns the next bytes; none when it has ended as it should.
     pub(super) async fn next(&mut self) -> Result<Option<&[u8]>, Error> {
-        let read = tokio::time::timeout(SILENCE, self.stdout.read(&mut self.buffer)).await;
+        let read = tokio::time::timeout(self.silence, self.stdout.read(&mut self.buffer)).await;
         let Ok(read) = read else {
-            let reason = format!("it said nothing for {} minutes", SILENCE.as_secs() / 60);
-            return Err(self.lost(reason).into());
+            return Err(self.silent().into());
         };
+        if self.begun.elapsed() > self.silence * WHOLE {
+            let reason = format!("it took more than {:?}", self.silence * WHOLE);
+            return Err(self.lost(reason).into());
+        }
         // An error is the connection's end, which its status tells better.
         match read {
             Ok(read @ 1..) => Ok(Some(&self.buffer[..read])),
@@ -109,14 +119,17 @@ impl ScriptOutput {
     /// Waits for its end.
     pub(super) async fn finish(&mut self) -> Result<(), Error> {
         self.stdin = None;
-        let end = (&mut self.end).await;
+        // It may have closed its output, and go on for ever.
+        let Ok(end) = tokio::time::timeout(self.silence, &mut self.end).await else {
+            return Err(self.silent().into());
+        };
         let status = match end {
             GuestEnd::Exited(0) => return Ok(()),
             GuestEnd::Exited(status) => status,
             GuestEnd::Lost(reason) => return Err(self.lost(reason).into()),
         };
         // A process that it left behind may hold its standard error.
-        let patience = std::time::Duration::from_secs(2);
+        let patience = Duration::from_secs(2);
         let said = tokio::time::timeout(patience, &mut self.said).await;
         let said = said.ok().and_then(Result::ok).unwrap_or_default();
         let said = last_words(&said);
@@ -133,6 +146,10 @@ impl ScriptOutput {
             }),
         };
         Err(error.into())
+    }
+
+    fn silent(&self) -> WorkspaceError {
+        self.lost(format!("it said nothing for {:?}", self.silence))
     }
 
     pub(super) fn lost(&self, reason: String) -> WorkspaceError {

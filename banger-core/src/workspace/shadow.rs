@@ -9,7 +9,7 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use banger_foreign::{Folder, ForeignError, Kind, TreeLimits};
+use banger_foreign::{Folder, ForeignError, TreeLimits};
 use banger_session::workspace::{
     Head, Status, check_index, config_text, parse_status, quoted_path,
 };
@@ -18,6 +18,7 @@ use crate::host::HostError;
 use crate::workspace::WorkspaceError;
 use crate::workspace::find::{Found, object_folders};
 use crate::workspace::git::{Git, option, word_in};
+use crate::workspace::odd::refuse_odd;
 use crate::workspace::open::{Repository, UserSettings, blocking};
 
 /// The most that an index may have, in bytes: some 600,000 files.
@@ -25,9 +26,6 @@ const LONGEST_INDEX: u64 = 64 << 20;
 
 /// The most that a file of lists may have: packed refs, what is excluded, where the history is cut.
 const LONGEST_LIST: u64 = 32 << 20;
-
-/// The most that a file of rules (`.gitignore` and the like) may have: git itself reads no more.
-const LONGEST_RULES: u64 = 64 << 20;
 
 /// The most that one file of a working tree may have that differs from what is checked out, in bytes.
 const LARGEST_FILE: u64 = 4 << 30;
@@ -53,8 +51,6 @@ const OBJECTS: TreeLimits = TreeLimits {
 pub(super) struct Shadow {
     pub(super) git_dir: PathBuf,
     pub(super) root: PathBuf,
-    /// Folders of the working tree that hold tracked files.
-    folders: Vec<Vec<u8>>,
 }
 
 impl Shadow {
@@ -66,18 +62,17 @@ impl Shadow {
         repository: &mut Repository,
         user: &UserSettings,
     ) -> Result<Self, WorkspaceError> {
-        let mut shadow = Self::of_refs(git, folder, repository, user).await?;
+        let shadow = Self::of_refs(git, folder, repository, user).await?;
         let hash_bytes = match repository.object_format() {
             "sha256" => 32,
             _ => 20,
         };
         let (found, to) = (repository.found.clone(), shadow.git_dir.clone());
-        let copied = blocking(move || copy_in(&found, &to, hash_bytes)).await?;
+        let borrowed = blocking(move || copy_in(&found, &to, hash_bytes)).await?;
         let alternates = shadow.file("objects/info/alternates");
         git.host
-            .write_file(&alternates, copied.alternates.as_bytes(), 0o600)
+            .write_file(&alternates, borrowed.as_bytes(), 0o600)
             .await?;
-        shadow.folders = copied.folders;
         let head = ["rev-parse", "--verify", "-q", "HEAD^{commit}"];
         repository.head = shadow.ask(git, &head).await?;
         let branch = shadow.ask(git, &["symbolic-ref", "-q", "HEAD"]).await?;
@@ -114,7 +109,6 @@ impl Shadow {
         let shadow = Shadow {
             git_dir: folder,
             root: repository.root.clone(),
-            folders: Vec::new(),
         };
         if is_reftable && repository.found.git_dir != repository.found.common_dir {
             shadow.take_head_of_tables(git, repository).await?;
@@ -213,8 +207,8 @@ impl Shadow {
         git: &Git<'_>,
         untracked: &str,
     ) -> Result<Status, WorkspaceError> {
-        let (root, folders) = (self.root.clone(), self.folders.clone());
-        blocking(move || refuse_odd_rules(&root, &folders)).await?;
+        let root = self.root.clone();
+        blocking(move || refuse_odd(&root)).await?;
         let words = [
             "status",
             "--porcelain=v2",
@@ -252,14 +246,6 @@ impl Shadow {
     }
 }
 
-/// What was copied.
-struct Copied {
-    /// The folders of objects, as `objects/info/alternates` has them.
-    alternates: String,
-    /// Folders that hold tracked files.
-    folders: Vec<Vec<u8>>,
-}
-
 /// Copies the refs, in bounds. Blocks.
 fn copy_refs(found: &Found, to: &Path, is_reftable: bool) -> Result<(), WorkspaceError> {
     let common = Folder::open(&found.common_dir).map_err(refused)?;
@@ -283,8 +269,9 @@ fn refused(error: ForeignError) -> WorkspaceError {
     HostError::from(error).into()
 }
 
-/// Copies what the shadow is made of besides its refs, each in bounds. Blocks.
-fn copy_in(found: &Found, to: &Path, hash_bytes: usize) -> Result<Copied, WorkspaceError> {
+/// Copies what the shadow is made of besides its refs, each in bounds, and returns where its objects lie, as
+/// `objects/info/alternates` has it. Blocks.
+fn copy_in(found: &Found, to: &Path, hash_bytes: usize) -> Result<String, WorkspaceError> {
     let common = Folder::open(&found.common_dir).map_err(refused)?;
     let own = Folder::open(&found.git_dir).map_err(refused)?;
     let mut alternates = String::new();
@@ -302,7 +289,6 @@ fn copy_in(found: &Found, to: &Path, hash_bytes: usize) -> Result<Copied, Worksp
     copy_one(&own, "info/sparse-checkout", to, LONGEST_LIST)?;
     copy_one(&own, "index", to, LONGEST_INDEX)?;
     let ours = Folder::open(to).map_err(refused)?;
-    let mut folders = vec![Vec::new()];
     let mut next = Some("index".to_owned());
     while let Some(name) = next.take() {
         // The copy, which nobody else changes any more.
@@ -314,7 +300,6 @@ fn copy_in(found: &Found, to: &Path, hash_bytes: usize) -> Result<Copied, Worksp
             path: found.root.clone(),
             source,
         })?;
-        folders.extend(facts.folders);
         if let Some(shared) = facts.shared {
             let name = format!("sharedindex.{shared}");
             let is_there = ours.kind(Path::new(&name)).map_err(refused)?.is_some();
@@ -323,46 +308,7 @@ fn copy_in(found: &Found, to: &Path, hash_bytes: usize) -> Result<Copied, Worksp
             }
         }
     }
-    folders.sort_unstable();
-    folders.dedup();
-    Ok(Copied {
-        alternates,
-        folders,
-    })
-}
-
-/// Files of rules in the working tree that git would open whatever they are, and wait for.
-fn refuse_odd_rules(root: &Path, folders: &[Vec<u8>]) -> Result<(), WorkspaceError> {
-    let tree = Folder::open(root).map_err(refused)?;
-    for folder in folders {
-        let folder = Path::new(std::ffi::OsStr::from_bytes(folder));
-        for name in [".gitattributes", ".gitignore", ".gitmodules"] {
-            let path = folder.join(name);
-            let stat = match tree.stat(&path) {
-                Ok(stat) => stat,
-                // A folder that is a link now is none that git enters.
-                Err(ForeignError::BehindLink { .. }) => None,
-                Err(error) => return Err(refused(error)),
-            };
-            match stat.as_ref().map(Kind::of) {
-                Some(kind @ (Kind::Fifo | Kind::Socket | Kind::Device)) => {
-                    return Err(refused(ForeignError::WrongKind {
-                        path: root.join(path),
-                        kind,
-                        wanted: Kind::File,
-                    }));
-                }
-                Some(Kind::File) if is_longer(&stat, LONGEST_RULES) => {
-                    return Err(refused(ForeignError::TooLarge {
-                        path: root.join(path),
-                        limit: LONGEST_RULES,
-                    }));
-                }
-                _ => {}
-            }
-        }
-    }
-    Ok(())
+    Ok(alternates)
 }
 
 fn refuse_large(root: &Path, paths: &[Vec<u8>]) -> Result<(), WorkspaceError> {

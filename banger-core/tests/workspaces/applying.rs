@@ -396,6 +396,54 @@ async fn a_patch_that_unpacks_to_too_much_is_refused_before_git_sees_it() {
 }
 
 #[tokio::test]
+async fn copies_in_a_patch_count_as_what_they_write() {
+    let rig = Rig::with_box().await;
+    let repo = rig.small();
+    let large = std::fs::File::create(repo.root.join("large")).unwrap();
+    large.set_len(100 << 20).unwrap();
+    repo.commit("large");
+    rig.prepare(&repo).await;
+    let before = std::fs::read_dir(&repo.root).unwrap().count();
+    let copies = |many: usize| -> String {
+        (0..many)
+            .map(|n| format!("diff --git a/large b/copy{n}\nsimilarity index 100%\ncopy from large\ncopy to copy{n}\n"))
+            .collect()
+    };
+    guest_sends(&rig, &copies(11)).await;
+    let error = apply(&rig, Effect::Apply).await.unwrap_err();
+    let told = error.chain().join(": ");
+    assert!(told.contains("more than 1024 MiB unpacked"), "{told}");
+    assert_eq!(std::fs::read_dir(&repo.root).unwrap().count(), before);
+    guest_sends(&rig, &copies(1)).await;
+    apply(&rig, Effect::Apply).await.unwrap();
+    assert!(repo.root.join("copy0").exists());
+}
+
+#[tokio::test]
+async fn a_guest_that_says_nothing_or_never_ends_is_given_up_and_named() {
+    let rig =
+        Rig::with(|config| config.limits.workspace = std::time::Duration::from_millis(800)).await;
+    let repo = rig.small();
+    rig.prepare(&repo).await;
+    for hangs in ["exec sleep 1000", "exec >&- 2>&-; exec sleep 1000"] {
+        let wrapper = format!(
+            "#!/bin/sh\ncase \"$*\" in *--patch*) {hangs};; *) exec /opt/git \"$@\";; esac\n"
+        );
+        rig.outside(&format!(
+            "[ -e /opt/git ] || cp \"$(readlink -f \"$(command -v git)\")\" /opt/git\n\
+             cat > /opt/banger-sim/bin/git <<'END'\n{wrapper}END\nchmod +x /opt/banger-sim/bin/git"
+        ))
+        .await;
+        let told = apply(&rig, Effect::Apply)
+            .await
+            .unwrap_err()
+            .chain()
+            .join(": ");
+        assert!(told.contains("it said nothing for 800ms"), "{told}");
+    }
+}
+
+#[tokio::test]
 async fn an_apply_that_nobody_waits_for_any_more_ends_and_leaves_nothing() {
     let rig = Rig::with_box().await;
     let repo = rig.small();

@@ -522,6 +522,10 @@ async fn what_is_no_file_is_never_waited_for_wherever_it_lies() {
         "src/main.c",
         "README.md",
         "new",
+        "u/.gitignore",
+        "n/.git/HEAD",
+        "n/.git/commondir",
+        "n/.git/refs/heads/main",
     ];
     for place in all {
         for (kind, plant) in ODD {
@@ -529,6 +533,7 @@ async fn what_is_no_file_is_never_waited_for_wherever_it_lies() {
             repo.write("README.md", "hello\n");
             repo.write("src/main.c", "int main;\n");
             repo.commit("first");
+            git(&repo.root, ["init", "-q", "n"], &[]);
             let path = repo.root.join(place);
             let _ = std::fs::remove_file(&path);
             if path.is_dir() {

@@ -27,11 +27,17 @@ pub(crate) struct Rig {
 impl Rig {
     /// A host with the running VM `box`.
     pub(crate) async fn with_box() -> Self {
+        Self::with(|_| ()).await
+    }
+
+    /// The same, its configuration changed first.
+    pub(crate) async fn with(change: impl FnOnce(&mut EngineConfig)) -> Self {
         let scratch = tempfile::tempdir().unwrap();
         let mut config =
             EngineConfig::new(scratch.path().join("state"), scratch.path().join("run"));
         config.limits.power_off = std::time::Duration::from_secs(5);
         config.user_home = Some(scratch.path().join("home"));
+        change(&mut config);
         let host = Arc::new(FakeHost::new());
         let engine = Engine::sim_over(&host, config.clone()).await.unwrap().0;
         let name: VmName = "box".parse().unwrap();

@@ -10,7 +10,7 @@ impl Operation {
     pub(super) async fn image_build(&self, params: ImageBuildParams) -> Result<ImageInfo, Fault> {
         let spec = self.image_spec(params)?;
         let built = self.engine().build_image(spec, &self.progress);
-        self.while_wanted(built).await
+        self.made(built).await
     }
 
     pub(super) async fn image_register(
@@ -39,7 +39,7 @@ impl Operation {
             },
         };
         let registered = self.engine().register_image(registration, &self.progress);
-        self.while_wanted(registered).await
+        self.made(registered).await
     }
 
     pub(super) async fn image_list(&self) -> Result<ImageListAnswer, Fault> {
@@ -62,19 +62,13 @@ impl Operation {
         Ok(Nothing {})
     }
 
-    /// Waits for an image that is being made; when its client has gone, or the daemon is to end, it is
-    /// dropped, and the engine gives it up.
-    async fn while_wanted(
+    /// Waits for an image that is being made: the engine gives up one that is not wanted any more.
+    async fn made(
         &self,
         made: impl Future<Output = Result<ImageView, Error>>,
     ) -> Result<ImageInfo, Fault> {
-        // An image that has been made is told of.
-        tokio::select! {
-            biased;
-            made = made => Ok(self.image_info(made?)),
-            () = self.gone.asked() => Err(Fault::Stopping),
-            () = self.shared.stop.asked() => Err(Fault::Stopping),
-        }
+        let made = self.while_wanted(async { Ok(made.await?) });
+        Ok(self.image_info(made.await?))
     }
 
     fn image_spec(&self, params: ImageBuildParams) -> Result<ImageSpec, Fault> {

@@ -331,6 +331,20 @@ impl Operation {
         })
     }
 
+    /// Waits for what is of use to its client alone: when that has gone, or the daemon is to end, it is dropped.
+    pub(super) async fn while_wanted<T>(
+        &self,
+        work: impl Future<Output = Result<T, Fault>>,
+    ) -> Result<T, Fault> {
+        // What is done is told.
+        tokio::select! {
+            biased;
+            done = work => done,
+            () = self.gone.asked() => Err(Fault::Stopping),
+            () = self.shared.stop.asked() => Err(Fault::Stopping),
+        }
+    }
+
     /// Waits for what needs a guest's answer, which may take minutes: not when the daemon is to end. A
     /// VM that was to go with its client and never came up is kept, to be looked at.
     pub(super) async fn waiting_for_guest<T>(

@@ -29,7 +29,8 @@ impl Operation {
         params: InspectParams,
     ) -> Result<RepositoryInfo, Fault> {
         let request = request_of(params.what, WorkspaceInspect::NAME)?;
-        Ok(self.engine().workspace_inspect(&request).await?.into())
+        let inspected = async { Ok(self.engine().workspace_inspect(&request).await?.into()) };
+        self.while_wanted(inspected).await
     }
 
     pub(super) async fn workspace_prepare(
@@ -41,7 +42,9 @@ impl Operation {
         let engine = self.engine();
         if dry_run {
             let planned = engine.workspace_plan(&vm, &request);
-            let (inspection, replaces) = self.waiting_for_guest(&vm, planned).await?;
+            let (inspection, replaces) = self
+                .while_wanted(self.waiting_for_guest(&vm, planned))
+                .await?;
             return Ok(PrepareAnswer {
                 workspace: None,
                 repository: inspection.into(),
@@ -50,7 +53,9 @@ impl Operation {
             });
         }
         let prepared = engine.workspace_prepare(&vm, request, &self.progress);
-        let prepared = self.waiting_for_guest(&vm, prepared).await?;
+        let prepared = self
+            .while_wanted(self.waiting_for_guest(&vm, prepared))
+            .await?;
         Ok(PrepareAnswer {
             workspace: Some(prepared.workspace.into()),
             repository: prepared.inspection.into(),
@@ -111,7 +116,9 @@ impl Operation {
         let export = self
             .engine()
             .workspace_export(&params.vm, params.base.as_deref());
-        let export = self.waiting_for_guest(&params.vm, export).await?;
+        let export = self
+            .while_wanted(self.waiting_for_guest(&params.vm, export))
+            .await?;
         let ticket = self.shared.tickets.issue(Held::Export(Box::new(export)))?;
         Ok(TicketAnswer { ticket, note: None })
     }
@@ -123,7 +130,9 @@ impl Operation {
         let changes = self
             .engine()
             .workspace_changes(&params.vm, params.base.as_deref());
-        let changes = self.waiting_for_guest(&params.vm, changes).await?;
+        let changes = self
+            .while_wanted(self.waiting_for_guest(&params.vm, changes))
+            .await?;
         Ok(ChangesAnswer {
             files: changes.into_iter().map(FileChange::from).collect(),
         })
@@ -141,7 +150,8 @@ impl Operation {
         let applied = self
             .engine()
             .workspace_apply(&params.vm, request, &self.progress);
-        Ok(self.waiting_for_guest(&params.vm, applied).await?.into())
+        let applied = self.while_wanted(self.waiting_for_guest(&params.vm, applied));
+        Ok(applied.await?.into())
     }
 
     pub(super) async fn workspace_undo(&self, params: UndoParams) -> Result<ApplyAnswer, Fault> {

@@ -12,9 +12,6 @@ pub struct IndexFacts {
     pub entries: usize,
     /// The hexadecimal name of the shared index that it goes on in.
     pub shared: Option<String>,
-    /// Folders that hold entries, each once, without a slash at the end; the
-    /// first is the root, empty.
-    pub folders: Vec<Vec<u8>>,
 }
 
 /// Why an index is not used.
@@ -61,11 +58,7 @@ pub fn check_index(index: &[u8], hash_bytes: usize) -> Result<IndexFacts, BadInd
         .filter(|end| *end >= 12)
         .ok_or(damaged("it is cut off"))?;
     let body = &index[..end];
-    let mut facts = IndexFacts {
-        folders: vec![Vec::new()],
-        ..IndexFacts::default()
-    };
-    let mut known = std::collections::BTreeSet::new();
+    let mut facts = IndexFacts::default();
     let (mut at, mut path) = (12, Vec::new());
     for _ in 0..count {
         at = read_entry(body, at, version, hash_bytes, &mut path)
@@ -81,14 +74,7 @@ pub fn check_index(index: &[u8], hash_bytes: usize) -> Result<IndexFacts, BadInd
             path: String::from_utf8_lossy(&path).into_owned(),
             source,
         })?;
-        let slashes = name.iter().enumerate().filter(|(_, byte)| **byte == b'/');
-        for (slash, _) in slashes {
-            if !known.contains(&name[..slash]) {
-                known.insert(name[..slash].to_vec());
-            }
-        }
     }
-    facts.folders.extend(known);
     while at < end {
         let (kind, length) = body
             .get(at..at + 4)
@@ -206,8 +192,6 @@ mod tests {
             let good = index(version, &[b"a", b"dir/b", b"dir/sub/c"]);
             let facts = check_index(&good, 20).unwrap();
             assert_eq!(facts.entries, 3);
-            let folders: [&[u8]; 3] = [b"", b"dir", b"dir/sub"];
-            assert_eq!(facts.folders, folders);
             for bad in [
                 &b"../../id_rsa"[..],
                 b"/etc/passwd",
