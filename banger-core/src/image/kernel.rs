@@ -389,7 +389,7 @@ mod tests {
         elf[54..56].copy_from_slice(&56_u16.to_le_bytes());
         elf[56..58].copy_from_slice(&(count as u16).to_le_bytes());
         let zeros = 16 << 20;
-        let mut header = vec![0; 56];
+        let mut header = [0; 56];
         header[..4].copy_from_slice(&4_u32.to_le_bytes());
         header[8..16].copy_from_slice(&(64 + headers as u64).to_le_bytes());
         header[32..40].copy_from_slice(&u64::to_le_bytes(zeros));
