@@ -3,25 +3,17 @@
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use banger_foreign::{Folder, ForeignError, Kind, TreeLimits};
+use banger_foreign::{Folder, ForeignError, Kind};
 
-use crate::host::HostError;
 use crate::workspace::WorkspaceError;
 use crate::workspace::find::{pointer, resolved};
+use crate::workspace::shadow::{REFS, refused};
 
 /// The most that a file of rules (`.gitignore` and the like) may have: git itself reads no more.
 const LONGEST_RULES: u64 = 64 << 20;
 
 /// The most that a folder of a working tree may hold, and that all may.
 const MOST: usize = 5_000_000;
-
-/// What the refs of a repository within may take. They are not copied.
-const REFS: TreeLimits = TreeLimits {
-    entries: 200_000,
-    depth: 32,
-    file_bytes: 64 << 20,
-    bytes: 128 << 20,
-};
 
 /// Refuses files of rules that are no files, in every folder of a working tree, tracked or not; and what git asks of
 /// a repository that lies in it (whether it is one, and what is checked out there). Blocks.
@@ -126,8 +118,4 @@ fn wrong(path: PathBuf, kind: Kind) -> WorkspaceError {
         kind,
         wanted: Kind::File,
     })
-}
-
-fn refused(error: ForeignError) -> WorkspaceError {
-    HostError::from(error).into()
 }

@@ -31,7 +31,7 @@ const LONGEST_LIST: u64 = 32 << 20;
 const LARGEST_FILE: u64 = 4 << 30;
 
 /// What the refs of a repository may take.
-const REFS: TreeLimits = TreeLimits {
+pub(super) const REFS: TreeLimits = TreeLimits {
     entries: 200_000,
     depth: 32,
     file_bytes: 64 << 20,
@@ -265,7 +265,7 @@ fn copy_one(folder: &Folder, name: &str, to: &Path, limit: u64) -> Result<bool, 
     Ok(copied.map_err(refused)?.is_some())
 }
 
-fn refused(error: ForeignError) -> WorkspaceError {
+pub(super) fn refused(error: ForeignError) -> WorkspaceError {
     HostError::from(error).into()
 }
 
