@@ -31,7 +31,7 @@ async fn main() -> Result<(), AnyError> {
         ExecRequest::new(["sh", "-ec", "sed -i s/world/guest/ greeting; date > stamp"]);
     change.cwd = Some(prepared.workspace.guest_path.0);
     engine.exec_output(vm, &change).await?;
-    for change in engine.workspace_changes(vm, None).await? {
+    for change in engine.workspace_changes(vm, None).await?.files {
         let path = String::from_utf8_lossy(&change.path).into_owned();
         println!("{}: {path}", change.kind.as_str());
     }

@@ -125,9 +125,8 @@ impl<'a> Daemon<'a> {
         &self,
         ticket: &TicketAnswer,
     ) -> Result<StreamConnection, CommandError> {
-        if let Some(note) = &ticket.note {
-            self.screen.say(note);
-        }
+        let notes = ticket.note.iter().flat_map(|note| note.lines());
+        notes.for_each(|note| self.screen.say(note));
         Client::open_stream(&self.socket, &ticket.ticket)
             .await
             .map_err(told)

@@ -33,7 +33,7 @@ mod undo_ref;
 
 pub use apply::{Applied, ApplyRequest, Effect, TouchedFile};
 pub use error::WorkspaceError;
-pub use export::WorkspaceExport;
+pub use export::{WorkspaceChanges, WorkspaceExport};
 pub(crate) use git::{OLDEST_GIT, is_new_enough};
 pub use inspect::Inspection;
 pub use patch_bounds::TooMuch;

@@ -16,3 +16,5 @@ mod exporting;
 mod hostile;
 #[path = "workspaces/preparing.rs"]
 mod preparing;
+#[path = "workspaces/within.rs"]
+mod within;

@@ -27,6 +27,7 @@ mod preflight;
 mod refusal;
 mod scripts;
 mod status;
+mod within;
 
 pub use config::{Section, config_text, parse_config, parse_submodules, quoted_path};
 pub use guest_path::{DEFAULT_GUEST_PATH, GuestPath, InvalidGuestPath};
@@ -42,3 +43,4 @@ pub use scripts::{
     receive_script, trailer,
 };
 pub use status::{MalformedOutput, Status, parse_status};
+pub use within::Heading;

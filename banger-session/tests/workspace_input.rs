@@ -2,7 +2,7 @@
 
 use banger_session::workspace::patch::{check_path, leads_out, parse_changes, parse_numstat_paths};
 use banger_session::workspace::{
-    GuestPath, check_index, config_text, parse_config, parse_preflight, parse_status,
+    GuestPath, Heading, check_index, config_text, parse_config, parse_preflight, parse_status,
     parse_submodules, quoted_path, without_credentials,
 };
 use proptest::collection::vec;
@@ -35,6 +35,7 @@ proptest! {
         let _ = parse_submodules(&output);
         let _ = parse_config(&output);
         let _ = parse_numstat_paths(&output);
+        let _ = Heading::read(&[b"banger-changes 1\n", &output[..]].concat());
         if let Ok(changes) = parse_changes(&output) {
             prop_assert!(changes.iter().all(|change| !change.path.is_empty()));
         }

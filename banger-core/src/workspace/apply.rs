@@ -60,6 +60,8 @@ pub struct Applied {
     pub files: Vec<TouchedFile>,
     /// The ref by which it can be undone; none if nothing was written.
     pub undo_ref: Option<String>,
+    /// What a person should know of it, a sentence each: what did not come along, and why.
+    pub notes: Vec<String>,
 }
 
 /// A file that is touched.
@@ -125,13 +127,14 @@ impl Engine {
 
         progress.tell("workspace", "taking the changes out of the guest");
         let patch = folder.join("patch");
-        let bytes = self.save_patch(vm, request.base.as_deref(), &patch).await?;
+        let (bytes, notes) = self.save_patch(vm, request.base.as_deref(), &patch).await?;
         let root = ByteText(target.root_bytes());
         let nothing = |files| {
             Merged::Nothing(Applied {
                 root: root.clone(),
                 files,
                 undo_ref: None,
+                notes: notes.clone(),
             })
         };
         if bytes == 0 {
@@ -160,11 +163,17 @@ impl Engine {
             before,
             after,
             files,
+            notes,
         })))
     }
 
-    /// Writes the patch to a file, piece by piece, and returns its length.
-    async fn save_patch(&self, vm: &VMRecord, base: Option<&str>, to: &Path) -> Result<u64, Error> {
+    /// Writes the patch to a file, piece by piece, and returns its length, and what should be known of it.
+    async fn save_patch(
+        &self,
+        vm: &VMRecord,
+        base: Option<&str>,
+        to: &Path,
+    ) -> Result<(u64, Vec<String>), Error> {
         let mut export = self.workspace_export(vm.id.as_str(), base).await?;
         let file = self
             .inner
@@ -193,7 +202,7 @@ impl Engine {
             })
             .await?;
         }
-        Ok(bytes)
+        Ok((bytes, export.notes().to_vec()))
     }
 
     /// Fetches what the patch begins from, as far as the repository here does not have it: a merge needs
@@ -209,6 +218,7 @@ impl Engine {
         let changes = self.changes(vm, workspace, request.base.as_deref()).await?;
         let is_known = |id: &&str| id.bytes().any(|digit| digit != b'0');
         let files = changes
+            .files
             .iter()
             .filter(|change| change.old_mode != MODE_SUBMODULE);
         let old: Vec<&str> = files
@@ -291,6 +301,7 @@ struct Ready {
     before: String,
     after: String,
     files: Vec<TouchedFile>,
+    notes: Vec<String>,
 }
 
 impl Ready {
@@ -305,12 +316,14 @@ impl Ready {
             before,
             after,
             files,
+            notes,
         } = self;
         let undo_ref = target.write(git, vm, &before, &after, folder).await?;
         Ok(Applied {
             root: ByteText(target.root_bytes()),
             files,
             undo_ref: Some(undo_ref),
+            notes,
         })
     }
 }

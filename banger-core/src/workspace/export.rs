@@ -1,7 +1,7 @@
 //! What changed in a workspace, as a patch or as a list.
 
 use banger_session::workspace::patch::{Change, parse_changes};
-use banger_session::workspace::{changes_script, export_script};
+use banger_session::workspace::{Heading, changes_script, export_script};
 
 use crate::engine::Engine;
 use crate::error::Error;
@@ -20,6 +20,18 @@ const LARGEST: u64 = 16 << 30;
 pub struct WorkspaceExport {
     running: ScriptOutput,
     bytes: u64,
+    /// What came with the heading.
+    begun: Vec<u8>,
+    notes: Vec<String>,
+}
+
+/// What changed in a workspace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WorkspaceChanges {
+    /// By path.
+    pub files: Vec<Change>,
+    /// What a person should know of it, a sentence each: what does not come along, and why.
+    pub notes: Vec<String>,
 }
 
 impl std::fmt::Debug for WorkspaceExport {
@@ -48,7 +60,23 @@ impl Engine {
         let silence = self.inner.config.limits.workspace;
         let mut running = start_script(&connection, "export", &vm, &script, silence).await?;
         running.stdin = None;
-        Ok(WorkspaceExport { running, bytes: 0 })
+        let mut begun = Vec::new();
+        let heading = loop {
+            if let Some((heading, length)) = Heading::read(&begun).map_err(WorkspaceError::from)? {
+                begun.drain(..length);
+                break heading;
+            }
+            match running.next().await? {
+                Some(piece) => begun.extend_from_slice(piece),
+                None => return Err(running.lost("its answer has no end".to_owned()).into()),
+            }
+        };
+        Ok(WorkspaceExport {
+            running,
+            bytes: 0,
+            begun,
+            notes: heading.notes(),
+        })
     }
 
     /// Lists what [`Engine::workspace_export`] would export.
@@ -56,7 +84,7 @@ impl Engine {
         &self,
         vm: &str,
         base: Option<&str>,
-    ) -> Result<Vec<Change>, Error> {
+    ) -> Result<WorkspaceChanges, Error> {
         let vm = self.lookup(vm).await?;
         let workspace = self.recorded_workspace(&vm).await?;
         self.changes(&vm, &workspace, base).await
@@ -67,25 +95,38 @@ impl Engine {
         vm: &VMRecord,
         workspace: &Workspace,
         base: Option<&str>,
-    ) -> Result<Vec<Change>, Error> {
+    ) -> Result<WorkspaceChanges, Error> {
         let base = base_of(workspace, base)?;
         let script =
             changes_script(&workspace.dest()?, &base).map_err(|_| unknown(workspace, &base))?;
         let connection = self.connection(vm, self.inner.config.limits.ready).await?;
         let silence = self.inner.config.limits.workspace;
         let list = run_script_output(&connection, "export", vm, &script, silence, MAX_LIST).await?;
-        Ok(parse_changes(&list).map_err(WorkspaceError::from)?)
+        let read = Heading::read(&list).map_err(WorkspaceError::from)?;
+        let (heading, length) = read.unwrap_or_default();
+        Ok(WorkspaceChanges {
+            files: parse_changes(&list[length..]).map_err(WorkspaceError::from)?,
+            notes: heading.notes(),
+        })
     }
 }
 
 impl WorkspaceExport {
+    /// What a person should know of it, a sentence each: what does not come along, and why.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
     /// Returns the next bytes of the patch; none when it is complete.
     ///
     /// # Errors
     ///
     /// The guest refused or was lost: what came is not the whole patch.
     pub async fn next(&mut self) -> Result<Option<Vec<u8>>, Error> {
-        let piece = self.running.next().await?.map(<[u8]>::to_vec);
+        let piece = match self.begun.is_empty() {
+            false => Some(std::mem::take(&mut self.begun)),
+            true => self.running.next().await?.map(<[u8]>::to_vec),
+        };
         self.bytes += piece.as_ref().map_or(0, |piece| piece.len() as u64);
         match self.bytes > LARGEST {
             true => {

@@ -89,6 +89,7 @@ impl Engine {
             root: ByteText(target.root_bytes()),
             files,
             undo_ref: earlier.map(|_| undo_ref),
+            notes: Vec::new(),
         })
     }
 }

@@ -48,7 +48,12 @@ async fn a_patch_makes_the_same_tree_on_a_fresh_clone_whatever_was_done_in_the_g
 
     let clone = repo.clone_to(&rig.scratch.path().join("clone"));
     assert_eq!(clone.tree_after(&patch), rig.guest_tree().await);
-    let changes = rig.engine.workspace_changes("box", None).await.unwrap();
+    let changes = rig
+        .engine
+        .workspace_changes("box", None)
+        .await
+        .unwrap()
+        .files;
     let renamed = changes
         .iter()
         .find(|change| change.kind == ChangeKind::Renamed)

@@ -244,21 +244,7 @@ async fn another_user_s_repository_is_explained_and_not_looked_into() {
 #[tokio::test]
 async fn submodules_are_carried_by_a_full_copy_only() {
     let rig = Rig::with_box().await;
-    let library = rig.repository("library");
-    library.write("lib.h", "#define X 1\n");
-    library.commit("library");
-    let repo = rig.small();
-    let from = library.root.to_str().unwrap();
-    repo.git([
-        "-c",
-        "protocol.file.allow=always",
-        "submodule",
-        "add",
-        "-q",
-        from,
-        "deps/lib",
-    ]);
-    repo.commit("with a submodule");
+    let repo = rig.with_submodule();
     repo.write("deps/lib/lib.h", "#define X 2\n");
     let shallow = rig
         .try_prepare(PrepareRequest::new(&repo.root))

@@ -76,6 +76,23 @@ impl Rig {
         repo
     }
 
+    /// The same with another as its submodule `deps/lib`, which holds `lib.h`.
+    pub(crate) fn with_submodule(&self) -> Repo {
+        let library = self.repository("library");
+        library.write("lib.h", "#define X 1\n");
+        library.commit("library");
+        let repo = self.small();
+        let from = library.root.to_str().unwrap();
+        let allow = ["-c", "protocol.file.allow=always"];
+        repo.git(
+            allow
+                .into_iter()
+                .chain(["submodule", "add", "-q", from, "deps/lib"]),
+        );
+        repo.commit("with a submodule");
+        repo
+    }
+
     pub(crate) async fn prepare(&self, repo: &Repo) -> Prepared {
         self.try_prepare(PrepareRequest::new(&repo.root))
             .await

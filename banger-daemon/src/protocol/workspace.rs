@@ -147,6 +147,9 @@ pub struct ExportParams {
 pub struct ChangesAnswer {
     /// By path.
     pub files: Vec<FileChange>,
+    /// What a person should know of it, a sentence each: what does not come along, and why.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
 }
 
 /// One changed file.
@@ -199,6 +202,9 @@ pub struct ApplyAnswer {
     pub files: Vec<FileChange>,
     /// The ref by which it can be undone; none if nothing was changed.
     pub undo_ref: Option<String>,
+    /// What a person should know of it, a sentence each: what did not come along, and why.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
 }
 
 /// `vm.workspace.undo`.

@@ -119,8 +119,10 @@ impl Operation {
         let export = self
             .while_wanted(self.waiting_for_guest(&params.vm, export))
             .await?;
+        let notes = export.notes().join("\n");
+        let note = Some(notes).filter(|notes| !notes.is_empty());
         let ticket = self.shared.tickets.issue(Held::Export(Box::new(export)))?;
-        Ok(TicketAnswer { ticket, note: None })
+        Ok(TicketAnswer { ticket, note })
     }
 
     pub(super) async fn workspace_changes(
@@ -134,7 +136,8 @@ impl Operation {
             .while_wanted(self.waiting_for_guest(&params.vm, changes))
             .await?;
         Ok(ChangesAnswer {
-            files: changes.into_iter().map(FileChange::from).collect(),
+            files: changes.files.into_iter().map(FileChange::from).collect(),
+            notes: changes.notes,
         })
     }
 
@@ -339,6 +342,7 @@ impl From<Applied> for ApplyAnswer {
             root: applied.root.0.into(),
             files: applied.files.into_iter().map(FileChange::from).collect(),
             undo_ref: applied.undo_ref,
+            notes: applied.notes,
         }
     }
 }

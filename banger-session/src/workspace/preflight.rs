@@ -34,6 +34,8 @@ pub enum Destination {
         changes: Option<Vec<Change>>,
         /// Whether branches, tags or stashes moved since.
         refs_moved: bool,
+        /// Submodules with more in them than was carried.
+        submodules: Vec<Vec<u8>>,
     },
 }
 
@@ -73,10 +75,12 @@ pub fn parse_preflight(output: &[u8]) -> Result<Preflight, ParsePreflightError> 
             if line(&mut rest)? != b"changes" {
                 return Err(ParsePreflightError);
             }
-            let known = rest.strip_suffix(b"\ncompared 0\nend\n");
+            let known = rest.strip_suffix(b"\ncompared 0\nend\n").and_then(compared);
+            let (changes, submodules) = known.unzip();
             Destination::Workspace {
-                changes: known.and_then(|raw| parse_changes(raw).ok()),
+                changes,
                 refs_moved,
+                submodules: submodules.unwrap_or_default(),
             }
         }
         _ => return Err(ParsePreflightError),
@@ -96,6 +100,17 @@ pub fn parse_preflight(output: &[u8]) -> Result<Preflight, ParsePreflightError> 
             .and_then(|kib| kib.checked_mul(1024)),
         destination,
     })
+}
+
+/// Reads what was compared: the changed files, each ended by a NUL, and then the submodules, a line each.
+fn compared(output: &[u8]) -> Option<(Vec<Change>, Vec<Vec<u8>>)> {
+    let files = output.iter().rposition(|&byte| byte == 0);
+    let (files, submodules) = output.split_at(files.map_or(0, |at| at + 1));
+    let submodules = submodules.strip_prefix(b"\nsubmodules\n")?;
+    let submodules = submodules.split(|&byte| byte == b'\n');
+    let submodules = submodules.filter(|line| !line.is_empty());
+    let submodules = submodules.map(<[u8]>::to_vec).collect();
+    Some((parse_changes(files).ok()?, submodules))
 }
 
 /// Decides whether a prepare may go on, and what it replaces. `Err` holds the
@@ -118,7 +133,16 @@ pub fn decide_replace(destination: &Destination, force: bool) -> Result<Replace,
         Destination::Workspace {
             changes: Some(changes),
             refs_moved,
+            submodules,
         } => match (changes.len(), refs_moved) {
+            (0, _) if !submodules.is_empty() => Err(format!(
+                "there are changes in {}, which would be lost, and which no export brings home",
+                submodules
+                    .iter()
+                    .map(|path| format!("its submodule {}", String::from_utf8_lossy(path)))
+                    .collect::<Vec<_>>()
+                    .join(", ")
+            )),
             (0, false) => Ok(Replace::Workspace),
             (0, true) => Err("commits were made in the workspace there".to_owned()),
             (count, _) => Err(format!(
@@ -192,8 +216,12 @@ mod tests {
     }
 
     fn workspace(refs: &str, raw: &str, compared: u8) -> Destination {
+        with_submodules(refs, raw, "", compared)
+    }
+
+    fn with_submodules(refs: &str, raw: &str, submodules: &str, compared: u8) -> Destination {
         let answer = format!(
-            "banger-workspace 1\nmissing\nfree\ndest workspace\nrefs {refs}\nchanges\n{raw}\ncompared {compared}\nend\n"
+            "banger-workspace 1\nmissing\nfree\ndest workspace\nrefs {refs}\nchanges\n{raw}\nsubmodules\n{submodules}\ncompared {compared}\nend\n"
         );
         parse_preflight(answer.as_bytes()).unwrap().destination
     }
@@ -212,6 +240,14 @@ mod tests {
             (workspace("same", &raw, 0), Err("1 change in")),
             (workspace("same", "", 67), Err("cannot be told")),
             (workspace("same", "junk", 0), Err("cannot be told")),
+            (
+                with_submodules("same", "", "lib\n", 0),
+                Err("in its submodule lib, which would be lost"),
+            ),
+            (
+                with_submodules("same", &raw, "submodules\n", 0),
+                Err("1 change in"),
+            ),
         ];
         for (destination, expected) in table {
             match (decide_replace(&destination, false), expected) {

@@ -4,23 +4,27 @@
 use super::guest_path::GuestPath;
 use super::preflight::Replace;
 use super::refusal::WorkspaceRefusal as Refusal;
+use super::within::{FIRST, WITHIN};
 use crate::quote::{NulByte, quote_into, shell_quote};
 
 /// Last line of what is sent to [`receive_script`]: without it the connection
 /// ended early, at whatever place.
 pub(super) const TRAILER: &str = "banger-complete";
 
-/// Begins every script: the same words for whatever root has configured.
+/// Begins every script: the same words for whatever root has configured. `g` is git, and `w` git in a repository
+/// within, whosever it is, with names as they are.
 const BEGIN: &str = "set -u
 umask 022
 export LC_ALL=C GIT_TERMINAL_PROMPT=0 GIT_OPTIONAL_LOCKS=0 GIT_LITERAL_PATHSPECS=1
 g() { git -c core.fsmonitor=false -c core.hooksPath=/dev/null -c core.untrackedCache=false \\
   -c core.safecrlf=false -c gc.auto=0 -c maintenance.auto=false -c advice.addEmbeddedRepo=false \\
   -c commit.gpgSign=false \"$@\"; }
+w() { g -c core.quotePath=false -c safe.directory='*' \"$@\"; }
 ";
 
-/// `snapshot`: takes what is in the work tree of the working folder into an
+/// `snapshot BASE`: takes what is in the work tree of the working folder into an
 /// index and an object folder of its own, and has git use those from here on.
+/// What the base has as a submodule stays one; see [`WITHIN`].
 /// Neither the index nor the objects of the repository are written; ours are not compressed, as they live for a
 /// moment.
 ///
@@ -28,9 +32,9 @@ g() { git -c core.fsmonitor=false -c core.hooksPath=/dev/null -c core.untrackedC
 /// read again (racy-git in git's documentation).
 fn snapshot() -> String {
     format!(
-        r#"snapshot() {{
+        r#"{WITHIN}snapshot() {{
   # One process for all three: none of them holds a newline, unless somebody meant it.
-  places=$(g rev-parse --absolute-git-dir --git-path objects --git-path index 2>/dev/null) || exit {none}
+  top=$PWD places=$(w rev-parse --absolute-git-dir --git-path objects --git-path index 2>/dev/null) || exit {none}
   gd=${{places%%
 *}} ix=${{places##*
 }} od=${{places#*
@@ -44,7 +48,8 @@ fn snapshot() -> String {
   printf '%s\n' "$od" >"$tmp/objects/info/alternates" || exit {full}
   [ ! -e "$ix" ] || cp -p "$ix" "$tmp/index" || exit {full}
   export GIT_INDEX_FILE="$tmp/index" GIT_OBJECT_DIRECTORY="$tmp/objects"
-  g -c core.looseCompression=0 add -A 1>&2 || exit {snapshot}
+  take_nested "$1" && (export GIT_LITERAL_PATHSPECS=0; w -c core.looseCompression=0 add -A \
+    --pathspec-from-file="$tmp/paths" --pathspec-file-nul 1>&2) || exit {snapshot}
 }}
 "#,
         none = Refusal::NoWorkspace.status(),
@@ -53,9 +58,13 @@ fn snapshot() -> String {
     )
 }
 
+/// Who commits what was carried in.
+const IDENTITY: &str = "GIT_AUTHOR_NAME=banger GIT_AUTHOR_EMAIL=banger@localhost \
+GIT_COMMITTER_NAME=banger GIT_COMMITTER_EMAIL=banger@localhost";
+
 /// `moorings`: prints where every ref of the repository points.
-const MOORINGS: &str = "moorings() { g symbolic-ref -q HEAD; g rev-parse HEAD; \
-g for-each-ref --format='%(objectname) %(refname)'; }
+const MOORINGS: &str = "moorings() { w symbolic-ref -q HEAD; w rev-parse HEAD; \
+w for-each-ref --format='%(objectname) %(refname)'; }
 ";
 
 /// `exchange A B`: puts each of two folders in the place of the other, in one
@@ -95,7 +104,8 @@ else
   echo 'dest workspace'
   if (cd "$dest" && moorings 2>/dev/null | cmp -s - .git/banger-refs); then echo 'refs same'; else echo 'refs moved'; fi
   echo changes
-  (cd "$dest" && snapshot && g diff-index --cached --raw -z --no-renames refs/banger/base --) 2>/dev/null
+  (cd "$dest" && snapshot refs/banger/base && g diff-index --cached --raw -z --no-renames refs/banger/base -- &&
+   printf '\nsubmodules\n' && put_off) 2>/dev/null
   printf '\ncompared %s\n' "$?"
 fi
 echo end
@@ -224,14 +234,25 @@ head -c {bytes} | tar -x --no-same-owner -f - 1>&2 || exit {unpack}
 fi
 cp -p .git/index "$d/index" || exit {full}
 (export GIT_INDEX_FILE="$d/index"; g add -A 1>&2 && g write-tree) >"$d/id" || {{ room; exit {snapshot}; }}
-GIT_AUTHOR_NAME=banger GIT_AUTHOR_EMAIL=banger@localhost \
-GIT_COMMITTER_NAME=banger GIT_COMMITTER_EMAIL=banger@localhost \
-  g commit-tree "$(cat "$d/id")" -p HEAD -m 'as it was carried in' >"$d/base" || exit {snapshot}
+{IDENTITY} g commit-tree "$(cat "$d/id")" -p HEAD -m 'as it was carried in' >"$d/base" || exit {snapshot}
 "#,
             snapshot = Refusal::Snapshot.status(),
         ));
     } else {
         script.text("g rev-parse HEAD >\"$d/base\"\n");
+    }
+    for checkout in receive.checkouts.iter().skip(1) {
+        // What it held when it was carried is remembered in each.
+        script.text("(cd -- ");
+        script.quoted(&checkout.prefix)?;
+        script.text(&format!(
+            r#" && cp -p .git/index "$d/index" || exit
+base=$(export GIT_INDEX_FILE="$d/index"; g add -A 1>&2 && g write-tree) &&
+base=$({IDENTITY} g commit-tree "$base" -p HEAD -m 'as it was carried in') &&
+g update-ref refs/banger/base "$base" && moorings >.git/banger-refs) || {{ room; exit {snapshot}; }}
+"#,
+            snapshot = Refusal::Snapshot.status(),
+        ));
     }
     script.text(&format!(
         r#"g update-ref refs/banger/base "$(cat "$d/base")" || exit {full}
@@ -242,11 +263,16 @@ echo "base $(cat "$d/base")"
         id = receive.id,
     ));
     if receive.replace == Replace::Workspace {
-        script.text(
-            r#"(cd "$dest" && g ls-files -o -i --exclude-standard --directory -z |
-  xargs -0 -r cp -al --parents -t "$d/tree" --) 2>/dev/null
+        for checkout in receive.checkouts {
+            script.text("at=");
+            script.quoted(&checkout.prefix)?;
+            script.text(
+                r#"
+(cd "$dest/$at" && [ -e .git ] && w ls-files -o -i --exclude-standard --directory -z |
+  xargs -0 -r cp -al --parents -t "$d/tree/$at" --) 2>/dev/null
 "#,
-        );
+            );
+        }
     }
     script.text(&format!(
         r#"printf '%s' "$dest" >"$d/dest" || exit {full}
@@ -322,13 +348,15 @@ pub fn blobs_script(dest: &GuestPath) -> Vec<u8> {
 fn compare(dest: &GuestPath, base: &str, options: &str) -> Result<Vec<u8>, NulByte> {
     let mut script = Script::begin();
     script.text(&snapshot());
+    script.text(MOORINGS);
     script.assign("dest", dest.as_bytes());
     script.text("base=");
     script.quoted(base.as_bytes())?;
     script.text(&format!(
         r#"
 cd "$dest" 2>/dev/null && [ -e .git ] || exit {none}
-snapshot
+snapshot "$base^{{commit}}"
+echo '{FIRST}' && sed 's/^/nested /' "$tmp/nested" && put_off | sed 's/^/submodule /' && echo || exit {compare}
 g diff-index --cached {options} "$base^{{commit}}" -- && exit
 g rev-parse --verify -q "$base^{{commit}}" >/dev/null || exit {no_base}
 exit {compare}

@@ -82,6 +82,7 @@ pub(crate) async fn apply(
         return Ok(ExitStatus::SUCCESS);
     }
     screen.data(&listed(&answer.files))?;
+    answer.notes.iter().for_each(|note| screen.say(note));
     let files = counted(answer.files.len(), "file", "files");
     let root = shown(&answer.root);
     let vm = &arguments.vm;
