@@ -11,6 +11,7 @@ mod daemon;
 mod environment;
 mod exit;
 mod guest_command;
+mod guest_link;
 mod progress;
 mod screen;
 mod size;

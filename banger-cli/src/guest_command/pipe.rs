@@ -152,6 +152,14 @@ impl<'a> Pipe<'a> {
         }
     }
 
+    /// Waits for what is done with what came, unless a signal comes first.
+    pub(crate) async fn unless_told<T>(
+        &mut self,
+        work: impl Future<Output = Result<T, CommandError>>,
+    ) -> Result<T, CommandError> {
+        self.signals.unless_told(work).await
+    }
+
     fn ended(&mut self, control: Control) -> Result<Piped, CommandError> {
         match control {
             Control::Exit { exit_code } => Ok(Piped::Ended {

@@ -49,6 +49,18 @@ impl Signals {
         .await
     }
 
+    /// Waits for `work` unless a signal comes first: then banger ends, without a word.
+    pub(crate) async fn unless_told<T>(
+        &mut self,
+        work: impl Future<Output = Result<T, CommandError>>,
+    ) -> Result<T, CommandError> {
+        tokio::select! {
+            outcome = work => outcome,
+            // Cancel-safe: a signal that is not returned stays with the stream of signals.
+            signal = self.next() => Err(CommandError::interrupted(signal)),
+        }
+    }
+
     /// Waits for `work` unless a signal comes first: then banger ends, and says how things stand.
     pub(crate) async fn or<T>(
         &mut self,

@@ -22,8 +22,9 @@ use crate::command_error::CommandError;
 use crate::daemon::Daemon;
 use crate::exit::ExitStatus;
 use crate::guest_command::{Feed, Pipe, Piped, Signals};
+use crate::guest_link::refuse_link_of_a_guest;
 use crate::screen::Screen;
-use here::Sink;
+pub(crate) use here::Sink;
 use place::{GuestPlace, Place, base_name};
 
 #[derive(Args, Debug)]
@@ -34,9 +35,9 @@ SRC, and modes are kept as far as the umask allows. Several go into a folder tha
 turn: one that fails is told of and does not keep the others.
 
 What comes out of a VM is made beneath the folder that was named, and no link in there is followed:
-a link in the place of a file is replaced. Of the target itself a link is followed if you typed it
-and no copy out of a VM has made it. Files, folders and links come; devices and named pipes are left
-out, and owners and set-uid bits do not come along.
+a link in the place of a file is replaced. In a path that you type, on either side, links are
+followed, unless a copy out of a VM has made them. Files, folders and links come; devices and named
+pipes are left out, and owners and set-uid bits do not come along.
 
 Examples:
   banger vm cp notes.txt box:             a file, to /root/notes.txt
@@ -118,6 +119,11 @@ async fn copy(
     signals: &mut Signals,
     screen: &Screen,
 ) -> Result<(), CommandError> {
+    for side in [&source, target] {
+        if let Place::Here(path) = side {
+            refuse_link_of_a_guest(path)?;
+        }
+    }
     match (source, target) {
         (Place::Guest(source), Place::Guest(target)) => {
             let way = format!("banger vm cp {source} - | banger vm cp - {target}");
@@ -132,7 +138,7 @@ async fn copy(
             send_folder(&source, target, into, signals, screen).await
         }
         (Place::Here(source), Place::Guest(target)) => {
-            let (file, mode) = here::open(&source)?;
+            let (file, mode) = signals.unless_told(here::open(&source)).await?;
             let name = base_name(source.as_os_str());
             send_file(file, name, mode, (target, into), signals, screen).await
         }
@@ -170,7 +176,7 @@ async fn send_file(
             mark.as_bytes(),
         ],
     );
-    let mut daemon = signals.or(Daemon::open(screen), || None).await?;
+    let mut daemon = signals.unless_told(Daemon::open(screen)).await?;
     let feed = Feed::from(file, mark.into_bytes())?;
     let pipe = Pipe::start(&mut daemon, signals, &target.vm, argv, Some(feed)).await?;
     to_its_end(pipe, target).await
@@ -192,7 +198,7 @@ async fn send_folder(
         scripts::TAKE_FOLDER,
         &[target.path.as_bytes(), name.as_bytes(), makes],
     );
-    let mut daemon = signals.or(Daemon::open(screen), || None).await?;
+    let mut daemon = signals.unless_told(Daemon::open(screen)).await?;
     let mut tar = here::pack(source)?;
     let feed = match tar.stdout.take() {
         Some(packed) => Feed::from(packed, Vec::new())?,
@@ -230,27 +236,28 @@ async fn fetch(
         None => b"file",
     };
     let argv = call(scripts::GIVE, &[source.path.as_bytes(), kinds]);
-    let mut daemon = signals.or(Daemon::open(screen), || None).await?;
+    let mut daemon = signals.unless_told(Daemon::open(screen)).await?;
     let mut pipe = Pipe::start(&mut daemon, signals, &source.vm, argv, None).await?;
     let name = match source.path.is_empty() {
         true => Some(OsStr::new("root")),
         false => base_name(&source.path),
     };
     let mut first = Vec::new();
-    let mut sink = None;
+    let mut sink: Option<Sink> = None;
     loop {
         match pipe.next().await? {
             Piped::Output(bytes) => match &mut sink {
-                Some(sink) => Sink::put(sink, &bytes)?,
+                Some(sink) => pipe.unless_told(sink.put(bytes)).await?,
                 None => {
                     first.extend(bytes);
                     if first.len() > LONGEST_ANSWER && !first[..LONGEST_ANSWER].contains(&b'\n') {
                         return Err(CommandError::new("the guest's answer is not understood"));
                     }
                     if let Some(end) = first.iter().position(|&byte| byte == b'\n') {
-                        let mut opened = sink_for(&first[..end], target, name)?;
-                        opened.put(&first[end + 1..])?;
-                        sink = Some(opened);
+                        let rest = first.split_off(end + 1);
+                        let opened = sink_for(&first[..end], target, name);
+                        let opened = sink.insert(pipe.unless_told(opened).await?);
+                        pipe.unless_told(opened.put(rest)).await?;
                     }
                 }
             },
@@ -273,7 +280,7 @@ async fn fetch(
 }
 
 /// Reads the first line that a guest sends: `folder`, or `file` and its mode.
-fn sink_for(
+async fn sink_for(
     line: &[u8],
     target: Option<&Path>,
     name: Option<&OsStr>,
@@ -284,7 +291,7 @@ fn sink_for(
         .map(|mode| u32::from_str_radix(mode, 8));
     match (mode, target) {
         (Some(Ok(_)), None) => Sink::stdout(),
-        (Some(Ok(mode)), Some(target)) => Sink::file(target, name, mode, &mark()),
+        (Some(Ok(mode)), Some(target)) => Sink::file(target, name, mode, &mark()).await,
         (None, Some(target)) if line == "folder" => Sink::folder(target, name, mark()),
         _ => Err(CommandError::new("the guest's answer is not understood")
             .because(format!("it begins with {line:?}"))),

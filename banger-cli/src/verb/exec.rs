@@ -20,7 +20,8 @@ use crate::verb::workspace::carry::summary;
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Ctrl-C, SIGTERM, SIGHUP and SIGQUIT go to the command and all its children; a second Ctrl-C
-within a second ends banger itself. For exit statuses see: banger --help")]
+within a second ends banger itself, and so does any other of them that comes twice. For exit
+statuses see: banger --help")]
 pub(crate) struct ExecArguments {
     /// The VM's name, or at least four digits of its id
     #[arg(add = ArgValueCandidates::new(vm_names))]

@@ -1,8 +1,10 @@
 //! `vm cp`, against guests that run real commands.
 
-use std::fs;
+use std::fs::{self, OpenOptions};
+use std::io::Read;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
+use std::process::{Child, Command};
 
 use insta::assert_snapshot;
 
@@ -347,6 +349,33 @@ fn a_link_that_came_out_of_a_guest_leads_no_later_copy_anywhere() {
         assert_eq!(run.status, Some(1), "{from} to {to}: {run}");
         assert!(run.stderr.contains("came out of a guest"), "{}", run.stderr);
     }
+    // On the way to the target, and in a source: what it leads to is not carried in.
+    for (from, to) in [
+        ("box:out/d", "out/d/pwned"),
+        ("box:out/d", "out/d/."),
+        ("out/d", "box:"),
+        ("out/d/", "box:"),
+        ("out/d/authorized_keys", "box:taken"),
+    ] {
+        let run = world.banger(&["vm", "cp", from, to]);
+        assert_eq!(run.status, Some(1), "{from} to {to}: {run}");
+        assert!(run.stderr.contains("came out of a guest"), "{}", run.stderr);
+    }
+    assert_eq!(
+        in_guest(&world, "cat taken 2>/dev/null || echo none"),
+        "none\n"
+    );
+    for words in [
+        &["vm", "workspace", "prepare", "box", "out/d"][..],
+        &["vm", "workspace", "export", "box", "-o", "out/d/patch"],
+        &[
+            "image", "register", "x", "--rootfs", "out/d", "--kernel", "out/d",
+        ],
+    ] {
+        let run = world.banger(words);
+        assert_eq!(run.status, Some(1), "{words:?}: {run}");
+        assert!(run.stderr.contains("came out of a guest"), "{}", run.stderr);
+    }
     // A file that is a link: by its folder it is replaced, by its name refused.
     copied(&world, "box:out/result.txt", "out");
     assert!(
@@ -384,6 +413,68 @@ fn a_link_of_the_users_own_is_followed_if_it_was_typed_and_replaced_if_it_was_no
         fs::read(world.path().join("folder/new")).unwrap(),
         b"guest\n"
     );
+}
+
+#[test]
+fn a_copy_that_waits_at_a_pipe_ends_when_it_is_told_to() {
+    let world = Simulated::with_box();
+    in_guest(&world, "yes | head -c 3000000 >file");
+    let pipe = world.path().join("pipe");
+    assert!(
+        Command::new("mkfifo")
+            .arg(&pipe)
+            .status()
+            .unwrap()
+            .success()
+    );
+    let threads = |child: &Child| {
+        let tasks = fs::read_dir(format!("/proc/{}/task", child.id()));
+        tasks.map_or(0, |tasks| tasks.count())
+    };
+    for (signal, status) in [("INT", 130), ("TERM", 143)] {
+        // Nobody reads it, or writes into it.
+        for words in [["box:file", "pipe"], ["pipe", "box:taken"]] {
+            let child = world.spawn(&["vm", "cp", words[0], words[1]]);
+            until("a thread waits at the pipe", || threads(&child) > 1);
+            send(signal, &child);
+            let run = world.left(child.wait_with_output().unwrap());
+            assert_eq!(run.status, Some(status), "{words:?}: {run}");
+        }
+        // Somebody has it open, and does not read; on standard output as well.
+        let reader = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(&pipe)
+            .unwrap();
+        for target in ["pipe", "-"] {
+            let mut command = world.command(&["vm", "cp", "box:file", target]);
+            let child = command.stdout(reader.try_clone().unwrap()).spawn().unwrap();
+            until("the pipe is full", || {
+                rustix::io::ioctl_fionread(&reader).unwrap() >= 65536
+            });
+            send(signal, &child);
+            let run = world.left(child.wait_with_output().unwrap());
+            assert_eq!(run.status, Some(status), "{target}: {run}");
+            let mut drained = vec![0; 65536];
+            (&reader).read_exact(&mut drained).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_copy_to_a_descriptor_s_name_goes_to_what_is_open_there() {
+    let world = Simulated::with_box();
+    in_guest(&world, "echo guest >file");
+    let path = world.path().join("log");
+    fs::write(&path, "before\n").unwrap();
+    let before = fs::metadata(&path).unwrap().ino();
+    for target in ["/dev/stdout", "/proc/self/fd/1", "/dev/fd/1"] {
+        let log = OpenOptions::new().append(true).open(&path).unwrap();
+        let mut command = world.command(&["vm", "cp", "box:file", target]);
+        assert!(command.stdout(log).status().unwrap().success(), "{target}");
+    }
+    assert_eq!(fs::read(&path).unwrap(), b"before\nguest\nguest\nguest\n");
+    assert_eq!(fs::metadata(&path).unwrap().ino(), before);
 }
 
 #[test]

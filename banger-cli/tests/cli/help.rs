@@ -493,7 +493,8 @@ fn the_help_of_vm_exec() {
                              /dev/null
 
     Ctrl-C, SIGTERM, SIGHUP and SIGQUIT go to the command and all its children; a second Ctrl-C
-    within a second ends banger itself. For exit statuses see: banger --help
+    within a second ends banger itself, and so does any other of them that comes twice. For exit
+    statuses see: banger --help
     "#);
 }
 

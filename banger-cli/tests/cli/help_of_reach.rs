@@ -52,9 +52,9 @@ fn the_help_of_vm_cp() {
     turn: one that fails is told of and does not keep the others.
 
     What comes out of a VM is made beneath the folder that was named, and no link in there is followed:
-    a link in the place of a file is replaced. Of the target itself a link is followed if you typed it
-    and no copy out of a VM has made it. Files, folders and links come; devices and named pipes are left
-    out, and owners and set-uid bits do not come along.
+    a link in the place of a file is replaced. In a path that you type, on either side, links are
+    followed, unless a copy out of a VM has made them. Files, folders and links come; devices and named
+    pipes are left out, and owners and set-uid bits do not come along.
 
     Examples:
       banger vm cp notes.txt box:             a file, to /root/notes.txt

@@ -240,6 +240,30 @@ fn a_signal_before_the_command_begins_ends_banger() {
 }
 
 #[test]
+fn a_command_that_does_not_heed_a_signal_keeps_nobody_when_it_comes_again() {
+    for (signal, status) in [("TERM", 143), ("HUP", 129)] {
+        let (heard, hears) = mpsc::channel();
+        let (world, _daemon) = world(move |guest| {
+            guest.says(Stream::Stdout, b"up\n");
+            heard.send(guest.is_signalled()).unwrap();
+            heard.send(guest.is_signalled()).unwrap();
+        });
+        let mut child = world.spawn(&["vm", "exec", "box", "sleep", "1000"]);
+        let mut up = [0; 3];
+        child.stdout.as_mut().unwrap().read_exact(&mut up).unwrap();
+        send(signal, &child);
+        assert_eq!(hears.recv_timeout(LONG).unwrap().as_deref(), Some(signal));
+        send(signal, &child);
+        let run = world.left(child.wait_with_output().unwrap());
+        assert_eq!(run.status, Some(status), "{run}");
+        assert!(
+            run.stderr.contains("without waiting for the command"),
+            "{run}"
+        );
+    }
+}
+
+#[test]
 fn a_second_interrupt_within_a_second_ends_banger_itself() {
     let (heard, hears) = mpsc::channel();
     let (world, _daemon) = world(move |guest| {

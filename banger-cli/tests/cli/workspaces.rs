@@ -5,7 +5,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::simulator::{Simulated, until};
+use crate::simulator::{Simulated, send, until};
 
 fn git(place: &Path, words: &[&str]) -> String {
     let output = Command::new("git")
@@ -216,6 +216,40 @@ fn a_patch_goes_through_a_pipe_to_git() {
     assert_eq!(gone.status, Some(0), "{gone}");
     let none = world.banger(&["vm", "workspace", "export", "box"]);
     assert_eq!(none.status, Some(1), "{none}");
+}
+
+#[test]
+fn an_export_that_is_ended_leaves_no_part_and_one_to_a_pipe_keeps_the_pipe() {
+    let world = Simulated::with_box();
+    repo(&world);
+    let prepared = world.banger(&["vm", "workspace", "prepare", "box", "repo"]);
+    assert_eq!(prepared.status, Some(0), "{prepared}");
+    let script = "head -c 60000000 /dev/urandom >big";
+    let grown = world.banger(&["vm", "exec", "box", "--", "sh", "-c", script]);
+    assert_eq!(grown.status, Some(0), "{grown}");
+    let names = || {
+        let entries = std::fs::read_dir(world.path()).unwrap();
+        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names
+            .filter(|name| name.contains(".banger") || name == "p.patch")
+            .count()
+    };
+    for (signal, status) in [("INT", 130), ("TERM", 143)] {
+        let child = world.spawn(&["vm", "workspace", "export", "box", "-o", "p.patch"]);
+        until("the file is begun", || names() == 1);
+        send(signal, &child);
+        let run = world.left(child.wait_with_output().unwrap());
+        assert_eq!(run.status, Some(status), "{run}");
+        assert_eq!(names(), 0);
+    }
+    let pipe = world.path().join("pipe");
+    let made = Command::new("mkfifo").arg(&pipe).status().unwrap();
+    assert!(made.success());
+    let mut child = world.spawn(&["vm", "workspace", "export", "box", "-o", "pipe"]);
+    let patch = std::fs::read(&pipe).unwrap();
+    assert!(child.wait().unwrap().success());
+    assert!(patch.starts_with(b"diff --git a/big b/big") && patch.len() > 60_000_000);
+    assert!(!std::fs::metadata(&pipe).unwrap().is_file());
 }
 
 #[test]

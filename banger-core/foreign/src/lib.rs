@@ -16,5 +16,5 @@ mod write;
 pub use folder::{Entry, Folder, ForeignError, Kind, open_named, read_bounded};
 pub use rustix::fs::Stat;
 pub use tree::TreeLimits;
-pub use unpack::{UnpackError, Unpacked, is_link_of_a_guest};
+pub use unpack::{UnpackError, Unpacked, link_of_a_guest};
 pub use write::{Look, Settle, make_link};

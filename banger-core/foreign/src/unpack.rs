@@ -30,6 +30,15 @@ const LONGEST_HEADER: u64 = 256 << 10;
 /// Folders in folders.
 const DEEPEST: usize = 200;
 
+/// The most files and folders of one stream: each is remembered until its end.
+const MOST_ENTRIES: usize = 4_000_000;
+
+/// The most that the names of its folders may have, in bytes.
+const FOLDER_NAMES: usize = 64 << 20;
+
+/// How many links are followed along a path: as many as the kernel follows (path_resolution(7)).
+const MOST_LINKS: usize = 40;
+
 /// Names of what was left out that are kept.
 const TOLD: usize = 10;
 
@@ -54,6 +63,12 @@ pub enum UnpackError {
         /// The limit.
         limit: u64,
     },
+    /// There is more in it than can be remembered.
+    #[error(
+        "more than {MOST_ENTRIES} files and folders were sent, or folders whose names have more than {} MiB",
+        FOLDER_NAMES >> 20
+    )]
+    TooMany,
     /// Two files of the stream have one name here, as where names that differ only in case are one.
     #[error("{} was sent twice: two names are one on this file system", path.display())]
     Twice {
@@ -84,10 +99,45 @@ pub struct Unpacked {
     pub left_out_names: Vec<PathBuf>,
 }
 
-/// Says whether a path is a symbolic link that came out of a guest.
-pub fn is_link_of_a_guest(path: &Path) -> bool {
-    rustix::fs::lstat(path)
-        .is_ok_and(|stat| Kind::of(&stat) == Kind::Link && stat.st_mtime == LINK_MARK)
+/// Returns the first symbolic link on the way along a path that came out of a guest, the path itself among them;
+/// none if there is none. Links that somebody here has made are followed as the kernel follows them.
+pub fn link_of_a_guest(path: &Path) -> Option<PathBuf> {
+    let mut rest: Vec<OsString> = Vec::new();
+    let follow = |rest: &mut Vec<OsString>, path: &Path| {
+        let parts = path.components().rev();
+        rest.extend(parts.map(|part| part.as_os_str().to_owned()));
+    };
+    follow(&mut rest, &std::path::absolute(path).ok()?);
+    let (mut at, mut links) = (PathBuf::new(), 0);
+    while let Some(part) = rest.pop() {
+        if part == "." {
+            continue;
+        }
+        if part == ".." {
+            // What is left behind is no link.
+            at.pop();
+            continue;
+        }
+        // The root begins anew.
+        at.push(part);
+        let Ok(stat) = rustix::fs::lstat(&at) else {
+            return None;
+        };
+        if Kind::of(&stat) != Kind::Link {
+            continue;
+        }
+        links += 1;
+        if stat.st_mtime == LINK_MARK {
+            return Some(at);
+        }
+        if links > MOST_LINKS {
+            return None;
+        }
+        let target = std::fs::read_link(&at).ok()?;
+        at.pop();
+        follow(&mut rest, &target);
+    }
+    None
 }
 
 impl Folder {
@@ -110,6 +160,7 @@ impl Folder {
             done: Unpacked::default(),
             written: HashSet::new(),
             folders: BTreeMap::new(),
+            names: 0,
         };
         let mut archive = Archive::new(stream);
         let broken = |source| UnpackError::Stream { source };
@@ -202,6 +253,8 @@ struct Unpacker<'a> {
     written: HashSet<(u64, u64)>,
     /// Folders that were made, with the mode and the time that they are to have in the end.
     folders: BTreeMap<PathBuf, (u32, i64)>,
+    /// How long their names are, together.
+    names: usize,
 }
 
 impl Unpacker<'_> {
@@ -212,6 +265,9 @@ impl Unpacker<'_> {
             .name
             .unwrap_or_else(|| header.path_bytes().into_owned());
         let path = beneath(&name)?;
+        if self.written.len() + self.folders.len() > MOST_ENTRIES {
+            return Err(UnpackError::TooMany);
+        }
         let mode = header.mode().unwrap_or(0o600) & 0o777 & !self.umask;
         let time = header
             .mtime()
@@ -264,6 +320,10 @@ impl Unpacker<'_> {
             return Ok(());
         }
         self.make_parents(path)?;
+        self.names += path.as_os_str().len();
+        if self.names > FOLDER_NAMES {
+            return Err(UnpackError::TooMany);
+        }
         // Ours to write in until the end, whatever its mode will be.
         let look = Look {
             mode: 0o700,
@@ -497,7 +557,25 @@ mod tests {
             ..FILE
         };
         place.take(&[link]).unwrap();
-        assert!(is_link_of_a_guest(&place.path("d")));
+        let found = |path: &str| link_of_a_guest(&place.path(path));
+        let link = Some(place.path("d"));
+        assert_eq!(found("d"), link);
+        // Also on the way, with a slash at its end, and by way of a link of our own.
+        symlink(".", place.path("ours")).unwrap();
+        for path in [
+            "d/",
+            "d/.",
+            "d/x/y",
+            "ours/d",
+            "ours/ours/d/x",
+            "ours/../in/d",
+        ] {
+            let found = found(path).map(|link| link.file_name().unwrap().to_owned());
+            assert_eq!(found.as_deref(), Some(OsStr::new("d")), "{path}");
+        }
+        for path in ["ours", "ours/x", ".", "nothing/d"] {
+            assert_eq!(found(path), None, "{path}");
+        }
         for name in ["d/authorized_keys", "d/new", "./d/new"] {
             let error = place.take(&[Sent { name, ..FILE }]).unwrap_err();
             assert!(

@@ -4,11 +4,10 @@ use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::thread;
 
 use banger_foreign::{Folder, ForeignError, Look, UnpackError, Unpacked};
@@ -16,9 +15,9 @@ use banger_foreign::{Folder, ForeignError, Look, UnpackError, Unpacked};
 use crate::command_error::CommandError;
 
 /// Where what a guest sends goes.
-pub(super) enum Sink {
+pub(crate) enum Sink {
     /// Standard output, or a file that is no plain one.
-    Stream(File),
+    Stream(Arc<File>),
     /// Beside its place, until all of it is there.
     File {
         file: File,
@@ -30,7 +29,7 @@ pub(super) enum Sink {
 }
 
 /// A tar stream that is unpacked while it comes.
-pub(super) struct Unpacking {
+pub(crate) struct Unpacking {
     pieces: Option<mpsc::SyncSender<Vec<u8>>>,
     worker: Option<thread::JoinHandle<Result<Unpacked, UnpackError>>>,
 }
@@ -124,20 +123,19 @@ impl Sink {
     pub(super) fn stdout() -> Result<Self, CommandError> {
         let copied = io::stdout().as_fd().try_clone_to_owned();
         match copied {
-            Ok(stdout) => Ok(Sink::Stream(stdout.into())),
+            Ok(stdout) => Ok(Sink::Stream(Arc::new(stdout.into()))),
             Err(error) => Err(CommandError::io("cannot write to standard output", error)),
         }
     }
 
     /// A file at `target`, or in it if it is a folder. `mode` is cut by the umask.
-    pub(super) fn file(
+    pub(crate) async fn file(
         target: &Path,
         name: Option<&OsStr>,
         mode: u32,
         nonce: &str,
     ) -> Result<Self, CommandError> {
         let mut target = target.to_owned();
-        refuse_link_of_a_guest(&target)?;
         let is_named_by_us = target.is_dir();
         if is_named_by_us {
             match name {
@@ -151,6 +149,9 @@ impl Sink {
         if target.as_os_str().as_encoded_bytes().ends_with(b"/") {
             return Err(no_folder(&target));
         }
+        if is_descriptor(&target) {
+            return Sink::opened(target).await;
+        }
         // A link that was typed stays one, and what it leads to is replaced. One that was not is replaced itself:
         // a guest may have sent it.
         let target = match is_named_by_us {
@@ -159,11 +160,7 @@ impl Sink {
         };
         let is_link = fs::symlink_metadata(&target).is_ok_and(|facts| facts.is_symlink());
         if !is_link && fs::metadata(&target).is_ok_and(|facts| !facts.is_file()) {
-            let opened = OpenOptions::new().write(true).open(&target);
-            return match opened {
-                Ok(file) => Ok(Sink::Stream(file)),
-                Err(error) => Err(cannot("write to", &target, error)),
-            };
+            return Sink::opened(target).await;
         }
         let folder = match target.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
@@ -185,13 +182,22 @@ impl Sink {
         }
     }
 
+    /// What is written to as it is. Opening a pipe waits for its reader.
+    async fn opened(target: PathBuf) -> Result<Self, CommandError> {
+        let path = target.clone();
+        let opened = aside(move || OpenOptions::new().append(true).open(path)).await;
+        match opened {
+            Ok(file) => Ok(Sink::Stream(Arc::new(file))),
+            Err(error) => Err(cannot("write to", &target, error)),
+        }
+    }
+
     /// A folder at `target`, or in it if that is there. One that is there already is added to.
     pub(super) fn folder(
         target: &Path,
         name: Option<&OsStr>,
         nonce: String,
     ) -> Result<Self, CommandError> {
-        refuse_link_of_a_guest(target)?;
         let told = |error: ForeignError| {
             let cause = std::error::Error::source(&error).map(ToString::to_string);
             let told = CommandError::new(error.to_string());
@@ -223,20 +229,21 @@ impl Sink {
         Ok(Sink::Folder(Unpacking::start(folder, nonce)?))
     }
 
-    /// Writes a piece; blocks while nobody takes it.
-    pub(super) fn put(&mut self, bytes: &[u8]) -> Result<(), CommandError> {
+    /// Writes a piece, once somebody takes it.
+    pub(crate) async fn put(&mut self, bytes: Vec<u8>) -> Result<(), CommandError> {
+        let failed = |error: io::Error| match error.kind() {
+            io::ErrorKind::BrokenPipe => CommandError::broken_pipe(),
+            _ => CommandError::io("cannot write the copy", error),
+        };
         match self {
-            Sink::Stream(file) | Sink::File { file, .. } => {
-                file.write_all(bytes).map_err(|error| match error.kind() {
-                    io::ErrorKind::BrokenPipe => CommandError::broken_pipe(),
-                    _ => CommandError::io("cannot write the copy", error),
-                })
+            Sink::Stream(file) => {
+                let file = Arc::clone(file);
+                let written = aside(move || (&*file).write_all(&bytes)).await;
+                written.map_err(failed)
             }
+            Sink::File { file, .. } => file.write_all(&bytes).map_err(failed),
             Sink::Folder(unpacking) => {
-                let sent = unpacking
-                    .pieces
-                    .as_ref()
-                    .map(|pieces| pieces.send(bytes.to_vec()));
+                let sent = unpacking.pieces.as_ref().map(|pieces| pieces.send(bytes));
                 match sent {
                     Some(Ok(())) => Ok(()),
                     // It has ended before the stream has: why is its to say.
@@ -249,7 +256,7 @@ impl Sink {
     }
 
     /// All of it has come. Says what was left out, if anything was.
-    pub(super) fn finish(mut self) -> Result<Option<String>, CommandError> {
+    pub(crate) fn finish(mut self) -> Result<Option<String>, CommandError> {
         match &mut self {
             Sink::Stream(_) => Ok(None),
             Sink::File { part, target, .. } => match fs::rename(&*part, &*target) {
@@ -274,22 +281,32 @@ fn left_out(unpacked: &Unpacked) -> Option<String> {
     }
 }
 
-/// A link that a copy from a guest has left leads where the guest wants.
-fn refuse_link_of_a_guest(target: &Path) -> Result<(), CommandError> {
-    let typed = target.as_os_str().as_encoded_bytes();
-    let end = typed
-        .iter()
-        .rposition(|byte| *byte != b'/')
-        .map_or(0, |at| at + 1);
-    let link = Path::new(OsStr::from_bytes(&typed[..end]));
-    match banger_foreign::is_link_of_a_guest(link) {
-        true => Err(CommandError::new(format!(
-            "{} is a link that came out of a guest, and is not followed",
-            link.display()
-        ))
-        .hint("name the place that is meant, or remove the link first")),
-        false => Ok(()),
+/// Says whether a link leads to a descriptor of ours, as `/dev/stdout` does: the name of what is behind it is not
+/// what was meant.
+fn is_descriptor(path: &Path) -> bool {
+    let mut path = path.to_owned();
+    for _ in 0..40 {
+        let (Ok(link), Some(folder)) = (fs::read_link(&path), path.parent()) else {
+            return false;
+        };
+        let system = rustix::fs::statfs(folder);
+        if system.is_ok_and(|facts| facts.f_type == rustix::fs::PROC_SUPER_MAGIC) {
+            // Other links of /proc (`/proc/self`) are folders.
+            return !path.is_dir();
+        }
+        path = folder.join(link);
     }
+    false
+}
+
+/// Does what blocks for as long as whoever is at the other end likes. A signal ends the wait for it, and the
+/// thread ends with us.
+async fn aside<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|error| Err(io::Error::other(error)))
 }
 
 impl Drop for Sink {
@@ -327,8 +344,11 @@ pub(super) fn tar_ended(tar: &mut Child) -> Result<(), CommandError> {
 }
 
 /// Opens what is to be sent, with its mode if it is a plain file.
-pub(super) fn open(path: &Path) -> Result<(File, Option<u32>), CommandError> {
-    let opened = File::open(path).and_then(|file| Ok((file.metadata()?, file)));
+pub(super) async fn open(path: &Path) -> Result<(File, Option<u32>), CommandError> {
+    let named = path.to_owned();
+    // Opening a pipe waits for its writer.
+    let opened =
+        aside(move || File::open(named).and_then(|file| Ok((file.metadata()?, file)))).await;
     let (facts, file) = opened.map_err(|error| cannot("read", path, error))?;
     let mode = facts.is_file().then(|| facts.permissions().mode() & 0o777);
     Ok((file, mode))

@@ -11,6 +11,7 @@ use crate::command_error::CommandError;
 use crate::daemon::Daemon;
 use crate::exit::ExitStatus;
 use crate::guest_command::Signals;
+use crate::guest_link::refuse_link_of_a_guest;
 use crate::screen::Screen;
 use crate::size::Size;
 
@@ -123,5 +124,6 @@ fn made_known(image: &ImageInfo, screen: &Screen) -> Result<ExitStatus, CommandE
 /// The daemon has another folder than we.
 fn absolute(path: &Path) -> Result<PathBuf, CommandError> {
     let what = format!("cannot tell where {} is", path.display());
+    refuse_link_of_a_guest(path)?;
     std::path::absolute(path).map_err(|error| CommandError::io(what, error))
 }

@@ -9,6 +9,7 @@ use banger_session::workspace::DEFAULT_GUEST_PATH;
 use clap::Args;
 
 use crate::command_error::CommandError;
+use crate::guest_link::refuse_link_of_a_guest;
 use crate::screen::Screen;
 
 /// How a repository is carried.
@@ -61,6 +62,7 @@ impl CarryOptions {
 
 /// A path of this host: the daemon has another working folder.
 pub(crate) fn absolute(path: &OsStr) -> Result<Bytes, CommandError> {
+    refuse_link_of_a_guest(Path::new(path))?;
     let path = std::path::absolute(Path::new(path))
         .map_err(|error| CommandError::io(format!("cannot find {}", path.display()), error))?;
     Ok(path.into_os_string().into_vec().into())

@@ -1,10 +1,11 @@
 //! `banger vm workspace export`.
 
-use std::fs::File;
 use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use banger_daemon::protocol::{ExportParams, WorkspaceChanges, WorkspaceExport};
+use banger_daemon::client::StreamConnection;
+use banger_daemon::protocol::{ChangesAnswer, ExportParams, WorkspaceChanges, WorkspaceExport};
 use banger_session::mux::{Control, Frame};
 use clap::Args;
 use clap_complete::ArgValueCandidates;
@@ -13,8 +14,11 @@ use super::changes;
 use crate::command_error::CommandError;
 use crate::daemon::Daemon;
 use crate::exit::ExitStatus;
+use crate::guest_command::Signals;
+use crate::guest_link::refuse_link_of_a_guest;
 use crate::screen::Screen;
 use crate::verb::completion::vm_names;
+use crate::verb::cp::{Sink, mark};
 
 #[derive(Args, Debug)]
 #[command(after_help = "\
@@ -57,7 +61,8 @@ pub(crate) async fn export(
     };
     let mut daemon = Daemon::open(screen).await?;
     if arguments.name_only || arguments.stat || arguments.json {
-        let files = daemon.call::<WorkspaceChanges>(params).await?.files;
+        let ChangesAnswer { files, notes } = daemon.call::<WorkspaceChanges>(params).await?;
+        notes.iter().for_each(|note| screen.say(note));
         match (arguments.name_only, arguments.stat) {
             (true, _) => screen.data(&changes::names(&files))?,
             (_, true) => screen.data(&changes::stat(&files))?,
@@ -67,7 +72,9 @@ pub(crate) async fn export(
     }
     match &arguments.output {
         Some(file) => {
-            let bytes = to_file(&mut daemon, params, file).await?;
+            let mut signals = Signals::catch()?;
+            let written = to_file(&mut daemon, params, file);
+            let bytes = signals.unless_told(written).await?;
             screen.say(format_args!("{bytes} bytes in {}", file.display()));
         }
         None => {
@@ -76,56 +83,53 @@ pub(crate) async fn export(
                 _ => CommandError::io("cannot write to standard output", error),
             };
             let mut stdout = io::stdout().lock();
-            receive(&mut daemon, params, &mut |bytes| {
-                stdout.write_all(bytes).map_err(failed)
-            })
-            .await?;
+            let mut stream = begin(&mut daemon, params).await?;
+            while let Some(bytes) = piece(&mut stream).await? {
+                stdout.write_all(&bytes).map_err(failed)?;
+            }
             stdout.flush().map_err(failed)?;
         }
     }
     Ok(ExitStatus::SUCCESS)
 }
 
-/// Writes a patch to a file that appears only when it is complete, and returns its length.
+/// Writes a patch to a file as `cp` does: one that appears only when it is complete, and nothing is left of it if
+/// the wait for it is given up. Returns its length.
 pub(crate) async fn to_file(
     daemon: &mut Daemon<'_>,
     params: ExportParams,
     file: &Path,
 ) -> Result<u64, CommandError> {
-    let failed = |error| CommandError::io(format!("cannot write {}", file.display()), error);
-    let mut name = file.as_os_str().to_owned();
-    // Nobody else can have made it beforehand, in a folder that others write to.
-    name.push(format!(".{}.part", crate::verb::cp::mark()));
-    let part = PathBuf::from(name);
-    let mut open = File::create_new(&part).map_err(failed)?;
+    refuse_link_of_a_guest(file)?;
+    let there = std::fs::metadata(file).ok();
+    let mode = there.map_or(0o666, |facts| facts.permissions().mode());
+    let mut sink = Sink::file(file, None, mode, &mark()).await?;
     let mut written = 0;
-    let received = receive(daemon, params, &mut |bytes| {
+    let mut stream = begin(daemon, params).await?;
+    while let Some(bytes) = piece(&mut stream).await? {
         written += bytes.len() as u64;
-        open.write_all(bytes).map_err(failed)
-    })
-    .await
-    .and_then(|()| std::fs::rename(&part, file).map_err(failed));
-    if received.is_err() {
-        // What is there of it is no patch.
-        let _ = std::fs::remove_file(&part);
+        sink.put(bytes).await?;
     }
-    received.map(|()| written)
+    sink.finish()?;
+    Ok(written)
 }
 
-/// Receives a patch to its last byte; anything less is an error.
-async fn receive(
+async fn begin(
     daemon: &mut Daemon<'_>,
     params: ExportParams,
-    write: &mut dyn FnMut(&[u8]) -> Result<(), CommandError>,
-) -> Result<(), CommandError> {
+) -> Result<StreamConnection, CommandError> {
+    let ticket = daemon.call::<WorkspaceExport>(params).await?;
+    daemon.stream(&ticket).await
+}
+
+/// Returns the next piece of a patch; none when it is complete, and anything less is an error.
+async fn piece(stream: &mut StreamConnection) -> Result<Option<Vec<u8>>, CommandError> {
     let lost =
         |reason: &str| CommandError::new("the patch did not come whole").because(reason.to_owned());
-    let ticket = daemon.call::<WorkspaceExport>(params).await?;
-    let mut stream = daemon.stream(&ticket).await?;
     loop {
         match stream.read.next_frame().await {
-            Ok(Some(Frame::Data { bytes, .. })) => write(&bytes)?,
-            Ok(Some(Frame::Control(Control::Exit { .. }))) => return Ok(()),
+            Ok(Some(Frame::Data { bytes, .. })) => return Ok(Some(bytes)),
+            Ok(Some(Frame::Control(Control::Exit { .. }))) => return Ok(None),
             Ok(Some(Frame::Control(Control::Error { error, .. }))) => {
                 return Err(CommandError::new(error));
             }
