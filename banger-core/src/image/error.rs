@@ -102,7 +102,7 @@ pub enum ImageError {
         reason: String,
     },
     /// A kernel or an initramfs is larger than any.
-    #[error("{} is no kernel and no initramfs: it is larger than {} MiB", path.display(), largest >> 20)]
+    #[error("{} is no kernel and no initramfs: it has more than {} MiB, unpacked or as it is", path.display(), largest >> 20)]
     TooLarge {
         /// The file.
         path: PathBuf,

@@ -26,6 +26,12 @@ const LARGEST_UNPACKED: u64 = 2 << 30;
 /// The most files that it may hold. Debian's with all modules holds 5,000.
 const MOST: usize = 200_000;
 
+/// The most that the name of one may have, in bytes: Linux's PATH_MAX, as the kernel itself refuses longer ones.
+const LONGEST_NAME: usize = 4096;
+
+/// The most that the names of all may have, in bytes. Debian's have 300,000.
+const ALL_NAMES: usize = 32 << 20;
+
 /// Where each file lies, by its path without a leading slash.
 #[derive(Debug)]
 pub(super) struct Files {
@@ -41,6 +47,7 @@ struct Place {
 }
 
 /// What follows the archives that are not packed.
+#[derive(Debug)]
 enum Rest {
     Nothing,
     Packed { program: &'static str, offset: u64 },
@@ -63,12 +70,12 @@ impl Files {
             path: path.to_owned(),
             places: BTreeMap::new(),
         };
-        let rest = files.take(file.clone(), 0).await?;
+        let rest = files.take(file.clone(), LARGEST).await?;
         if let Rest::Packed { program, offset } = rest {
             let unpacked = files.unpack(host, file, offset, program, aside).await;
             // It stays for as long as it is open.
             host.remove_file(aside).await?;
-            match files.take(unpacked?, 0).await? {
+            match files.take(unpacked?, LARGEST_UNPACKED).await? {
                 Rest::Nothing => {}
                 Rest::Packed { .. } => return Err(files.refused("it is packed twice")),
             }
@@ -128,17 +135,14 @@ impl Files {
         }
     }
 
-    /// Takes up the archives of one file, from an offset on.
-    async fn take(&mut self, file: Arc<OpenFile>, from: u64) -> Result<Rest, ImageError> {
+    /// Takes up the archives of one file of at most `largest` bytes.
+    async fn take(&mut self, file: Arc<OpenFile>, largest: u64) -> Result<Rest, ImageError> {
         let path = self.path.clone();
         let length = file.metadata().map_err(|error| self.io(error))?.len();
-        if length > LARGEST.max(LARGEST_UNPACKED) || (self.places.is_empty() && length > LARGEST) {
-            return Err(ImageError::TooLarge {
-                path,
-                largest: LARGEST,
-            });
+        if length > largest {
+            return Err(ImageError::TooLarge { path, largest });
         }
-        let found = aside(move || Ok(archives(&file, from, length)));
+        let found = aside(move || Ok(archives(&file, length)));
         let (places, rest) = found
             .await
             .map_err(|error| self.io(error))?
@@ -161,15 +165,11 @@ impl Files {
 }
 
 /// Finds the files of one archive after the other.
-fn archives(
-    file: &Arc<OpenFile>,
-    from: u64,
-    length: u64,
-) -> Result<(BTreeMap<String, Place>, Rest), String> {
+fn archives(file: &Arc<OpenFile>, length: u64) -> Result<(BTreeMap<String, Place>, Rest), String> {
     let told = |error: std::io::Error| format!("its archive is damaged: {error}");
     let mut reader = BufReader::new(&**file);
     let mut places = BTreeMap::new();
-    let mut at = reader.seek(SeekFrom::Start(from)).map_err(told)?;
+    let (mut at, mut names) = (reader.seek(SeekFrom::Start(0)).map_err(told)?, 0);
     loop {
         // Zeros between archives.
         let mut first = [0_u8; 1];
@@ -202,7 +202,7 @@ fn archives(
             }
             _ => return Err("it holds no cpio archive".to_owned()),
         }
-        at = archive(file, &mut reader, length, &mut places)?;
+        at = archive(file, &mut reader, length, &mut places, &mut names)?;
     }
 }
 
@@ -212,9 +212,16 @@ fn archive(
     reader: &mut BufReader<&OpenFile>,
     length: u64,
     places: &mut BTreeMap<String, Place>,
+    names: &mut usize,
 ) -> Result<u64, String> {
     let told = |error: std::io::Error| format!("its archive is damaged: {error}");
     loop {
+        // Whoever reads the entry takes a name of any length into memory.
+        *names += name_bytes(reader).map_err(told)?;
+        if *names > ALL_NAMES {
+            let most = ALL_NAMES >> 20;
+            return Err(format!("the names in it have more than {most} MiB"));
+        }
         let mut entry = newc::Reader::new(&mut *reader).map_err(told)?;
         if entry.entry().is_trailer() {
             let reader = entry.finish().map_err(told)?;
@@ -234,6 +241,24 @@ fn archive(
             return Err(format!("it holds more than {MOST} files"));
         }
         entry.skip().map_err(told)?;
+    }
+}
+
+/// Returns how long the name of the next file is, whose header is read again after this.
+fn name_bytes(reader: &mut BufReader<&OpenFile>) -> std::io::Result<usize> {
+    use std::io::{Error, ErrorKind};
+    // Six bytes of magic and thirteen numbers of eight hexadecimal digits; the twelfth is this one.
+    let mut header = [0; 110];
+    reader.read_exact(&mut header)?;
+    reader.seek_relative(-110)?;
+    let digits = std::str::from_utf8(&header[94..102]).unwrap_or_default();
+    match usize::from_str_radix(digits, 16) {
+        Ok(bytes) if bytes <= LONGEST_NAME => Ok(bytes),
+        Ok(bytes) => {
+            let reason = format!("the name of a file has {bytes} bytes");
+            Err(Error::new(ErrorKind::InvalidData, reason))
+        }
+        Err(_) => Err(ErrorKind::InvalidData.into()),
     }
 }
 
@@ -267,7 +292,7 @@ mod tests {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(bytes).unwrap();
         let file = Arc::new(file);
-        let (places, _) = archives(&file, 0, bytes.len() as u64)?;
+        let (places, _) = archives(&file, bytes.len() as u64)?;
         Ok(places
             .into_iter()
             .map(|(name, place)| (name, place.bytes))
@@ -283,6 +308,39 @@ mod tests {
             found(&bytes).unwrap(),
             [("a".to_owned(), 3), ("b".to_owned(), 0)]
         );
+    }
+
+    #[test]
+    fn names_are_not_read_whatever_length_they_say_to_have() {
+        let header = |bytes: usize| {
+            let zeros = "0".repeat(8);
+            let number = |n: usize| format!("{n:08x}");
+            let fields: String = (0..13)
+                .map(|field| {
+                    if field == 11 {
+                        number(bytes)
+                    } else {
+                        zeros.clone()
+                    }
+                })
+                .collect();
+            format!("070701{fields}").into_bytes()
+        };
+        // The file is one hole: what is read of it takes memory, and no disk.
+        let long = tempfile::tempfile().unwrap();
+        (&long).write_all(&header(1 << 30)).unwrap();
+        long.set_len(LARGEST_UNPACKED).unwrap();
+        let error = archives(&Arc::new(long), LARGEST_UNPACKED).unwrap_err();
+        assert!(error.contains("1073741824 bytes"), "{error}");
+        let mut many = Vec::new();
+        for n in 0..=ALL_NAMES / LONGEST_NAME {
+            let mut name = format!("{n:08}").into_bytes();
+            name.resize(LONGEST_NAME - 1, b'x');
+            name.push(0);
+            many.extend([header(LONGEST_NAME), name, vec![0; 2]].concat());
+        }
+        let error = found(&many).unwrap_err();
+        assert!(error.contains("more than 32 MiB"), "{error}");
     }
 
     #[test]

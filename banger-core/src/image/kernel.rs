@@ -12,7 +12,9 @@ pub enum KernelError {
         reason: &'static str,
     },
     /// Its payload is packed in a way that is not read here.
-    #[error("its kernel is packed with {packing}, and only lz4 is unpacked here")]
+    #[error(
+        "its kernel is packed with {packing}, which is not unpacked here (gzip, lz4, xz and zstd are)"
+    )]
     Packing {
         /// The way.
         packing: &'static str,
