@@ -120,6 +120,14 @@ impl Engine {
         let probe = EngineId::from_random([0; 4]);
         Places::new(state.clone(), config.runtime_dir.clone(), probe).check_socket_paths()?;
         host.create_dir(&state).await?;
+        // Its owner can put links in the place of what is written there. What is simulated has no user.
+        let owner = host.stat(&state).await?.map(|facts| facts.owner);
+        if let Some(owner) = owner
+            && owner != host.user_id()
+            && !backends.simulated()
+        {
+            return Err(Error::StateOfAnother { state, owner });
+        }
         // Others have no business in it: what lies below relies on that.
         host.set_mode(&state, 0o700).await?;
         let Some(lock) = lock_state(&*host, &state).await? else {

@@ -28,6 +28,14 @@ pub enum Error {
         /// The folder.
         state: std::path::PathBuf,
     },
+    /// The state folder is another user's.
+    #[error("the state folder {} belongs to user {owner}, and was not used", state.display())]
+    StateOfAnother {
+        /// The folder.
+        state: std::path::PathBuf,
+        /// Whose it is.
+        owner: u32,
+    },
     /// The runtime folder is too deep for sockets.
     #[error(transparent)]
     Place(#[from] PlaceError),
@@ -357,6 +365,7 @@ impl Error {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Error::StateInUse { .. } => ErrorKind::InUse,
+            Error::StateOfAnother { .. } => ErrorKind::Denied,
             Error::Place(_)
             | Error::Name(_)
             | Error::OutOfRange { .. }
@@ -414,6 +423,9 @@ impl Error {
     /// Returns the next step for whoever reads the message, where there is one.
     pub fn hint(&self) -> Option<String> {
         match self {
+            Error::StateOfAnother { .. } => Some(
+                "run banger as its owner, or choose another state folder (BANGER_STATE_DIR)".to_owned(),
+            ),
             Error::StateInUse { .. } => Some(
                 "stop the daemon that holds it (banger daemon stop), or choose another state folder"
                     .to_owned(),

@@ -279,6 +279,8 @@ pub struct FileFacts {
     pub bytes: u64,
     /// What it takes on the disk, in bytes.
     pub allocated_bytes: u64,
+    /// The user whose it is.
+    pub owner: u32,
 }
 
 /// What the machine and `/dev/kvm` offer.

@@ -629,6 +629,28 @@ async fn a_guest_reaches_the_internet_only_if_it_or_the_configuration_says_so() 
 }
 
 #[tokio::test]
+async fn a_state_folder_of_another_user_s_is_refused_and_stays_as_it_is() {
+    use std::os::unix::fs::{MetadataExt, chown};
+    let scratch = tempfile::tempdir().unwrap();
+    let state = scratch.path().join("state");
+    std::fs::create_dir(&state).unwrap();
+    if chown(&state, Some(65534), None).is_err() {
+        eprintln!("skipped: only root can give a folder to somebody else");
+        return;
+    }
+    let before = std::fs::metadata(&state).unwrap().mode();
+    let config = banger_core::EngineConfig::new(&state, scratch.path().join("run"));
+    let error = banger_core::Engine::open(config).await.unwrap_err();
+    assert_eq!(error.kind(), banger_core::ErrorKind::Denied, "{error}");
+    assert!(
+        error.to_string().contains("belongs to user 65534"),
+        "{error}"
+    );
+    assert_eq!(std::fs::metadata(&state).unwrap().mode(), before);
+    assert_eq!(std::fs::read_dir(&state).unwrap().count(), 0);
+}
+
+#[tokio::test]
 async fn what_an_engine_keeps_is_nobody_else_s_to_read_also_where_it_was() {
     use std::os::unix::fs::PermissionsExt;
     let scratch = tempfile::tempdir().unwrap();

@@ -21,6 +21,14 @@ pub(crate) fn open(path: &Path) -> io::Result<File> {
             .mode(0o700)
             .create(folder)?;
     }
+    if let Some(folder) = path.parent()
+        && let owner = std::fs::metadata(folder)?.uid()
+        && owner != rustix::process::geteuid().as_raw()
+    {
+        // Its owner can put a link to any file of ours in the place of the log.
+        let reason = format!("{} belongs to user {owner}", folder.display());
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, reason));
+    }
     let file = append_to(path)?;
     match set_aside(&file, path)? {
         SetAside::No => Ok(file),
@@ -93,6 +101,7 @@ fn append_to(path: &Path) -> io::Result<File> {
         .append(true)
         .create(true)
         .mode(0o600)
+        .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits() as i32)
         .open(path)
 }
 
@@ -101,6 +110,27 @@ mod tests {
     use std::io::Write;
 
     use super::*;
+
+    #[test]
+    fn a_log_leads_nowhere_else_and_lies_in_no_folder_of_anothers() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, other) = (
+            folder.path().join("bangerd.log"),
+            folder.path().join("other"),
+        );
+        std::fs::write(&other, "mine").unwrap();
+        std::os::unix::fs::symlink(&other, &path).unwrap();
+        assert!(open(&path).is_err());
+        std::fs::remove_file(&path).unwrap();
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("skipped: only root can give a folder to somebody else");
+            return;
+        }
+        std::os::unix::fs::chown(folder.path(), Some(65534), None).unwrap();
+        let error = open(&path).unwrap_err().to_string();
+        assert!(error.contains("belongs to user 65534"), "{error}");
+        assert_eq!(std::fs::read(&other).unwrap(), b"mine");
+    }
 
     #[test]
     fn a_log_that_has_grown_too_long_is_set_aside_once() {

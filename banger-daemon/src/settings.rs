@@ -21,11 +21,13 @@
 
 use std::io;
 use std::net::Ipv4Addr;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use banger_core::{
     DiskKind, EngineConfig, Internet, Mebibytes, NatConfig, NetworkKind, Subnet, VmmKind,
 };
+use banger_foreign::{ForeignError, open_named, read_bounded};
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, IntoDeserializer};
 
@@ -39,6 +41,18 @@ pub enum SettingsError {
         path: PathBuf,
         /// Why not.
         source: io::Error,
+    },
+    /// It is another user's.
+    #[error(
+        "{} belongs to user {owner}, and was not read: make it yours (chown), or name another folder \
+         (BANGER_CONFIG_DIR)",
+        path.display()
+    )]
+    OfAnother {
+        /// The file.
+        path: PathBuf,
+        /// Whose it is.
+        owner: u32,
     },
     /// It says what it cannot say.
     #[error("{}, line {line}: {message}", path.display())]
@@ -92,17 +106,38 @@ struct NatSettings {
     name_server: Option<Ipv4Addr>,
 }
 
+/// The most that the file may have, in bytes.
+const LARGEST: u64 = 1 << 20;
+
 impl Settings {
     /// Reads the file; a missing one says nothing.
     pub fn read(path: &Path) -> Result<Self, SettingsError> {
-        match std::fs::read_to_string(path) {
-            Ok(text) => Settings::parse(path, &text),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Settings::default()),
-            Err(source) => Err(SettingsError::Read {
+        let failed = |error: ForeignError| SettingsError::Read {
+            path: path.to_owned(),
+            source: io::Error::other(error),
+        };
+        // No pipe is waited for in its place, and nothing is read without end.
+        let Some(file) = open_named(path).map_err(failed)? else {
+            return Ok(Settings::default());
+        };
+        let owner = file.metadata().map(|facts| facts.uid());
+        let owner = owner.map_err(|source| SettingsError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
+        // It says what is fetched and what guests may reach.
+        if ![0, rustix::process::geteuid().as_raw()].contains(&owner) {
+            return Err(SettingsError::OfAnother {
                 path: path.to_owned(),
-                source,
-            }),
+                owner,
+            });
         }
+        let text = read_bounded(file, path, LARGEST).map_err(failed)?;
+        let text = String::from_utf8(text).map_err(|error| SettingsError::Read {
+            path: path.to_owned(),
+            source: io::Error::new(io::ErrorKind::InvalidData, error),
+        })?;
+        Settings::parse(path, &text)
     }
 
     fn parse(path: &Path, text: &str) -> Result<Self, SettingsError> {
@@ -213,6 +248,35 @@ mod tests {
             .map_err(|error| error.to_string())?
             .apply(&mut config);
         Ok(config)
+    }
+
+    #[test]
+    fn what_is_no_file_or_anothers_is_refused_and_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config.toml");
+        let told = || {
+            let error = Settings::read(&path).unwrap_err();
+            let source = std::error::Error::source(&error).map(ToString::to_string);
+            format!("{error}: {}", source.unwrap_or_default())
+        };
+        let mode = rustix::fs::Mode::RUSR;
+        let pipe = rustix::fs::FileType::Fifo;
+        rustix::fs::mknodat(rustix::fs::CWD, &path, pipe, mode, 0).unwrap();
+        assert!(told().contains("named pipe"), "{}", told());
+        std::fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink("/dev/zero", &path).unwrap();
+        assert!(told().contains("device"), "{}", told());
+        std::fs::remove_file(&path).unwrap();
+        let long = std::fs::File::create(&path).unwrap();
+        long.set_len(LARGEST + 1).unwrap();
+        assert!(told().contains("1048576 bytes"), "{}", told());
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("skipped: only root can give a file to somebody else");
+            return;
+        }
+        std::fs::write(&path, "nat = 1").unwrap();
+        std::os::unix::fs::chown(&path, Some(65534), None).unwrap();
+        assert!(told().contains("belongs to user 65534"), "{}", told());
     }
 
     #[test]

@@ -158,6 +158,7 @@ pub(super) fn stat(path: &Path) -> Result<Option<FileFacts>> {
             is_socket: facts.file_type().is_socket(),
             bytes: facts.len(),
             allocated_bytes: facts.blocks() * 512,
+            owner: facts.uid(),
         })),
         Err(error) if is_missing(&error) => Ok(None),
         Err(error) => Err(failed(FileAct::Stat, path)(error)),
