@@ -18,6 +18,7 @@ mod error;
 mod export;
 mod find;
 mod git;
+mod in_the_way;
 mod inspect;
 mod odd;
 mod open;

@@ -6,7 +6,6 @@
 
 use std::path::Path;
 
-use banger_foreign::{Folder, ForeignError, Kind};
 use banger_session::workspace::blobs_script;
 use banger_session::workspace::patch::{
     Change, MODE_SUBMODULE, MODE_SYMLINK, check_path, leads_out, parse_changes,
@@ -16,12 +15,13 @@ use tokio::io::AsyncWriteExt;
 
 use crate::engine::Engine;
 use crate::error::Error;
-use crate::host::{HostError, PipedProgram};
+use crate::host::PipedProgram;
 use crate::progress::Progress;
 use crate::session::ByteText;
 use crate::vm::VMRecord;
 use crate::workspace::WorkspaceError;
-use crate::workspace::git::{Git, path_of, program, word_in, words};
+use crate::workspace::git::{Git, program, word_in, words};
+use crate::workspace::in_the_way::in_the_way;
 use crate::workspace::inspect::Staging;
 use crate::workspace::open::{Repository, UserSettings, blocking};
 use crate::workspace::patch_bounds::{LARGEST_PATCH, PatchBounds, refuse_written};
@@ -578,35 +578,11 @@ impl Target {
             .collect();
         let root = self.repository.root.clone();
         blocking(move || {
-            let foreign = |error: ForeignError| WorkspaceError::from(HostError::from(error));
-            let tree = Folder::open(&root).map_err(foreign)?;
-            let mut in_the_way = Vec::new();
-            for path in made {
-                // Each folder on the way to it, and then itself.
-                let ends = path.iter().enumerate().filter(|(_, byte)| **byte == b'/');
-                let ends = ends.map(|(at, _)| at).chain([path.len()]);
-                for end in ends {
-                    let part = &path[..end];
-                    let kind = tree.kind(path_of(part)).map_err(foreign)?;
-                    let is_free = match kind {
-                        None => true,
-                        Some(Kind::Folder) => end < path.len(),
-                        // A tracked file that goes makes room.
-                        Some(_) => gone.contains(part),
-                    };
-                    if !is_free {
-                        in_the_way.push(String::from_utf8_lossy(part).into_owned());
-                    }
-                    if kind != Some(Kind::Folder) {
-                        break;
-                    }
-                }
-            }
-            in_the_way.dedup();
-            match in_the_way.is_empty() {
+            let found = in_the_way(&root, &made, &gone)?;
+            match found.is_empty() {
                 true => Ok(()),
                 false => Err(WorkspaceError::FilesInTheWay {
-                    said: format!("not tracked here: {}", in_the_way.join(", ")),
+                    said: format!("not tracked here: {}", found.join(", ")),
                     path: root,
                 }),
             }

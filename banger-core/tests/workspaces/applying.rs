@@ -179,6 +179,32 @@ async fn a_conflict_and_files_in_the_way_are_named_and_nothing_is_touched() {
 }
 
 #[tokio::test]
+async fn a_file_that_becomes_a_folder_and_the_other_way_round_go_in_and_back() {
+    let rig = Rig::with_box().await;
+    let repo = rig.small();
+    repo.write("d/deep/file", "in a folder\n");
+    repo.write(".gitignore", "*.o\n");
+    repo.commit("a folder");
+    rig.prepare(&repo).await;
+    rig.guest("rm README.md; mkdir README.md; echo in >README.md/in; rm -r d; echo a file >d")
+        .await;
+    let before = files(&repo);
+    apply(&rig, Effect::Apply).await.unwrap();
+    assert_eq!(
+        (repo.read("README.md/in"), repo.read("d")),
+        ("in\n".to_owned(), "a file\n".to_owned())
+    );
+    rig.engine.workspace_undo("box", None).await.unwrap();
+    assert_eq!(files(&repo), before);
+    // What nobody has in git keeps its folder.
+    repo.write("d/deep/built.o", "the only copy\n");
+    let error = apply(&rig, Effect::Apply).await.unwrap_err();
+    let told = error.chain().join(": ");
+    assert!(told.contains("not tracked here: d/deep/built.o"), "{told}");
+    assert_eq!(repo.read("d/deep/built.o"), "the only copy\n");
+}
+
+#[tokio::test]
 async fn what_was_changed_since_stands_in_the_way_of_taking_it_back() {
     let rig = Rig::with_box().await;
     let repo = rig.small();
@@ -348,7 +374,7 @@ async fn what_git_ignores_here_is_neither_replaced_nor_removed_by_taking_back() 
         ),
         // A folder where a file is, and a file where a folder is.
         ("mkdir old; echo guest >old/x; git add -f old/x", "old"),
-        ("echo guest >build; git add -f build", "build"),
+        ("echo guest >build; git add -f build", "build/out"),
     ] {
         rig.guest(&format!("echo more >>README.md; {script}")).await;
         let error = apply(&rig, Effect::Apply).await.unwrap_err();
