@@ -32,13 +32,15 @@ pub enum NameError {
     },
     /// It holds a character that is not allowed there.
     #[error(
-        "the {what} {text:?} is not valid: use small letters, digits and '-', beginning and ending with a letter or digit"
+        "the {what} {text:?} is not valid: use small letters, digits{allowed}, beginning and ending with a letter or digit"
     )]
     Character {
         /// What it was to name.
         what: &'static str,
         /// What was given.
         text: String,
+        /// What else may be inside.
+        allowed: &'static str,
     },
     /// It is no name of a session.
     #[error(
@@ -329,6 +331,10 @@ fn check_label(what: &'static str, text: &str, also: &[u8]) -> Result<(), NameEr
         return Err(NameError::Character {
             what,
             text: text.to_owned(),
+            allowed: match also.is_empty() {
+                true => " and '-'",
+                false => ", '-', '.' and '_'",
+            },
         });
     }
     if text.len() > MAX_NAME {

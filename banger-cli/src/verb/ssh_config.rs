@@ -231,13 +231,34 @@ fn try_out(ours: &Path) -> Result<(), CommandError> {
     )
 }
 
-/// The file itself where it is a link: a link stays one.
+/// The file itself where it is a link: a link stays one, also one that leads to what is not there yet.
 fn user_config() -> Result<PathBuf, CommandError> {
+    // Whoever empties it means no home, and not the one that the system's list of users has.
+    let is_empty = std::env::var_os("HOME").is_some_and(|home| home.is_empty());
     let home = std::env::home_dir()
-        .filter(|home| home.is_absolute())
+        .filter(|home| home.is_absolute() && !is_empty)
         .ok_or_else(|| CommandError::new("cannot find your home folder").hint("set HOME"))?;
-    let config = home.join(".ssh/config");
-    Ok(fs::canonicalize(&config).unwrap_or(config))
+    let mut config = home.join(".ssh/config");
+    if let Ok(found) = fs::canonicalize(&config) {
+        return Ok(found);
+    }
+    if let Ok(target) = fs::read_link(&config) {
+        let folder = config.parent().unwrap_or(Path::new("/")).join(target);
+        let (folder, name) = (folder.parent(), folder.file_name());
+        let folder = folder.and_then(|folder| fs::canonicalize(folder).ok());
+        config = match (folder, name) {
+            (Some(folder), Some(name)) if fs::symlink_metadata(folder.join(name)).is_err() => {
+                folder.join(name)
+            }
+            _ => {
+                let what = format!("{} is a link that leads nowhere", config.display());
+                return Err(
+                    CommandError::new(what).hint("make the folder that it leads to, or remove it")
+                );
+            }
+        };
+    }
+    Ok(config)
 }
 
 /// A missing file is empty.

@@ -89,6 +89,32 @@ fn the_configuration_is_printed_if_nothing_is_asked_for() {
 }
 
 #[test]
+fn a_link_to_a_file_that_is_not_there_yet_stays_a_link_and_an_empty_home_is_none() {
+    let (world, _daemon) = with_ssh();
+    let (config, dotfiles) = (
+        world.path().join(".ssh/config"),
+        world.path().join("dotfiles"),
+    );
+    fs::create_dir(world.path().join(".ssh")).unwrap();
+    std::os::unix::fs::symlink("../dotfiles/ssh", &config).unwrap();
+    let refused = world.banger(&["ssh-config", "--install"]);
+    assert_eq!(refused.status, Some(1), "{refused}");
+    assert!(refused.stderr.contains("leads nowhere"), "{refused}");
+    fs::create_dir(&dotfiles).unwrap();
+    let installed = world.banger(&["ssh-config", "--install"]);
+    assert_eq!(installed.status, Some(0), "{installed}");
+    assert!(fs::symlink_metadata(&config).unwrap().is_symlink());
+    assert!(
+        fs::read(dotfiles.join("ssh"))
+            .unwrap()
+            .starts_with(b"# >>> banger")
+    );
+    let homeless = world.run(world.command(&["ssh-config", "--install"]).env("HOME", ""));
+    assert_eq!(homeless.status, Some(1), "{homeless}");
+    assert!(homeless.stderr.contains("set HOME"), "{homeless}");
+}
+
+#[test]
 fn installing_twice_and_uninstalling_leaves_the_users_file_as_it_was() {
     let (world, _daemon) = with_ssh();
     let config = world.path().join(".ssh/config");
