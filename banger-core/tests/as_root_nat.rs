@@ -16,7 +16,7 @@ mod street;
 
 use street::{
     GUEST, HOME, HOST, HOST_AT_HOME, INTERNET, METADATA, PRINTER, ROUTER, SHOP, ask, ask_by_udp,
-    guest, in_a_network_of_its_own, serve, sh, state,
+    guest, in_a_network_of_its_own, serve, sh, state, within,
 };
 
 /// The engine that the VMs are of.
@@ -231,6 +231,50 @@ async fn as_root_a_guest_reaches_the_internet_and_nothing_of_its_host() {
     sh(&format!("ip netns del {guest}"));
     assert_eq!(state(), before);
     vm.release().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn as_root_a_guest_that_opens_connections_without_end_leaves_the_host_and_others_theirs() {
+    const NAME: &str =
+        "as_root_a_guest_that_opens_connections_without_end_leaves_the_host_and_others_theirs";
+    if !in_a_network_of_its_own(NAME) {
+        return;
+    }
+    let (one, other) = (Vm::new(1), Vm::new(2));
+    one.start().await.unwrap();
+    other.start().await.unwrap();
+    if !sh("nft list ruleset").contains("ct count over 8192") {
+        println!("SKIP: {NAME}: this kernel has no nft_connlimit");
+        return;
+    }
+    let (loud, quiet) = (guest(one.namespace()), guest(other.namespace()));
+    serve(Some(INTERNET), SHOP, 80);
+    assert_eq!(ask(Some(&loud), SHOP, 80), Some(HOST.to_string()));
+    let tracked = || {
+        let count = std::fs::read_to_string("/proc/sys/net/netfilter/nf_conntrack_count");
+        count.unwrap().trim().parse::<u32>().unwrap()
+    };
+    // A packet to each port is a connection each to whoever keeps track of them.
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while ask(Some(&loud), SHOP, 80).is_some() {
+        let late = std::time::Instant::now() > deadline;
+        assert!(!late, "{} came through", tracked());
+        within(Some(&loud), || {
+            let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+            for port in 1000..3000 {
+                let _ = socket.send_to(b"?", (SHOP, port));
+            }
+        });
+    }
+    assert!(tracked() < 8192 + 100, "{} are kept track of", tracked());
+    assert_eq!(
+        ask(Some(&quiet), SHOP, 80),
+        Some(HOST.to_string()),
+        "another guest"
+    );
+    assert!(ask(None, SHOP, 80).is_some(), "the host itself");
+    one.release().await;
+    other.release().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

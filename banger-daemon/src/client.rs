@@ -320,3 +320,38 @@ fn said(tail: &str) -> String {
         tail => format!("; it said:\n{tail}"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_daemon_of_another_user_s_is_not_spoken_to_by_root_either() {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("skipped: only root can be somebody else");
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let everybody = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+        std::fs::set_permissions(folder.path(), everybody).unwrap();
+        let socket = folder.path().join("bangerd.sock");
+        let there = socket.clone();
+        // A thread's identity is its own, as long as no library spreads it.
+        let listening = std::thread::spawn(move || {
+            let nobody = rustix::process::Uid::from_raw(65534);
+            rustix::thread::set_thread_res_uid(nobody, nobody, nobody).unwrap();
+            std::os::unix::net::UnixListener::bind(there).unwrap()
+        });
+        let listener = listening.join().unwrap();
+        let refused = Client::connect(&socket).await.unwrap_err();
+        assert!(
+            matches!(refused, ClientError::Stranger { uid: 65534, .. }),
+            "{refused}"
+        );
+        listener.set_nonblocking(true).unwrap();
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut heard = Vec::new();
+        std::io::Read::read_to_end(&mut stream, &mut heard).unwrap();
+        assert_eq!(heard, b"", "nothing was said to it");
+    }
+}
