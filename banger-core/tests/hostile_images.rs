@@ -159,6 +159,8 @@ async fn a_list_of_modules_of_a_terabyte_in_a_small_image_is_refused_in_bounded_
         told.contains("modules.dep") && told.contains("8 MiB"),
         "{told}"
     );
+    // The file that was handed in is told, and not a copy that is gone.
+    assert!(told.contains(rootfs.to_str().unwrap()), "{told}");
     assert!(
         peak().saturating_sub(before) < 100 << 20,
         "{} MiB",
@@ -180,7 +182,16 @@ async fn a_module_whose_name_is_another_request_or_leads_away_is_refused_by_name
         let rootfs = rig.rootfs(&[("modules.dep", &needed(name))]);
         let told = rig.refused(&rootfs, &kernel, None).await;
         assert!(told.contains("which is not looked for"), "{name}: {told}");
+        assert!(told.contains(rootfs.to_str().unwrap()), "{told}");
     }
+}
+
+#[tokio::test]
+async fn a_module_that_is_listed_and_not_there_is_named() {
+    let rig = Rig::new().await;
+    let rootfs = rig.rootfs(&[("modules.dep", &needed("kernel"))]);
+    let told = rig.refused(&rootfs, &rig.kernel(), None).await;
+    assert!(told.contains("needs its modules"), "{told}");
 }
 
 #[tokio::test]

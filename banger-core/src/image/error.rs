@@ -329,6 +329,19 @@ impl fmt::Display for Clause {
 }
 
 impl ImageError {
+    /// The same of another file: whoever handed one in does not know the copy that was looked into.
+    pub(super) fn speaking_of(mut self, copy: &Path, given: &Path) -> Self {
+        if let ImageError::Contract { path, .. }
+        | ImageError::TooLargeWithin { path, .. }
+        | ImageError::OddPath { path, .. }
+        | ImageError::NoFile { path } = &mut self
+            && path == copy
+        {
+            *path = given.to_owned();
+        }
+        self
+    }
+
     /// Returns the next step for whoever reads the message, where there is one.
     pub fn hint(&self) -> Option<String> {
         let hint = match self {

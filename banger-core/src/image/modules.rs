@@ -70,6 +70,13 @@ impl Shelves<'_> {
         for path in order {
             let packed = self.read(shop, shelf, &path, LARGEST_MODULE).await?;
             let name = path.rsplit('/').next().unwrap_or(&path);
+            // The list names it, and it is not there.
+            if packed.is_empty() {
+                return Err(ImageError::NoModules {
+                    release: self.release.to_owned(),
+                    missing: vec![module_name(&path)],
+                });
+            }
             modules.push(unpacked(shop, name, packed).await?);
             let held: usize = modules.iter().map(|(_, module)| module.len()).sum();
             if held > LARGEST_OF_ALL {

@@ -103,6 +103,12 @@ impl<'a> Registering<'a> {
     /// Checks and copies. Takes as long as the file system takes to copy (no time where it can share its
     /// blocks). Cancel-safe, if it is then cleared away.
     pub(crate) async fn make(&self) -> Result<Candidate, ImageError> {
+        // What is told is the file that was handed in, not its copy.
+        let made = self.check_and_copy().await;
+        made.map_err(|error| error.speaking_of(&self.new.join(ROOTFS), &self.asked.rootfs))
+    }
+
+    async fn check_and_copy(&self) -> Result<Candidate, ImageError> {
         let (host, progress) = (self.shop.host, self.shop.progress);
         progress.tell("image-check", "checking the file system and the kernel");
         // What takes no time comes first: nothing has been copied when it is refused.
@@ -197,16 +203,7 @@ impl<'a> Registering<'a> {
         if !superblock.needs_recovery {
             check_filesystem(&self.shop, rootfs).await?;
         }
-        // What is told is the file that was handed in, not its copy.
-        check_contents(&self.shop, rootfs)
-            .await
-            .map_err(|error| match error {
-                ImageError::Contract { missing, .. } => ImageError::Contract {
-                    path: self.asked.rootfs.clone(),
-                    missing,
-                },
-                error => error,
-            })
+        check_contents(&self.shop, rootfs).await
     }
 
     async fn kernel(&self) -> Result<Vec<u8>, ImageError> {
