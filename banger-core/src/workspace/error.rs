@@ -82,6 +82,12 @@ pub enum WorkspaceError {
     /// The path in the guest was refused.
     #[error(transparent)]
     GuestPath(#[from] InvalidGuestPath),
+    /// A partial clone, and what is wanted of it is not here.
+    #[error("the objects of {} are not all here: it is a partial clone", path.display())]
+    Partial {
+        /// The repository.
+        path: PathBuf,
+    },
     /// git on this host failed.
     #[error("git {act} failed in {}: {said}", path.display())]
     Git {
@@ -223,6 +229,7 @@ impl WorkspaceError {
             | WorkspaceError::NothingToUndo { .. } => ErrorKind::NotFound,
             WorkspaceError::Stranger { .. } => ErrorKind::Denied,
             WorkspaceError::Refused { .. }
+            | WorkspaceError::Partial { .. }
             | WorkspaceError::Astray { .. }
             | WorkspaceError::Index { .. }
             | WorkspaceError::TooMuch { .. }
@@ -270,6 +277,10 @@ impl WorkspaceError {
                 "nothing was changed; look at what is so large: banger vm workspace export {vm} --stat"
             ),
             WorkspaceError::OldGit { .. } => "install a newer git".to_owned(),
+            WorkspaceError::Partial { path } => format!(
+                "nothing was fetched for it; let git fetch what is missing: git -C {} fetch --refetch --no-filter",
+                path.display()
+            ),
             WorkspaceError::Index { .. } => {
                 "do not trust it; if it is yours, git itself makes a new one: rm .git/index; git reset"
                     .to_owned()

@@ -56,6 +56,7 @@ pub(super) async fn stage(
     host.create_dir(&out.join("repos")).await?;
     let wanted = wanted(&git, &parts[0], request).await?;
     let elsewhere = wanted.commit != parts[0].head;
+    let mut cut = Vec::new();
     for (number, part) in parts.iter().enumerate() {
         let of_part = match number {
             0 => Wanted {
@@ -71,13 +72,20 @@ pub(super) async fn stage(
             },
         };
         let made = out.join(format!("repos/{number}"));
-        make_repository(&git, part, user, &of_part, request.mode, &made).await?;
+        let carried = make_repository(&git, part, user, &of_part, request.mode, &made).await?;
+        if carried == History::LastCommit {
+            cut.push(format!(
+                "the objects of {} are not all here (a partial clone): only its last commit was carried",
+                part.repository.root.display()
+            ));
+        }
     }
     let mut lists = Lists::default();
     for part in parts {
         lists.take(part, request.untracked);
     }
     let mut notes = std::mem::take(&mut lists.notes);
+    notes.append(&mut cut);
     if elsewhere && !lists.is_empty() {
         notes.push(format!(
             "{} is checked out, so the {} changes here, which belong to another commit, stay here",
@@ -157,6 +165,14 @@ async fn wanted(
     Ok(Wanted { commit, branch })
 }
 
+/// How much of the history was carried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum History {
+    AsAsked,
+    /// Of a partial clone there is no more.
+    LastCommit,
+}
+
 /// Makes a git dir with packed objects, and an index of them, that the guest has only to check out.
 async fn make_repository(
     git: &Git<'_>,
@@ -165,7 +181,7 @@ async fn make_repository(
     wanted: &Wanted,
     mode: Mode,
     made: &Path,
-) -> Result<(), WorkspaceError> {
+) -> Result<History, WorkspaceError> {
     let (host, root) = (git.host, &part.repository.root);
     let shadow = &part.shadow.git_dir;
     for below in [
@@ -194,26 +210,44 @@ async fn make_repository(
         let words = ["update-ref", name, commit];
         part.shadow.git(git, "update-ref", &words, &[]).await?;
     }
-    let mut words = vec![
-        option("--git-dir", made),
-        "-c".into(),
-        "fetch.unpackLimit=1".into(),
-        "fetch".into(),
-        "-q".into(),
-        "--no-tags".into(),
-        "--no-write-fetch-head".into(),
-        "--update-shallow".into(),
-    ];
-    if mode == Mode::Shallow {
-        words.push(format!("--depth={DEPTH}").into());
-    }
-    words.push(shadow.into());
-    words.push("+refs/banger/head:refs/banger/head".into());
-    match (&wanted.branch, mode) {
-        (Some(name), _) => words.push(format!("+refs/banger/wanted:refs/heads/{name}").into()),
-        (None, _) => words.push("+refs/banger/wanted:refs/banger/wanted".into()),
-    }
-    git.must("fetch", root, words, &[]).await?;
+    let fetch = async |depth: Option<u32>| {
+        let mut words = words![
+            option("--git-dir", made),
+            "-c",
+            "fetch.unpackLimit=1",
+            "fetch",
+            "-q",
+            "--no-tags",
+            "--no-write-fetch-head",
+            "--update-shallow",
+        ]
+        .to_vec();
+        words.extend(depth.map(|depth| format!("--depth={depth}").into()));
+        words.extend(words![shadow, "+refs/banger/head:refs/banger/head"]);
+        let to = match &wanted.branch {
+            Some(name) => format!("refs/heads/{name}"),
+            None => "refs/banger/wanted".to_owned(),
+        };
+        words.push(format!("+refs/banger/wanted:{to}").into());
+        git.must("fetch", root, words, &[]).await
+    };
+    let is_partial = ["extensions.partialclone", "remote.origin.promisor"]
+        .iter()
+        .any(|key| part.repository.value(key).is_some());
+    let depth = (mode == Mode::Shallow).then_some(DEPTH);
+    let history = match fetch(depth).await {
+        Ok(_) => History::AsAsked,
+        Err(WorkspaceError::Git { .. }) if is_partial => {
+            // What is checked out is here, and what came before it need not be.
+            let last = match mode {
+                Mode::Shallow => fetch(Some(1)).await.ok(),
+                Mode::FullCopy => None,
+            };
+            last.ok_or_else(|| WorkspaceError::Partial { path: root.clone() })?;
+            History::LastCommit
+        }
+        Err(error) => return Err(error),
+    };
     if mode == Mode::FullCopy {
         let others = words![
             option("--git-dir", made),
@@ -235,7 +269,7 @@ async fn make_repository(
     }
     host.write_file(&made.join("HEAD"), head.as_bytes(), 0o600)
         .await?;
-    Ok(())
+    Ok(history)
 }
 
 fn guest_configuration(part: &Part, user: &UserSettings, wanted: &Wanted) -> String {

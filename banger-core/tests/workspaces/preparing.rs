@@ -242,6 +242,64 @@ async fn another_user_s_repository_is_explained_and_not_looked_into() {
 }
 
 #[tokio::test]
+async fn of_a_partial_clone_the_last_commit_is_carried_and_more_is_refused_with_the_way_to_it() {
+    let rig = Rig::with_box().await;
+    let origin = rig.small();
+    for n in 0..3 {
+        origin.write("README.md", format!("hello {n}\n"));
+        origin.commit("more");
+    }
+    origin.git(["config", "uploadpack.allowFilter", "true"]);
+    let root = rig.scratch.path().join("partial");
+    let from = format!("file://{}", origin.root.display());
+    let words = [
+        "clone",
+        "-q",
+        "--filter=blob:none",
+        &from,
+        root.to_str().unwrap(),
+    ];
+    let made = crate::rig::git(rig.scratch.path(), words, &[]);
+    assert!(made.status.success(), "{made:?}");
+    std::fs::write(root.join("README.md"), "changed here\n").unwrap();
+    let prepared = rig.try_prepare(PrepareRequest::new(&root)).await.unwrap();
+    let notes = prepared.inspection.notes.join("\n");
+    assert!(notes.contains("only its last commit"), "{notes}");
+    assert_eq!(rig.guest("cat README.md").await, "changed here\n");
+    assert_eq!(
+        rig.guest("git rev-list --count HEAD; git fsck").await,
+        "1\n"
+    );
+    rig.guest("echo by the guest >>README.md").await;
+    let request = banger_core::ApplyRequest::default();
+    let silent = banger_core::Progress::silent();
+    rig.engine
+        .workspace_apply("box", request, &silent)
+        .await
+        .unwrap();
+    let brought = std::fs::read_to_string(root.join("README.md")).unwrap();
+    assert_eq!(brought, "changed here\nby the guest\n");
+
+    let full = PrepareRequest {
+        mode: WorkspaceMode::FullCopy,
+        overwrite: banger_core::Overwrite::Force,
+        ..PrepareRequest::new(&root)
+    };
+    let error = rig.try_prepare(full.clone()).await.unwrap_err();
+    assert!(
+        error.chain().join(": ").contains("partial clone"),
+        "{error}"
+    );
+    let hint = error.hint().unwrap();
+    let remedy = hint.split_once("missing: ").unwrap().1;
+    let words = remedy.split(' ').skip(1);
+    let fetched = crate::rig::git(rig.scratch.path(), words, &[]);
+    assert!(fetched.status.success(), "{fetched:?}");
+    rig.try_prepare(full).await.unwrap();
+    assert_eq!(rig.guest("git rev-list --count HEAD").await, "4\n");
+}
+
+#[tokio::test]
 async fn submodules_are_carried_by_a_full_copy_only() {
     let rig = Rig::with_box().await;
     let repo = rig.with_submodule();
