@@ -247,7 +247,31 @@ async fn note_oddities(
             if count == 1 { "file is" } else { "files are" }
         )),
     }
-    if repository.value("core.sparsecheckout") == Some("true") {
+    let is_sparse = repository.value("core.sparsecheckout") == Some("true");
+    let marked = shadow.git(git, "ls-files", &["ls-files", "-v", "-z"], &[]);
+    let marked = marked.await?;
+    // Small letters are assume-unchanged, S is skip-worktree (git-ls-files(1)); a sparse checkout is made of these.
+    let marked = marked
+        .split(|&byte| byte == 0)
+        .filter(|line| match line.first() {
+            Some(b'S') => !is_sparse,
+            Some(tag) => tag.is_ascii_lowercase(),
+            None => false,
+        });
+    let marked: Vec<_> = marked
+        .filter_map(|line| Some(String::from_utf8_lossy(line.get(2..)?)))
+        .collect();
+    if let [first, rest @ ..] = &marked[..] {
+        let and = match rest.len() {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        notes.push(format!(
+            "git was told to overlook changes in {first}{and} (assume-unchanged or skip-worktree): what was changed \
+             there stays here"
+        ));
+    }
+    if is_sparse {
         notes.push("the checkout here is sparse; the guest gets every file".to_owned());
     }
     for include in repository.includes() {

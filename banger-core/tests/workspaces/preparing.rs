@@ -242,6 +242,25 @@ async fn another_user_s_repository_is_explained_and_not_looked_into() {
 }
 
 #[tokio::test]
+async fn changes_that_git_was_told_to_overlook_stay_here_and_are_told_of() {
+    let rig = Rig::with_box().await;
+    let repo = rig.small();
+    let prepared = rig.prepare(&repo).await;
+    assert_eq!(prepared.inspection.notes, Vec::<String>::new());
+    repo.git(["update-index", "--assume-unchanged", "README.md"]);
+    repo.git(["update-index", "--skip-worktree", "src/lib.c"]);
+    repo.write("README.md", "changed\n");
+    repo.write("src/lib.c", "changed\n");
+    let prepared = rig.prepare_again(&repo).await;
+    let notes = prepared.inspection.notes.join("\n");
+    assert!(
+        notes.contains("overlook changes in README.md and 1 more"),
+        "{notes}"
+    );
+    assert_eq!(rig.guest("cat README.md").await, "hello\n");
+}
+
+#[tokio::test]
 async fn of_a_partial_clone_the_last_commit_is_carried_and_more_is_refused_with_the_way_to_it() {
     let rig = Rig::with_box().await;
     let origin = rig.small();
