@@ -153,7 +153,7 @@ impl Engine {
             source,
         })?;
         self.inner.check_room(&target.shadow.root, bytes).await?;
-        target.refuse_in_the_way(&files).await?;
+        target.refuse_in_the_way(&git, &files).await?;
         target.switch(&git, Rehearse::Yes, &before, &after).await?;
         if request.effect == Effect::Check || files.is_empty() {
             return Ok(nothing(files));
@@ -552,15 +552,23 @@ impl Target {
 
     /// Refuses what would be made where something is already that is not in the tree before: what git does not
     /// track, or ignores, is nobody's to replace.
+    /// Nor is what is there of a file that a sparse checkout leaves out.
     pub(super) async fn refuse_in_the_way(
         &self,
+        git: &Git<'_>,
         files: &[TouchedFile],
     ) -> Result<(), WorkspaceError> {
+        let left_out = self.shadow.overlooked(git).await?;
+        let left_out: std::collections::BTreeSet<_> = left_out
+            .into_iter()
+            .filter_map(|(tag, path)| (tag == b'S').then_some(path))
+            .collect();
         let made: Vec<Vec<u8>> = files
             .iter()
             .map(|file| &file.change)
             .filter(|change| {
-                change.new_mode != 0 && (change.old_mode == 0 || change.old_path.is_some())
+                let is_new = change.old_mode == 0 || change.old_path.is_some();
+                left_out.contains(&change.path) || (change.new_mode != 0 && is_new)
             })
             .map(|change| change.path.clone())
             .collect();
@@ -623,7 +631,14 @@ impl Target {
         to: &str,
     ) -> Result<(), WorkspaceError> {
         let mut words = self.shadow.words();
-        words.extend(words!["read-tree", "-m", "-u"]);
+        // A change outside of a sparse checkout is written too: nothing else would say that it is there.
+        words.extend(words![
+            "-c",
+            "core.sparseCheckout=false",
+            "read-tree",
+            "-m",
+            "-u"
+        ]);
         if rehearse == Rehearse::Yes {
             words.push("--dry-run".into());
         }

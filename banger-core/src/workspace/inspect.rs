@@ -248,20 +248,14 @@ async fn note_oddities(
         )),
     }
     let is_sparse = repository.value("core.sparsecheckout") == Some("true");
-    let marked = shadow.git(git, "ls-files", &["ls-files", "-v", "-z"], &[]);
-    let marked = marked.await?;
-    // Small letters are assume-unchanged, S is skip-worktree (git-ls-files(1)); a sparse checkout is made of these.
+    let marked = shadow.overlooked(git).await?;
+    // A sparse checkout is made of these.
     let marked = marked
-        .split(|&byte| byte == 0)
-        .filter(|line| match line.first() {
-            Some(b'S') => !is_sparse,
-            Some(tag) => tag.is_ascii_lowercase(),
-            None => false,
-        });
-    let marked: Vec<_> = marked
-        .filter_map(|line| Some(String::from_utf8_lossy(line.get(2..)?)))
-        .collect();
+        .iter()
+        .filter(|(tag, _)| !(is_sparse && *tag == b'S'));
+    let marked: Vec<_> = marked.map(|(_, path)| path).collect();
     if let [first, rest @ ..] = &marked[..] {
+        let first = String::from_utf8_lossy(first);
         let and = match rest.len() {
             0 => String::new(),
             more => format!(" and {more} more"),

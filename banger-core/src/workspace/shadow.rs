@@ -54,6 +54,22 @@ pub(super) struct Shadow {
 }
 
 impl Shadow {
+    /// The files whose changes git was told to overlook, each with its tag (git-ls-files(1)): S for skip-worktree, of
+    /// which a sparse checkout is made, and a small letter for assume-unchanged.
+    pub(super) async fn overlooked(
+        &self,
+        git: &Git<'_>,
+    ) -> Result<Vec<(u8, Vec<u8>)>, WorkspaceError> {
+        let listed = self
+            .git(git, "ls-files", &["ls-files", "-v", "-z"], &[])
+            .await?;
+        let lines = listed.split(|&byte| byte == 0);
+        let tagged = lines.filter_map(|line| Some((*line.first()?, line.get(2..)?.to_vec())));
+        Ok(tagged
+            .filter(|(tag, _)| *tag == b'S' || tag.is_ascii_lowercase())
+            .collect())
+    }
+
     /// Makes the shadow of a repository in a folder that is not there yet, and learns from it what is checked
     /// out.
     pub(super) async fn make(

@@ -82,7 +82,7 @@ impl Engine {
                 paths: changed.iter().map(shown).collect(),
             });
         }
-        target.refuse_in_the_way(&files).await?;
+        target.refuse_in_the_way(&git, &files).await?;
         target.switch(&git, Rehearse::No, &after, &before).await?;
         target.point(&git, &undo_ref, earlier.as_deref()).await?;
         Ok(Applied {

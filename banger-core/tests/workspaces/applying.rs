@@ -205,6 +205,40 @@ async fn a_file_that_becomes_a_folder_and_the_other_way_round_go_in_and_back() {
 }
 
 #[tokio::test]
+async fn changes_outside_of_a_sparse_checkout_are_written_and_nothing_there_is_lost() {
+    let rig = Rig::with_box().await;
+    let repo = rig.small();
+    repo.write("docs/a", "a\n");
+    repo.write("docs/b", "b\n");
+    repo.commit("docs");
+    repo.git(["sparse-checkout", "set", "src"]);
+    assert!(!repo.root.join("docs").exists());
+    rig.prepare(&repo).await;
+    rig.guest("echo guest >>docs/a; echo guest >>src/lib.c")
+        .await;
+    let applied = apply(&rig, Effect::Apply).await.unwrap();
+    assert_eq!(applied.files.len(), 2);
+    assert_eq!(repo.read("docs/a"), "a\nguest\n");
+    assert!(repo.read("src/lib.c").ends_with("guest\n"));
+    assert!(
+        !repo.root.join("docs/b").exists(),
+        "the rest is left out as it was"
+    );
+    rig.engine.workspace_undo("box", None).await.unwrap();
+    assert!(!repo.read("src/lib.c").ends_with("guest\n"));
+    let docs = std::fs::read_to_string(repo.root.join("docs/a"));
+    assert_ne!(docs.unwrap_or_default(), "a\nguest\n");
+    // What somebody has put there is theirs.
+    repo.write("docs/a", "the only copy\n");
+    repo.write("docs/b", "the only copy\n");
+    rig.guest("echo guest >>docs/b; rm docs/a").await;
+    let error = apply(&rig, Effect::Apply).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InUse, "{error}");
+    assert_eq!(repo.read("docs/a"), "the only copy\n");
+    assert_eq!(repo.read("docs/b"), "the only copy\n");
+}
+
+#[tokio::test]
 async fn what_was_changed_since_stands_in_the_way_of_taking_it_back() {
     let rig = Rig::with_box().await;
     let repo = rig.small();
