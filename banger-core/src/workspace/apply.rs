@@ -6,6 +6,7 @@
 
 use std::path::Path;
 
+use banger_foreign::{Folder, Kind};
 use banger_session::workspace::blobs_script;
 use banger_session::workspace::patch::{
     Change, MODE_SUBMODULE, MODE_SYMLINK, check_path, leads_out, parse_changes,
@@ -20,14 +21,14 @@ use crate::progress::Progress;
 use crate::session::ByteText;
 use crate::vm::VMRecord;
 use crate::workspace::WorkspaceError;
-use crate::workspace::git::{Git, program, word_in, words};
+use crate::workspace::git::{Git, path_of, program, word_in, words};
 use crate::workspace::in_the_way::in_the_way;
 use crate::workspace::inspect::Staging;
 use crate::workspace::open::{Repository, UserSettings, blocking};
 use crate::workspace::patch_bounds::{LARGEST_PATCH, PatchBounds, refuse_written};
 use crate::workspace::record::{Ownership, Source, Workspace};
 use crate::workspace::script::start_script;
-use crate::workspace::shadow::Shadow;
+use crate::workspace::shadow::{Shadow, refused};
 use crate::workspace::undo_ref::{point, put_pack, undo_ref};
 
 /// What is to be applied where.
@@ -141,7 +142,10 @@ impl Engine {
             return Ok(nothing(Vec::new()));
         }
         target.check_names(&git, &patch).await?;
-        self.fetch_missing(vm, workspace, request, &git, &target)
+        let changes = self.changes(vm, workspace, request.base.as_deref());
+        let changes = changes.await?.files;
+        let before = target.take_up_carried(&git, &changes, before).await?;
+        self.fetch_missing(vm, workspace, &git, &target, &changes)
             .await?;
 
         progress.tell("workspace", "merging");
@@ -211,14 +215,12 @@ impl Engine {
         &self,
         vm: &VMRecord,
         workspace: &Workspace,
-        request: &ApplyRequest,
         git: &Git<'_>,
         target: &Target,
+        changes: &[Change],
     ) -> Result<(), Error> {
-        let changes = self.changes(vm, workspace, request.base.as_deref()).await?;
         let is_known = |id: &&str| id.bytes().any(|digit| digit != b'0');
         let files = changes
-            .files
             .iter()
             .filter(|change| change.old_mode != MODE_SUBMODULE);
         let old: Vec<&str> = files
@@ -392,6 +394,41 @@ impl Target {
             list.push(0);
         }
         let words = ["update-index", "--add", "--remove", "-z", "--stdin"];
+        self.shadow.git(git, "update-index", &words, &list).await?;
+        self.tree(git).await
+    }
+
+    /// Takes up what git does not track here and was carried all the same (`--include-untracked`): the guest had it
+    /// from here, so its changes are merged with what is here now, and can be taken back.
+    async fn take_up_carried(
+        &self,
+        git: &Git<'_>,
+        changes: &[Change],
+        before: String,
+    ) -> Result<String, WorkspaceError> {
+        let had = changes
+            .iter()
+            .filter(|change| !matches!(change.old_mode, 0 | MODE_SUBMODULE));
+        let had = had.map(|change| change.old_path.as_ref().unwrap_or(&change.path).clone());
+        let had: Vec<Vec<u8>> = had.collect();
+        refuse_bad(had.iter().map(Vec::as_slice))?;
+        let root = self.repository.root.clone();
+        let list = blocking(move || {
+            let tree = Folder::open(&root).map_err(refused)?;
+            // What lies behind a link, and what is no file, is told by whoever would write it.
+            let is_file = |path: &&Vec<u8>| {
+                let kind = tree.kind(path_of(path)).ok().flatten();
+                matches!(kind, Some(Kind::File | Kind::Link))
+            };
+            let there = had.iter().filter(is_file);
+            let list = there.flat_map(|path| path.iter().copied().chain([0]));
+            Ok::<Vec<u8>, WorkspaceError>(list.collect())
+        });
+        let list = list.await?;
+        if list.is_empty() {
+            return Ok(before);
+        }
+        let words = ["update-index", "--add", "-z", "--stdin"];
         self.shadow.git(git, "update-index", &words, &list).await?;
         self.tree(git).await
     }

@@ -239,6 +239,37 @@ async fn changes_outside_of_a_sparse_checkout_are_written_and_nothing_there_is_l
 }
 
 #[tokio::test]
+async fn what_was_carried_untracked_comes_home_merged_and_goes_back() {
+    let rig = Rig::with_box().await;
+    let repo = rig.small();
+    let lines = |first: &str, last: &str| format!("{first}\n{}{last}\n", "same\n".repeat(9));
+    repo.write("notes", lines("one", "two"));
+    repo.write("to go", "going\n");
+    let request = banger_core::PrepareRequest {
+        untracked: banger_core::Untracked::Carry,
+        ..banger_core::PrepareRequest::new(&repo.root)
+    };
+    rig.try_prepare(request).await.unwrap();
+    rig.guest("sed -i s/two/guest/ notes; rm 'to go'; echo more >>README.md")
+        .await;
+    repo.write("notes", lines("here", "two"));
+    let before = files(&repo);
+    let applied = apply(&rig, Effect::Apply).await.unwrap();
+    assert_eq!(applied.files.len(), 3);
+    assert_eq!(repo.read("notes"), lines("here", "guest"));
+    assert!(!repo.root.join("to go").exists());
+    let status = repo.git(["status", "--porcelain"]);
+    assert_eq!(status, "M README.md\n?? notes", "it stays untracked");
+    rig.engine.workspace_undo("box", None).await.unwrap();
+    assert_eq!(files(&repo), before);
+    // Both changed one line: that is a conflict, and it is named.
+    repo.write("notes", lines("one", "host"));
+    let error = apply(&rig, Effect::Apply).await.unwrap_err();
+    assert!(error.chain().join(": ").contains("notes"), "{error}");
+    assert_eq!(repo.read("notes"), lines("one", "host"));
+}
+
+#[tokio::test]
 async fn what_was_changed_since_stands_in_the_way_of_taking_it_back() {
     let rig = Rig::with_box().await;
     let repo = rig.small();
