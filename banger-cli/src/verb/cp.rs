@@ -68,6 +68,11 @@ pub(crate) async fn cp(
     screen: &Screen,
 ) -> Result<ExitStatus, CommandError> {
     let mut signals = Signals::catch()?;
+    let named = arguments.sources.iter().chain([&arguments.target]);
+    if named.clone().any(|path| path.is_empty()) {
+        return Err(CommandError::new("the name of a source or target is empty")
+            .hint("a file here is PATH, one in a VM NAME:PATH, and standard input or output -"));
+    }
     let target = Place::of(&arguments.target);
     if let [source] = arguments.sources.as_slice() {
         let copied = copy(
@@ -336,4 +341,18 @@ const LONGEST_ANSWER: usize = 256;
 pub(crate) fn mark() -> String {
     let drawn = || RandomState::new().build_hasher().finish();
     format!("{:016x}{:016x}", drawn(), drawn())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_are_made_beside_a_file_are_long_and_never_the_same() {
+        let marks: std::collections::BTreeSet<_> = (0..1000).map(|_| mark()).collect();
+        assert_eq!(marks.len(), 1000);
+        let is_long =
+            |mark: &String| mark.len() == 32 && mark.bytes().all(|b| b.is_ascii_hexdigit());
+        assert!(marks.iter().all(is_long));
+    }
 }

@@ -226,6 +226,7 @@ fn what_cannot_be_copied_is_told_and_leaves_nothing() {
             &["vm", "cp", "box:folder", "-"],
             &["vm", "cp", "box:note", "gone/there"],
             &["vm", "cp", "box:folder", "file"],
+            &["vm", "cp", "", "box:"],
             &["vm", "cp", "file", "nobody:"],
         ],
     );
@@ -282,8 +283,12 @@ fn what_cannot_be_copied_is_told_and_leaves_nothing() {
       | error: there is no folder gone
     => Some(1)
     $ banger vm cp box:folder file
-      | error: cannot make the folder file
-      | caused by: File exists (os error 17)
+      | error: file is no folder, and what is copied is one
+      | hint: name another place for it
+    => Some(1)
+    $ banger vm cp  box:
+      | error: the name of a source or target is empty
+      | hint: a file here is PATH, one in a VM NAME:PATH, and standard input or output -
     => Some(1)
     $ banger vm cp file nobody:
       | error: there is no VM "nobody"

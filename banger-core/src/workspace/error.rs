@@ -119,8 +119,8 @@ pub enum WorkspaceError {
     },
     /// The guest's disk is too small.
     #[error(
-        "the disk of VM {vm} has {} MiB free, and the workspace needs more than {} MiB",
-        free_bytes >> 20, needed_bytes >> 20
+        "the disk of VM {vm} has {} free there, and the workspace needs more than {}",
+        amount(*free_bytes), amount(*needed_bytes)
     )]
     GuestFull {
         /// The VM.
@@ -326,6 +326,14 @@ impl WorkspaceError {
             WorkspaceError::Host(host) => return host.hint(),
             _ => return None,
         })
+    }
+}
+
+/// In MiB, and in KiB where that would say nothing.
+fn amount(bytes: u64) -> String {
+    match bytes >> 20 {
+        0..10 => format!("{} KiB", bytes.div_ceil(1 << 10)),
+        mib => format!("{mib} MiB"),
     }
 }
 

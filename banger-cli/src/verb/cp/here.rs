@@ -105,6 +105,14 @@ fn not_unpacked(error: &UnpackError) -> CommandError {
         cause = error.source();
     }
     match error {
+        UnpackError::Here(ForeignError::Io { source, .. })
+            if matches!(
+                source.kind(),
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+            ) =>
+        {
+            told.hint("free some space there, and copy again; what came before is there, and whole")
+        }
         UnpackError::Here(_) => told.hint("move it away, or copy into an empty folder"),
         _ => told.hint("what came before is there, and whole; do not trust the guest blindly"),
     }
@@ -219,6 +227,13 @@ impl Sink {
                 }
             }
             (is_there, _) => {
+                if !is_there && target.exists() {
+                    let what = format!(
+                        "{} is no folder, and what is copied is one",
+                        target.display()
+                    );
+                    return Err(CommandError::new(what).hint("name another place for it"));
+                }
                 if !is_there {
                     fs::create_dir(target)
                         .map_err(|error| cannot("make the folder", target, error))?;
