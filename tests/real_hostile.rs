@@ -263,44 +263,41 @@ fn guest(home: &Home) {
     let words = ["vm", "workspace", "prepare", "loud", root];
     attempt(home, "an honest repository", Some(false), &words);
     exec("hostile programs", HOSTILE);
-    for round in 0..2 {
-        let into = format!("taken-{round}");
-        attempt(
-            home,
-            "cp of an archive that leads out",
-            None,
-            &["vm", "cp", "loud:/root/evil", &into],
-        );
-        attempt(
-            home,
-            "cp of it once more",
-            None,
-            &["vm", "cp", "loud:/root/evil", &into],
-        );
-        // A patch that unpacks to gigabytes.
-        exec(
-            "a bomb in the workspace",
-            "cd /root/repo && truncate -s 300M bomb && git add -A; echo $?",
-        );
-        attempt(
-            home,
-            "a change that is too large",
-            None,
-            &["vm", "workspace", "apply", "loud"],
-        );
-        exec(
-            "the bomb goes",
-            "cd /root/repo && rm -f bomb && git reset -q",
-        );
-        exec(
-            "words that speak to a terminal",
-            "printf '\\033]0;owned\\007' >&2; printf '\\033[2J'; exit 3",
-        );
-        exec(
-            "its console is flooded",
-            "for n in $(seq 40); do head -c 20000 /dev/zero | tr '\\0' x >/dev/console; done",
-        );
-    }
+    attempt(
+        home,
+        "cp of an archive that leads out",
+        None,
+        &["vm", "cp", "loud:/root/evil", "taken"],
+    );
+    attempt(
+        home,
+        "cp of it once more",
+        None,
+        &["vm", "cp", "loud:/root/evil", "taken"],
+    );
+    // A patch that unpacks to gigabytes.
+    exec(
+        "a bomb in the workspace",
+        "cd /root/repo && truncate -s 300M bomb && git add -A; echo $?",
+    );
+    attempt(
+        home,
+        "a change that is too large",
+        None,
+        &["vm", "workspace", "apply", "loud"],
+    );
+    exec(
+        "the bomb goes",
+        "cd /root/repo && rm -f bomb && git reset -q",
+    );
+    exec(
+        "words that speak to a terminal",
+        "printf '\\033]0;owned\\007' >&2; printf '\\033[2J'; exit 3",
+    );
+    exec(
+        "its console is flooded",
+        "for n in $(seq 40); do head -c 20000 /dev/zero | tr '\\0' x >/dev/console; done",
+    );
     exec("a git that lies", LYING_GIT);
     for verb in ["export", "apply"] {
         attempt(
