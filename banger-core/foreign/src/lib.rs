@@ -9,12 +9,14 @@
 //! All calls block. An asynchronous caller makes them on a thread that nobody waits on.
 
 mod folder;
+mod guest_link;
 mod tree;
 mod unpack;
 mod write;
 
 pub use folder::{Entry, Folder, ForeignError, Kind, open_named, read_bounded};
+pub use guest_link::link_of_a_guest;
 pub use rustix::fs::Stat;
 pub use tree::TreeLimits;
-pub use unpack::{UnpackError, Unpacked, link_of_a_guest};
+pub use unpack::{UnpackError, Unpacked};
 pub use write::{Look, Settle, make_link};

@@ -14,12 +14,12 @@ use std::path::{Component, Path, PathBuf};
 use rustix::fs::{AtFlags, Mode, Timespec, Timestamps};
 use tar::{Archive, Entry, EntryType, PaxExtensions};
 
-use crate::folder::{Folder, ForeignError, Kind};
+use crate::folder::{Folder, ForeignError};
 use crate::write::{Look, Settle};
 
 /// The time that links get which came out of a guest, in seconds since 1970: it tells them from a user's own,
 /// which may be followed.
-const LINK_MARK: i64 = 86_402;
+pub(crate) const LINK_MARK: i64 = 86_402;
 
 /// The most that the name of one entry may have, and where a link may lead, in bytes.
 const LONGEST_NAME: u64 = 16 << 10;
@@ -35,9 +35,6 @@ const MOST_ENTRIES: usize = 4_000_000;
 
 /// The most that the names of its folders may have, in bytes.
 const FOLDER_NAMES: usize = 64 << 20;
-
-/// How many links are followed along a path: as many as the kernel follows (path_resolution(7)).
-const MOST_LINKS: usize = 40;
 
 /// Names of what was left out that are kept.
 const TOLD: usize = 10;
@@ -97,47 +94,6 @@ pub struct Unpacked {
     pub left_out: u64,
     /// The names of the first of them.
     pub left_out_names: Vec<PathBuf>,
-}
-
-/// Returns the first symbolic link on the way along a path that came out of a guest, the path itself among them;
-/// none if there is none. Links that somebody here has made are followed as the kernel follows them.
-pub fn link_of_a_guest(path: &Path) -> Option<PathBuf> {
-    let mut rest: Vec<OsString> = Vec::new();
-    let follow = |rest: &mut Vec<OsString>, path: &Path| {
-        let parts = path.components().rev();
-        rest.extend(parts.map(|part| part.as_os_str().to_owned()));
-    };
-    follow(&mut rest, &std::path::absolute(path).ok()?);
-    let (mut at, mut links) = (PathBuf::new(), 0);
-    while let Some(part) = rest.pop() {
-        if part == "." {
-            continue;
-        }
-        if part == ".." {
-            // What is left behind is no link.
-            at.pop();
-            continue;
-        }
-        // The root begins anew.
-        at.push(part);
-        let Ok(stat) = rustix::fs::lstat(&at) else {
-            return None;
-        };
-        if Kind::of(&stat) != Kind::Link {
-            continue;
-        }
-        links += 1;
-        if stat.st_mtime == LINK_MARK {
-            return Some(at);
-        }
-        if links > MOST_LINKS {
-            return None;
-        }
-        let target = std::fs::read_link(&at).ok()?;
-        at.pop();
-        follow(&mut rest, &target);
-    }
-    None
 }
 
 impl Folder {
@@ -464,6 +420,7 @@ fn beneath(name: &[u8]) -> Result<PathBuf, UnpackError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::guest_link::link_of_a_guest;
     use proptest::collection::vec;
     use proptest::prelude::*;
     use std::fs;
