@@ -164,6 +164,11 @@ pub fn receive_script(receive: &Receive<'_>) -> Result<Vec<u8>, NulByte> {
         "room() {{ head -c 65536 /dev/zero >\"$d/probe\" 2>/dev/null || exit {}; }}\n",
         Refusal::CannotWrite.status()
     ));
+    // What is in the work tree, by an index of its own.
+    script.text(
+        r#"tree() { cp -p .git/index "$d/index" && (export GIT_INDEX_FILE="$d/index"; g add -A 1>&2 && g write-tree); }
+"#,
+    );
     script.assign("dest", receive.dest.as_bytes());
     script.assign("parent", receive.dest.parent());
     let parent = if receive.dest.parent() == b"/" {
@@ -232,8 +237,7 @@ head -c {bytes} | tar -x --no-same-owner -f - 1>&2 || exit {unpack}
             r#"if [ -s "$d/added" ]; then
   g add -f --pathspec-from-file="$d/added" --pathspec-file-nul 1>&2 || exit {snapshot}
 fi
-cp -p .git/index "$d/index" || exit {full}
-(export GIT_INDEX_FILE="$d/index"; g add -A 1>&2 && g write-tree) >"$d/id" || {{ room; exit {snapshot}; }}
+tree >"$d/id" || {{ room; exit {snapshot}; }}
 {IDENTITY} g commit-tree "$(cat "$d/id")" -p HEAD -m 'as it was carried in' >"$d/base" || exit {snapshot}
 "#,
             snapshot = Refusal::Snapshot.status(),
@@ -246,8 +250,7 @@ cp -p .git/index "$d/index" || exit {full}
         script.text("(cd -- ");
         script.quoted(&checkout.prefix)?;
         script.text(&format!(
-            r#" && cp -p .git/index "$d/index" || exit
-base=$(export GIT_INDEX_FILE="$d/index"; g add -A 1>&2 && g write-tree) &&
+            r#" && base=$(tree) &&
 base=$({IDENTITY} g commit-tree "$base" -p HEAD -m 'as it was carried in') &&
 g update-ref refs/banger/base "$base" && moorings >.git/banger-refs) || {{ room; exit {snapshot}; }}
 "#,

@@ -16,6 +16,8 @@ take_nested() {
   { w ls-files -o --exclude-standard | sed -n 's,/$,,p'; links; } >"$tmp/found"
   : >"$tmp/nested"
   w ls-tree -r "$1" 2>/dev/null | sed -n 's/^160000 commit [0-9a-f]*	//p' >"$tmp/modules"
+  # The list grows while it is read: those within one are next.
+  # shellcheck disable=SC2094
   while IFS= read -r n <&3; do
     if grep -Fqx -e "$n" "$tmp/modules" || [ ! -e "$n/.git" ]; then continue; fi
     (inside "$n" && w ls-files -co --exclude-standard -z) >"$tmp/files" 2>/dev/null || continue
@@ -23,8 +25,6 @@ take_nested() {
     (cd "$n" && GIT_DIR="$gd" GIT_WORK_TREE="$top" w update-index --add --remove --replace -z --stdin) \
       <"$tmp/files" 1>&2 || return
     printf '%s\n' "$n" >>"$tmp/nested"
-    # Those within it are next.
-    # shellcheck disable=SC2094
     (inside "$n" && { w ls-files -o --exclude-standard | sed -n 's,/$,,p'; links; }) |
       while IFS= read -r m; do printf '%s/%s\n' "$n" "$m"; done >>"$tmp/found"
   done 3<"$tmp/found"
