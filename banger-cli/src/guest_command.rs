@@ -54,7 +54,8 @@ const DELIVERY: Duration = Duration::from_secs(2);
 ///
 /// Signals that would end us go to the command instead, whose end is then awaited. Three things end us
 /// sooner: a second Ctrl-C within a second, any other signal that comes a second time, and a signal that
-/// cannot be passed on because the command does not read its input. The daemon then sees the connection close and hangs up on the command.
+/// cannot be passed on because the command does not read its input. The daemon then sees the connection
+/// close and hangs up on the command.
 pub(crate) async fn stream(
     daemon: &mut Daemon<'_>,
     signals: &mut Signals,
@@ -127,7 +128,7 @@ async fn converse(
 ) -> End {
     let mut pending: VecDeque<(Stream, Vec<u8>)> = VecDeque::new();
     let mut last_interrupt: Option<Instant> = None;
-    let mut others: Vec<Signal> = Vec::new();
+    let mut heard: Vec<Signal> = Vec::new();
     let mut undelivered: Option<(Instant, Signal)> = None;
     loop {
         let deadline = undelivered.map_or_else(Instant::now, |(deadline, _)| deadline);
@@ -156,15 +157,17 @@ async fn converse(
             // Cancel-safe: a signal that is not returned stays with the stream of signals.
             signal = signals.next() => {
                 let now = Instant::now();
-                let again = signal == Signal::INT
-                    && last_interrupt.is_some_and(|last| now - last < TWICE);
                 // One that the command does not heed does not keep us here.
-                let again = again || others.contains(&signal);
-                match signal {
-                    _ if again => return End::Interrupted(signal),
-                    Signal::INT => last_interrupt = Some(now),
-                    signal => others.push(signal),
+                let again = match signal {
+                    Signal::INT => last_interrupt
+                        .replace(now)
+                        .is_some_and(|last| now - last < TWICE),
+                    _ => heard.contains(&signal),
+                };
+                if again {
+                    return End::Interrupted(signal);
                 }
+                heard.push(signal);
                 sender.signal(signal);
                 undelivered.get_or_insert((now + DELIVERY, signal));
             }

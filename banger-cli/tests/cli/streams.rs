@@ -11,7 +11,7 @@ use banger_daemon::protocol::{Bytes, VmExec};
 use banger_session::mux::{Control, Stream};
 use insta::assert_snapshot;
 
-use crate::banger::World;
+use crate::banger::{Run, World};
 use crate::fake::{FakeDaemon, Guest, Reply, error};
 
 /// A test that waits longer than this fails.
@@ -239,32 +239,8 @@ fn a_signal_before_the_command_begins_ends_banger() {
     ");
 }
 
-#[test]
-fn a_command_that_does_not_heed_a_signal_keeps_nobody_when_it_comes_again() {
-    for (signal, status) in [("TERM", 143), ("HUP", 129)] {
-        let (heard, hears) = mpsc::channel();
-        let (world, _daemon) = world(move |guest| {
-            guest.says(Stream::Stdout, b"up\n");
-            heard.send(guest.is_signalled()).unwrap();
-            heard.send(guest.is_signalled()).unwrap();
-        });
-        let mut child = world.spawn(&["vm", "exec", "box", "sleep", "1000"]);
-        let mut up = [0; 3];
-        child.stdout.as_mut().unwrap().read_exact(&mut up).unwrap();
-        send(signal, &child);
-        assert_eq!(hears.recv_timeout(LONG).unwrap().as_deref(), Some(signal));
-        send(signal, &child);
-        let run = world.left(child.wait_with_output().unwrap());
-        assert_eq!(run.status, Some(status), "{run}");
-        assert!(
-            run.stderr.contains("without waiting for the command"),
-            "{run}"
-        );
-    }
-}
-
-#[test]
-fn a_second_interrupt_within_a_second_ends_banger_itself() {
+/// Sends a signal to a command that does not heed it, and once it has arrived sends it again.
+fn signalled_twice(signal: &str) -> Run {
     let (heard, hears) = mpsc::channel();
     let (world, _daemon) = world(move |guest| {
         guest.says(Stream::Stdout, b"up\n");
@@ -275,17 +251,34 @@ fn a_second_interrupt_within_a_second_ends_banger_itself() {
     let mut child = world.spawn(&["vm", "exec", "box", "sleep", "1000"]);
     let mut up = [0; 3];
     child.stdout.as_mut().unwrap().read_exact(&mut up).unwrap();
-    send("INT", &child);
-    assert_eq!(hears.recv_timeout(LONG).unwrap().as_deref(), Some("INT"));
-    send("INT", &child);
+    send(signal, &child);
+    assert_eq!(hears.recv_timeout(LONG).unwrap().as_deref(), Some(signal));
+    send(signal, &child);
     let run = world.left(child.wait_with_output().unwrap());
-    assert_snapshot!(run, @"
+    assert_eq!(hears.recv_timeout(LONG), Ok(None));
+    run
+}
+
+#[test]
+fn a_command_that_does_not_heed_a_signal_keeps_nobody_when_it_comes_again() {
+    for (signal, status) in [("TERM", 143), ("HUP", 129)] {
+        let run = signalled_twice(signal);
+        assert_eq!(run.status, Some(status), "{run}");
+        assert!(
+            run.stderr.contains("without waiting for the command"),
+            "{run}"
+        );
+    }
+}
+
+#[test]
+fn a_second_interrupt_within_a_second_ends_banger_itself() {
+    assert_snapshot!(signalled_twice("INT"), @"
     status: 130
     ----- stdout -----
     ----- stderr -----
     error: ended by SIGINT without waiting for the command, which is hung up on
     ");
-    assert_eq!(hears.recv_timeout(LONG), Ok(None));
 }
 
 #[test]
