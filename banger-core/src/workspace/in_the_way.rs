@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use banger_foreign::{Folder, ForeignError, Kind};
 
-use crate::host::HostError;
 use crate::workspace::WorkspaceError;
 use crate::workspace::git::path_of;
+use crate::workspace::shadow::refused;
 
 /// The most files that are looked at in a folder that a file is to replace.
 const MOST: usize = 1_000_000;
@@ -22,8 +22,7 @@ pub(super) fn in_the_way(
     made: &[Vec<u8>],
     gone: &BTreeSet<Vec<u8>>,
 ) -> Result<Vec<String>, WorkspaceError> {
-    let foreign = |error: ForeignError| WorkspaceError::from(HostError::from(error));
-    let tree = Folder::open(root).map_err(foreign)?;
+    let tree = Folder::open(root).map_err(refused)?;
     let mut found = Vec::new();
     for path in made {
         // Each folder on the way to it, and then itself.
@@ -31,12 +30,12 @@ pub(super) fn in_the_way(
         let ends = ends.map(|(at, _)| at).chain([path.len()]);
         for end in ends {
             let part = &path[..end];
-            let kind = tree.kind(path_of(part)).map_err(foreign)?;
+            let kind = tree.kind(path_of(part)).map_err(refused)?;
             match kind {
                 None => {}
                 Some(Kind::Folder) if end < path.len() => continue,
                 Some(Kind::Folder) => {
-                    found.extend(that_stays(&tree, path_of(part), gone).map_err(foreign)?);
+                    found.extend(that_stays(&tree, path_of(part), gone).map_err(refused)?);
                 }
                 // A tracked file that goes makes room.
                 Some(_) if gone.contains(part) => {}
