@@ -25,18 +25,18 @@ check: ## format, lints and documentation, without running a test
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --quiet
 
 test: setup check lab ## all tests, those that boot real VMs and those in the lab included
-	@# A run in the background has INT and QUIT ignored, and everything started in it inherits that.
-	env --default-signal=INT,QUIT $(CARGO) test --workspace --no-fail-fast -- --show-output
+	@# A run in the background has INT and QUIT ignored, one under nohup HUP, and all that is started in it inherits that.
+	env --default-signal=INT,QUIT,HUP $(CARGO) test --workspace --no-fail-fast -- --show-output
 
 fuzz: setup ## the decoders of foreign bytes, long (PROPTEST_CASES each; in `make test` they run short)
 	PROPTEST_CASES=$${PROPTEST_CASES:-200000} $(CARGO) test --release --workspace --lib --tests -- fuzz
 
 chaos: setup ## two hundred kills at random moments on real VMs (BANGER_CHAOS_SEED replays)
-	env --default-signal=INT,QUIT $(CARGO) run -p banger-tests --bin chaos
+	env --default-signal=INT,QUIT,HUP $(CARGO) run -p banger-tests --bin chaos
 
 lab: setup ## the tests that need root, KVM and device-mapper, in a VM of their own (LAB_TESTS chooses by name)
 	$(CARGO) build --workspace --bins
-	env --default-signal=INT,QUIT $(TARGET)/debug/lab $(LAB_TESTS)
+	env --default-signal=INT,QUIT,HUP $(TARGET)/debug/lab $(LAB_TESTS)
 
 lab-full: ## the same, over every combination of monitor, disk and network
 	BANGER_TEST_ALL=1 $(MAKE) lab
