@@ -141,7 +141,7 @@ pub use vm::{
 };
 pub use vmm::{EndReason, Launch, SwitchOff, Vmm, VmmControl, VmmError};
 pub use workspace::{
-    Applied, ApplyRequest, Effect, Freshness, Inspection, Overwrite, Ownership, PrepareRequest,
-    Prepared, Source, TooMuch, TouchedFile, Untracked, Workspace, WorkspaceChanges, WorkspaceError,
-    WorkspaceExport,
+    Applied, ApplyRequest, Asked, Effect, Freshness, Inspection, Overwrite, Ownership,
+    PrepareRequest, Prepared, Source, TooMuch, TouchedFile, Untracked, Workspace, WorkspaceChanges,
+    WorkspaceError, WorkspaceExport,
 };

@@ -8,7 +8,8 @@
 //!   prepare   open ─▶ shadow ─▶ status ─▶ stage: a repository and what differs, as two archives
 //!                                           └─▶ the guest's script ─▶ row: what was carried, and the base
 //!   export    the guest's script ─▶ patch, piece by piece
-//!   apply     shadow ─▶ patch into its index (three-way) ─▶ check every path ─▶ refs/banger ─▶ files
+//!   apply     the guest's script ─▶ objects ─▶ shadow: three trees merged ─▶ check every path ─▶ refs/banger ─▶ files
+//!                                                       └─▶ row: the base, which is what the guest has now
 //! ```
 //!
 //! Nothing here takes the VM's turn: a stop never waits for a stream, it ends it.
@@ -29,7 +30,10 @@ mod record;
 mod script;
 mod shadow;
 mod stage;
+mod take_out;
+mod target;
 mod undo;
+mod undo_record;
 mod undo_ref;
 
 pub use apply::{Applied, ApplyRequest, Effect, TouchedFile};
@@ -39,4 +43,4 @@ pub(crate) use git::{OLDEST_GIT, is_new_enough};
 pub use inspect::Inspection;
 pub use patch_bounds::TooMuch;
 pub use prepare::{Overwrite, PrepareRequest, Prepared};
-pub use record::{Freshness, Ownership, Source, Untracked, Workspace};
+pub use record::{Asked, Freshness, Ownership, Source, Untracked, Workspace};

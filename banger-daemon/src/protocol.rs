@@ -142,6 +142,8 @@ methods! {
     WorkspaceInspect = "workspace.inspect": InspectParams => RepositoryInfo;
     /// Carries a repository of the host's into a running VM.
     WorkspacePrepare = "vm.workspace.prepare": PrepareParams => PrepareAnswer;
+    /// Carries a workspace once more if the repository on the host has changed; answers with nothing if it has not.
+    WorkspaceRefresh = "vm.workspace.refresh": VmParams => Option<PrepareAnswer>;
     /// Shows a VM's workspace.
     WorkspaceShow = "vm.workspace.show": VmParams => WorkspaceShowAnswer;
     /// Exports what changed in a workspace as a patch; answers with the ticket of its stream.

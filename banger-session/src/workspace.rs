@@ -39,8 +39,8 @@ pub use preflight::{
 };
 pub use refusal::WorkspaceRefusal;
 pub use scripts::{
-    Checkout, Receive, blobs_script, changes_script, export_script, preflight_script,
-    receive_script, trailer,
+    Checkout, Receive, TakeOut, changes_script, export_script, preflight_script, receive_script,
+    take_out_script, trailer,
 };
 pub use status::{MalformedOutput, Status, parse_status};
-pub use within::Heading;
+pub use within::{Heading, TakenOut};

@@ -2,9 +2,7 @@
 
 use std::ffi::OsString;
 
-use banger_daemon::protocol::{
-    Carry, PrepareParams, VmParams, VmSsh, WorkspacePrepare, WorkspaceShow,
-};
+use banger_daemon::protocol::{VmParams, VmSsh, WorkspaceRefresh};
 use clap::Args;
 use clap_complete::ArgValueCandidates;
 
@@ -36,7 +34,7 @@ pub(crate) struct ExecArguments {
     )]
     command: Vec<OsString>,
 
-    /// Bring the VM's workspace up to date first, if the repository here has moved on
+    /// Bring the VM's workspace up to date first, if the repository here or its files have changed
     #[arg(long)]
     auto_prepare: bool,
 
@@ -79,38 +77,11 @@ pub(crate) async fn exec(
     }
 }
 
-/// Brings the VM's workspace up to date if the repository here has moved on.
+/// Brings the VM's workspace up to date if the repository here has changed, as it was carried before.
 async fn refresh(vm: &str, daemon: &mut Daemon<'_>, screen: &Screen) -> Result<(), CommandError> {
-    let vm = vm.to_owned();
-    let found = daemon
-        .call::<WorkspaceShow>(VmParams { vm: vm.clone() })
-        .await?;
-    let Some(workspace) = found.workspace else {
-        return Err(
-            CommandError::new(format!("VM {vm} has no workspace to bring up to date")).hint(
-                format!("carry one in: banger vm workspace prepare {vm} PATH"),
-            ),
-        );
-    };
-    if found.host.as_deref() != Some("moved") {
-        return Ok(());
+    let params = VmParams { vm: vm.to_owned() };
+    if let Some(answer) = daemon.call::<WorkspaceRefresh>(params).await? {
+        screen.say(summary(&answer, vm));
     }
-    let what = Carry {
-        path: workspace.host_root,
-        mode: Some(workspace.mode),
-        branch: None,
-        from: None,
-        include_untracked: false,
-        guest_path: Some(workspace.guest_path),
-        force: false,
-        any_owner: false,
-    };
-    let params = PrepareParams {
-        vm: vm.clone(),
-        what,
-        dry_run: false,
-    };
-    let answer = daemon.call::<WorkspacePrepare>(params).await?;
-    screen.say(summary(&answer, &vm));
     Ok(())
 }

@@ -9,7 +9,6 @@ use banger_session::workspace::{
 use crate::error::ErrorKind;
 use crate::host::HostError;
 use crate::names::VmName;
-use crate::workspace::git::OLDEST_GIT;
 use crate::workspace::patch_bounds::TooMuch;
 
 /// Why a repository was not carried, or its changes not brought back.
@@ -50,10 +49,12 @@ pub enum WorkspaceError {
         source: BadIndex,
     },
     /// The git of this host is too old.
-    #[error("{version} is too old for workspaces: {OLDEST_GIT} or later is needed")]
+    #[error("{version} is too old for that: {needed} or later is needed")]
     OldGit {
         /// What it says of itself.
         version: String,
+        /// The oldest that is new enough.
+        needed: &'static str,
     },
     /// It cannot be carried.
     #[error("the repository {} cannot be carried", path.display())]
@@ -310,8 +311,8 @@ impl WorkspaceError {
                 "try again when nothing writes to them; what git says of them: git status".to_owned()
             }
             WorkspaceError::Conflict { .. } => {
-                "nothing was changed; look at the patch (banger vm workspace export VM), or apply it on a \
-                 branch at the commit it was made from"
+                "nothing was changed; make them alike in one of the two places, or look at the patch: \
+                 banger vm workspace export VM"
                     .to_owned()
             }
             WorkspaceError::FilesInTheWay { .. } => {

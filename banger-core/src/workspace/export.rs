@@ -8,7 +8,7 @@ use crate::error::Error;
 use crate::vm::VMRecord;
 use crate::workspace::WorkspaceError;
 use crate::workspace::record::Workspace;
-use crate::workspace::script::{ScriptOutput, run_script_output, start_script};
+use crate::workspace::script::{ScriptOutput, read_heading, run_script_output, start_script};
 
 /// The most that a list of changes may have, in bytes: some hundred thousand files.
 const MAX_LIST: usize = 24 << 20;
@@ -60,17 +60,7 @@ impl Engine {
         let silence = self.inner.config.limits.workspace;
         let mut running = start_script(&connection, "export", &vm, &script, silence).await?;
         running.stdin = None;
-        let mut begun = Vec::new();
-        let heading = loop {
-            if let Some((heading, length)) = Heading::read(&begun).map_err(WorkspaceError::from)? {
-                begun.drain(..length);
-                break heading;
-            }
-            match running.next().await? {
-                Some(piece) => begun.extend_from_slice(piece),
-                None => return Err(running.lost("its answer has no end".to_owned()).into()),
-            }
-        };
+        let (heading, begun) = read_heading(&mut running).await?;
         Ok(WorkspaceExport {
             running,
             bytes: 0,
@@ -138,7 +128,7 @@ impl WorkspaceExport {
     }
 }
 
-fn base_of(workspace: &Workspace, base: Option<&str>) -> Result<String, WorkspaceError> {
+pub(super) fn base_of(workspace: &Workspace, base: Option<&str>) -> Result<String, WorkspaceError> {
     match base {
         // git would take it for an option.
         Some(base) if base.starts_with('-') => Err(unknown(workspace, base)),

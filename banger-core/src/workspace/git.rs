@@ -59,6 +59,9 @@ impl<'a> Git<'a> {
 /// (`GIT_CONFIG_GLOBAL`, `GIT_CONFIG_SYSTEM`).
 pub(crate) const OLDEST_GIT: &str = "2.32";
 
+/// The oldest git that merges without a working tree (`git merge-tree --write-tree`).
+pub(super) const OLDEST_TO_MERGE: &str = "2.38";
+
 /// Reads `git --version`.
 pub(crate) fn is_new_enough(said: &str) -> bool {
     let mut numbers = said

@@ -100,6 +100,21 @@ impl Staging {
     }
 }
 
+impl Inspected {
+    /// The trees of all that would be carried, as the files are now.
+    pub(super) async fn trees(
+        &self,
+        git: &Git<'_>,
+        untracked: Untracked,
+    ) -> Result<String, WorkspaceError> {
+        let mut trees = Vec::new();
+        for part in &self.parts {
+            trees.push(part.shadow.take_up(git, &part.status, untracked).await?);
+        }
+        Ok(trees.join(" "))
+    }
+}
+
 impl Drop for Staging {
     fn drop(&mut self) {
         // Whoever waited has gone. Without a runtime the next engine sweeps it.

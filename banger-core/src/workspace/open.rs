@@ -6,7 +6,7 @@ use banger_session::workspace::{Head, parse_config, without_credentials};
 
 use crate::workspace::WorkspaceError;
 use crate::workspace::find::{Found, find};
-use crate::workspace::git::{Git, is_new_enough, word_in, words};
+use crate::workspace::git::{Git, OLDEST_GIT, is_new_enough, word_in, words};
 use crate::workspace::record::Source;
 
 /// A repository of the host's.
@@ -49,7 +49,10 @@ impl Repository {
         let version = git.must("version", &found.root, ["--version"], &[]).await?;
         let version = word_in(&version);
         if !is_new_enough(&version) {
-            return Err(WorkspaceError::OldGit { version });
+            return Err(WorkspaceError::OldGit {
+                version,
+                needed: OLDEST_GIT,
+            });
         }
         let mut config = Vec::new();
         for text in &found.config {

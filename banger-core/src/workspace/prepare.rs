@@ -17,8 +17,9 @@ use crate::progress::Progress;
 use crate::session::ByteText;
 use crate::vm::VMRecord;
 use crate::workspace::WorkspaceError;
+use crate::workspace::git::Git;
 use crate::workspace::inspect::{Inspected, Inspection, Staging};
-use crate::workspace::record::{Source, Untracked, Workspace};
+use crate::workspace::record::{Asked, Source, Untracked, Workspace};
 use crate::workspace::script::{ScriptOutput, run_script_output, start_script};
 use crate::workspace::stage::{Staged, stage};
 
@@ -113,6 +114,53 @@ impl Engine {
         prepared
     }
 
+    /// Carries a VM's workspace once more if the repository here has changed since, its commit or its files, and as it
+    /// was asked for then. Returns none if it has not.
+    pub async fn workspace_refresh(
+        &self,
+        vm: &str,
+        progress: &Progress,
+    ) -> Result<Option<Prepared>, Error> {
+        let vm = self.lookup(vm).await?;
+        let workspace = self.recorded_workspace(&vm).await?;
+        let request = PrepareRequest {
+            source: workspace.source(),
+            mode: workspace.mode(),
+            branch: workspace.asked.branch.clone(),
+            from: workspace.asked.from.clone(),
+            untracked: workspace.asked.untracked,
+            guest_path: workspace.dest()?,
+            overwrite: Overwrite::Refuse,
+        };
+        let staging = Staging::make(self).await?;
+        let current = self.is_current(&workspace, &request, staging.path()).await;
+        staging.clear().await;
+        match current? {
+            true => Ok(None),
+            false => Ok(Some(
+                self.workspace_prepare(vm.id.as_str(), request, progress)
+                    .await?,
+            )),
+        }
+    }
+
+    async fn is_current(
+        &self,
+        workspace: &Workspace,
+        request: &PrepareRequest,
+        folder: &std::path::Path,
+    ) -> Result<bool, WorkspaceError> {
+        let inspected = self.inspect_repository(request, folder).await?;
+        if inspected.inspection.head != workspace.host_head {
+            return Ok(false);
+        }
+        let git = Git::new(self.inner.host());
+        let trees = inspected.trees(&git, request.untracked).await?;
+        // One that an older banger carried is taken for current, as it was then.
+        let known = workspace.host_trees.as_ref();
+        Ok(known.is_none_or(|known| *known == trees))
+    }
+
     /// Says what a prepare would carry, and whether it would replace a workspace that is there; fails as
     /// the prepare would, and changes nothing.
     pub async fn workspace_plan(
@@ -135,9 +183,13 @@ impl Engine {
     ) -> Result<Prepared, Error> {
         // The guest is asked while git packs.
         let (asked, staged) = tokio::join!(self.ask_guest(vm, request), async {
-            stage(self.inner.host(), &inspected, request).await
+            // As it is packed, or as it is a moment before: what changes meanwhile is carried the next time.
+            let git = Git::new(self.inner.host());
+            let trees = inspected.trees(&git, request.untracked).await?;
+            let staged = stage(self.inner.host(), &inspected, request).await?;
+            Ok::<_, WorkspaceError>((trees, staged))
         });
-        let ((free_bytes, replace), staged) = (asked?, staged?);
+        let ((free_bytes, replace), (trees, staged)) = (asked?, staged?);
         let overlay_bytes = staged.overlay.as_ref().map(|(_, bytes)| *bytes);
         let bytes = staged.repos_bytes + overlay_bytes.unwrap_or(0);
         if let Some(free_bytes) = free_bytes
@@ -194,6 +246,13 @@ impl Engine {
             host_head: inspection.head.clone(),
             carried: staged.carried,
             prepared_at: Timestamp::now(),
+            asked: Asked {
+                branch: request.branch.clone(),
+                from: request.from.clone(),
+                untracked: request.untracked,
+                ownership: request.source.ownership,
+            },
+            host_trees: Some(trees),
         };
         self.inner.store.set_workspace(&vm.id, &workspace).await?;
         tracing::info!(vm = %vm.name, bytes, base = workspace.base, "prepared a workspace");
@@ -212,7 +271,16 @@ impl Engine {
         request: &PrepareRequest,
     ) -> Result<(Option<u64>, Replace), Error> {
         let connection = self.connection(vm, self.inner.config.limits.ready).await?;
-        let script = preflight_script(&request.guest_path);
+        let recorded = self.inner.store.workspace(&vm.id).await?;
+        let base = recorded.filter(|known| known.guest_path.0 == request.guest_path.as_bytes());
+        let base = base.map_or(String::new(), |known| known.base);
+        let script = preflight_script(&request.guest_path, &base);
+        // What is recorded is the name of an object.
+        let script = script.map_err(|error| WorkspaceError::Lost {
+            act: "prepare",
+            vm: vm.name.clone(),
+            reason: error.to_string(),
+        })?;
         let silence = self.inner.config.limits.workspace;
         let answer =
             run_script_output(&connection, "prepare", vm, &script, silence, MAX_ANSWER).await?;

@@ -41,6 +41,26 @@ pub struct Workspace {
     pub carried: usize,
     /// When.
     pub prepared_at: Timestamp,
+    /// What was asked for when it was carried, for the next time; what is asked for if nothing is, of one that an older
+    /// banger carried.
+    #[serde(default)]
+    pub asked: Asked,
+    /// What the host's working tree held then, by the names of git's trees; none of one that an older banger carried.
+    #[serde(default)]
+    pub host_trees: Option<String>,
+}
+
+/// What was asked for when a workspace was carried.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Asked {
+    /// The branch that the guest was to be on.
+    pub branch: Option<String>,
+    /// The commit that was to be checked out.
+    pub from: Option<String>,
+    /// Whether untracked files were carried.
+    pub untracked: Untracked,
+    /// Whose the repository may be.
+    pub ownership: Ownership,
 }
 
 /// Whether the host's repository is still where it was when it was carried.
@@ -70,7 +90,8 @@ pub struct Source {
 }
 
 /// Whose repository is read.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Ownership {
     /// Only that of the user that this process acts as, as git has it.
     #[default]
@@ -80,7 +101,8 @@ pub enum Ownership {
 }
 
 /// What becomes of files that git does not track.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Untracked {
     /// They stay at home: they may hold secrets.
     #[default]
@@ -103,6 +125,14 @@ impl Workspace {
     /// Its folder in the guest.
     pub(crate) fn dest(&self) -> Result<GuestPath, WorkspaceError> {
         Ok(GuestPath::new(&self.guest_path.0)?)
+    }
+
+    /// The repository that it was carried from.
+    pub(super) fn source(&self) -> Source {
+        Source {
+            path: self.root().to_owned(),
+            ownership: self.asked.ownership,
+        }
     }
 
     pub(crate) fn root(&self) -> &Path {

@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use banger_session::workspace::WorkspaceRefusal;
+use banger_session::workspace::{Heading, WorkspaceRefusal};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 use crate::error::Error;
@@ -93,6 +93,21 @@ pub(super) async fn run_script_output(
         }
     }
     Ok(output)
+}
+
+/// Reads the heading of what a script says, and returns it with what came after it so far.
+pub(super) async fn read_heading(running: &mut ScriptOutput) -> Result<(Heading, Vec<u8>), Error> {
+    let mut begun = Vec::new();
+    loop {
+        if let Some((heading, length)) = Heading::read(&begun).map_err(WorkspaceError::from)? {
+            begun.drain(..length);
+            return Ok((heading, begun));
+        }
+        match running.next().await? {
+            Some(piece) => begun.extend_from_slice(piece),
+            None => return Err(running.lost("its answer has no end".to_owned()).into()),
+        }
+    }
 }
 
 impl ScriptOutput {

@@ -9,7 +9,7 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use banger_foreign::{Folder, ForeignError, TreeLimits};
+use banger_foreign::{Folder, ForeignError, Kind, TreeLimits};
 use banger_session::workspace::{
     Head, Status, check_index, config_text, parse_status, quoted_path,
 };
@@ -17,9 +17,10 @@ use banger_session::workspace::{
 use crate::host::HostError;
 use crate::workspace::WorkspaceError;
 use crate::workspace::find::{Found, object_folders};
-use crate::workspace::git::{Git, option, word_in};
+use crate::workspace::git::{Git, option, path_of, word_in};
 use crate::workspace::odd::refuse_odd;
 use crate::workspace::open::{Repository, UserSettings, blocking};
+use crate::workspace::record::Untracked;
 
 /// The most that an index may have, in bytes: some 600,000 files.
 const LONGEST_INDEX: u64 = 64 << 20;
@@ -247,6 +248,44 @@ impl Shadow {
         Ok(status)
     }
 
+    /// Takes the files that differ into its index, as they are, and returns their tree with all that does not differ.
+    pub(super) async fn take_up(
+        &self,
+        git: &Git<'_>,
+        status: &Status,
+        untracked: Untracked,
+    ) -> Result<String, WorkspaceError> {
+        let mut differ = status.changed.clone();
+        if untracked == Untracked::Carry {
+            differ.extend(status.untracked.iter().cloned());
+        }
+        let root = self.root.clone();
+        let differ = blocking(move || those_that_are_files(&root, &differ)).await?;
+        // A file that lies behind a link now is gone, and its path not to be followed.
+        let how = [
+            (&status.deleted, ["--force-remove", "--remove"]),
+            (&differ, ["--add", "--remove"]),
+        ];
+        for (paths, [one, other]) in how {
+            let list = paths
+                .iter()
+                .flat_map(|path| path.iter().copied().chain([0]));
+            let list: Vec<u8> = list.collect();
+            let words = ["update-index", one, other, "-z", "--stdin"];
+            self.git(git, "update-index", &words, &list).await?;
+        }
+        // Files that were touched, and are as they were, are no changes.
+        let words = ["update-index", "-q", "--ignore-submodules", "--refresh"];
+        let _ = self.git(git, "update-index", &words, &[]).await;
+        self.tree(git).await
+    }
+
+    /// The tree of its index.
+    pub(super) async fn tree(&self, git: &Git<'_>) -> Result<String, WorkspaceError> {
+        let written = self.git(git, "write-tree", &["write-tree"], &[]).await?;
+        Ok(word_in(&written))
+    }
+
     /// The words that go before a command in it.
     pub(super) fn words(&self) -> Vec<OsString> {
         vec![
@@ -327,7 +366,20 @@ fn copy_in(found: &Found, to: &Path, hash_bytes: usize) -> Result<String, Worksp
     Ok(alternates)
 }
 
-fn refuse_large(root: &Path, paths: &[Vec<u8>]) -> Result<(), WorkspaceError> {
+/// Those of these paths at which there is a file or a link; what lies behind a link is none. Blocks.
+pub(super) fn those_that_are_files(
+    root: &Path,
+    paths: &[Vec<u8>],
+) -> Result<Vec<Vec<u8>>, WorkspaceError> {
+    let tree = Folder::open(root).map_err(refused)?;
+    let is_file = |path: &&Vec<u8>| {
+        let kind = tree.kind(path_of(path)).ok().flatten();
+        matches!(kind, Some(Kind::File | Kind::Link))
+    };
+    Ok(paths.iter().filter(is_file).cloned().collect())
+}
+
+pub(super) fn refuse_large(root: &Path, paths: &[Vec<u8>]) -> Result<(), WorkspaceError> {
     let tree = Folder::open(root).map_err(refused)?;
     for path in paths {
         let path = Path::new(std::ffi::OsStr::from_bytes(path));

@@ -3,34 +3,66 @@
 use banger_session::workspace::patch::MODE_SUBMODULE;
 
 use crate::engine::Engine;
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
+use crate::names::VmName;
 use crate::session::ByteText;
+use crate::vm::VMRecord;
 use crate::workspace::WorkspaceError;
-use crate::workspace::apply::{Applied, Rehearse, Target, TouchedFile};
-use crate::workspace::git::{Git, word_in};
+use crate::workspace::apply::{Applied, TouchedFile};
+use crate::workspace::git::Git;
 use crate::workspace::inspect::Staging;
-use crate::workspace::record::{Source, Workspace};
+use crate::workspace::record::Source;
+use crate::workspace::target::{Rehearse, Target};
+use crate::workspace::undo_record::{About, UndoRecord};
 use crate::workspace::undo_ref::undo_ref;
 
 impl Engine {
-    /// Takes back what was last applied from a VM, which need not run. Files that were changed since stand
-    /// in the way of that, and then nothing is taken back. It can be repeated, back to the first.
+    /// Takes back what was last applied from a VM, which need not run, nor be there any more if the repository is
+    /// named. Files that were changed since stand in the way of that, and then nothing is taken back. It can be
+    /// repeated, back to the first. What the guest has is compared again with what it was compared with before.
     pub async fn workspace_undo(
         &self,
         vm: &str,
         repository: Option<Source>,
     ) -> Result<Applied, Error> {
-        let vm = self.lookup(vm).await?;
+        let (name, known) = match self.lookup(vm).await {
+            Ok(found) => (found.name.as_str().to_owned(), Some(found)),
+            // Its name is that of a ref, and no part of a path.
+            Err(error) => match (vm.parse::<VmName>(), &repository) {
+                (Ok(name), Some(_)) if error.kind() == ErrorKind::NotFound => {
+                    (name.as_str().to_owned(), None)
+                }
+                _ => return Err(error),
+            },
+        };
         let engine = self.clone();
         self.to_its_end(async move {
-            let workspace = engine.recorded_workspace(&vm).await?;
+            let recorded = match &known {
+                Some(vm) => engine.inner.store.workspace(&vm.id).await?,
+                None => None,
+            };
+            let missing = |vm: &VMRecord| WorkspaceError::None {
+                vm: vm.name.clone(),
+            };
+            let source = match (repository, &recorded, &known) {
+                (Some(source), ..) => source,
+                (None, Some(workspace), _) => workspace.source(),
+                (None, None, Some(vm)) => return Err(missing(vm).into()),
+                (None, None, None) => Source::new("/"),
+            };
             let staging = Staging::make(&engine).await?;
-            let source = repository.as_ref();
-            let undone = engine
-                .undo_now(vm.name.as_str(), &workspace, source, staging.path())
-                .await;
+            let undone = engine.undo_now(&name, &source, staging.path()).await;
             staging.clear().await;
-            Ok(undone?)
+            let (applied, about) = undone?;
+            if let (Some(vm), Some(mut workspace)) = (known, recorded)
+                && about.vm_id == vm.id.as_str()
+                && about.taken == workspace.base
+                && about.base != about.taken
+            {
+                workspace.base = about.base;
+                engine.inner.store.set_workspace(&vm.id, &workspace).await?;
+            }
+            Ok(applied)
         })
         .await
     }
@@ -38,27 +70,25 @@ impl Engine {
     async fn undo_now(
         &self,
         vm: &str,
-        workspace: &Workspace,
-        source: Option<&Source>,
+        source: &Source,
         folder: &std::path::Path,
-    ) -> Result<Applied, WorkspaceError> {
+    ) -> Result<(Applied, About), WorkspaceError> {
         let git = Git::new(self.inner.host());
-        let target = Target::open(self, &git, workspace, source, folder).await?;
+        let target = Target::open(self, &git, source, folder).await?;
         let undo_ref = undo_ref(vm);
-        let Some(applied) = target.undo_commit(&git, &undo_ref).await? else {
+        let shadow = &target.shadow;
+        let Some(record) = UndoRecord::read(&git, shadow, &undo_ref).await? else {
             return Err(WorkspaceError::NothingToUndo {
                 vm: vm.to_owned(),
                 path: target.repository.root.clone(),
             });
         };
-        let shadow = &target.shadow;
-        let name = async |what: &str| {
-            let wanted = format!("{applied}{what}");
-            let words = ["rev-parse", "--verify", "-q", &wanted];
-            Ok::<_, WorkspaceError>(word_in(&shadow.git(&git, "rev-parse", &words, &[]).await?))
-        };
-        let (after, before) = (name("^{tree}").await?, name("^1^{tree}").await?);
-        let earlier = name("^2").await.ok();
+        let UndoRecord {
+            before,
+            after,
+            earlier,
+            about,
+        } = record;
         shadow
             .git(&git, "read-tree", &["read-tree", &after], &[])
             .await?;
@@ -84,12 +114,17 @@ impl Engine {
         }
         target.refuse_in_the_way(&git, &files).await?;
         target.switch(&git, Rehearse::No, &after, &before).await?;
+        if let Some(earlier) = &earlier {
+            // As an older banger kept it, it is not in the repository yet.
+            target.keep(&git, earlier, None, folder).await?;
+        }
         target.point(&git, &undo_ref, earlier.as_deref()).await?;
-        Ok(Applied {
+        let applied = Applied {
             root: ByteText(target.root_bytes()),
             files,
             undo_ref: earlier.map(|_| undo_ref),
             notes: Vec::new(),
-        })
+        };
+        Ok((applied, about))
     }
 }

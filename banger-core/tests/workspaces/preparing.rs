@@ -73,6 +73,43 @@ async fn what_is_in_the_working_tree_is_in_the_guest_and_nothing_else() {
 }
 
 #[tokio::test]
+async fn a_refresh_carries_what_changed_here_as_it_was_asked_for_and_nothing_otherwise() {
+    let rig = Rig::with_box().await;
+    let repo = rig.small();
+    repo.write("notes", "untracked\n");
+    let request = PrepareRequest {
+        untracked: Untracked::Carry,
+        branch: Some("work".to_owned()),
+        ..PrepareRequest::new(&repo.root)
+    };
+    rig.try_prepare(request).await.unwrap();
+    let refresh = async || {
+        let silent = banger_core::Progress::silent();
+        let refreshed = rig.engine.workspace_refresh("box", &silent).await;
+        rig.nothing_staged();
+        refreshed.unwrap()
+    };
+    assert_eq!(refresh().await, None);
+    // Edits that nobody has committed: of a tracked file, of one that is not, and a new one.
+    for (path, text) in [
+        ("README.md", "edited\n"),
+        ("notes", "edited too\n"),
+        ("more", "new\n"),
+    ] {
+        repo.write(path, text);
+        assert!(refresh().await.is_some(), "{path}");
+        assert_eq!(rig.guest(&format!("cat {path}")).await, text);
+        assert_eq!(refresh().await, None, "{path}");
+    }
+    std::fs::remove_file(repo.root.join("more")).unwrap();
+    assert!(refresh().await.is_some());
+    repo.commit("moved on");
+    assert!(refresh().await.is_some());
+    let said = rig.guest("git branch --show-current; ls").await;
+    assert_eq!(said, "work\nREADME.md\nnotes\nsrc\n");
+}
+
+#[tokio::test]
 async fn untracked_files_are_carried_if_that_is_asked_for_and_ignored_ones_never() {
     let rig = Rig::with_box().await;
     let repo = rig.small();

@@ -111,6 +111,9 @@ impl Operation {
             WorkspaceInspect::NAME => {
                 with::<WorkspaceInspect, _>(params, |params| self.workspace_inspect(params)).await
             }
+            WorkspaceRefresh::NAME => {
+                with::<WorkspaceRefresh, _>(params, |params| self.workspace_refresh(params)).await
+            }
             WorkspacePrepare::NAME => {
                 with::<WorkspacePrepare, _>(params, |params| self.workspace_prepare(params)).await
             }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use banger_core::{
     Applied, ApplyRequest, Change, Effect, Error, Freshness, GuestPath, Inspection, Overwrite,
-    Ownership, PrepareRequest, Source, TouchedFile, Untracked, Workspace, WorkspaceError,
+    Ownership, PrepareRequest, Prepared, Source, TouchedFile, Untracked, Workspace, WorkspaceError,
     WorkspaceExport as Export, WorkspaceMode,
 };
 use banger_session::mux::{Control, Stream};
@@ -56,12 +56,18 @@ impl Operation {
         let prepared = self
             .while_wanted(self.waiting_for_guest(&vm, prepared))
             .await?;
-        Ok(PrepareAnswer {
-            workspace: Some(prepared.workspace.into()),
-            repository: prepared.inspection.into(),
-            bytes: prepared.bytes,
-            replaces: prepared.replaced,
-        })
+        Ok(prepared.into())
+    }
+
+    pub(super) async fn workspace_refresh(
+        &self,
+        params: VmParams,
+    ) -> Result<Option<PrepareAnswer>, Fault> {
+        let vm = params.vm;
+        let engine = self.engine();
+        let refreshed = engine.workspace_refresh(&vm, &self.progress);
+        let refreshed = self.while_wanted(self.waiting_for_guest(&vm, refreshed));
+        Ok(refreshed.await?.map(PrepareAnswer::from))
     }
 
     pub(super) async fn workspace_show(
@@ -292,6 +298,17 @@ impl From<Inspection> for RepositoryInfo {
             untracked: bytes(found.untracked),
             submodules: bytes(found.submodules),
             notes: found.notes,
+        }
+    }
+}
+
+impl From<Prepared> for PrepareAnswer {
+    fn from(prepared: Prepared) -> Self {
+        PrepareAnswer {
+            workspace: Some(prepared.workspace.into()),
+            repository: prepared.inspection.into(),
+            bytes: prepared.bytes,
+            replaces: prepared.replaced,
         }
     }
 }

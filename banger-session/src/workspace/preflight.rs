@@ -36,6 +36,8 @@ pub enum Destination {
         refs_moved: bool,
         /// Submodules with more in them than was carried.
         submodules: Vec<Vec<u8>>,
+        /// Repositories that were made in it.
+        nested: Vec<Vec<u8>>,
     },
 }
 
@@ -76,11 +78,13 @@ pub fn parse_preflight(output: &[u8]) -> Result<Preflight, ParsePreflightError> 
                 return Err(ParsePreflightError);
             }
             let known = rest.strip_suffix(b"\ncompared 0\nend\n").and_then(compared);
-            let (changes, submodules) = known.unzip();
+            let (changes, within) = known.unzip();
+            let (submodules, nested) = within.unwrap_or_default();
             Destination::Workspace {
                 changes,
                 refs_moved,
-                submodules: submodules.unwrap_or_default(),
+                submodules,
+                nested,
             }
         }
         _ => return Err(ParsePreflightError),
@@ -102,15 +106,28 @@ pub fn parse_preflight(output: &[u8]) -> Result<Preflight, ParsePreflightError> 
     })
 }
 
-/// Reads what was compared: the changed files, each ended by a NUL, and then the submodules, a line each.
-fn compared(output: &[u8]) -> Option<(Vec<Change>, Vec<Vec<u8>>)> {
+/// Paths of submodules, and of repositories that were made.
+type Within = (Vec<Vec<u8>>, Vec<Vec<u8>>);
+
+/// Reads what was compared: the changed files, each ended by a NUL, then the submodules, a line each, and so the
+/// repositories that were made.
+fn compared(output: &[u8]) -> Option<(Vec<Change>, Within)> {
     let files = output.iter().rposition(|&byte| byte == 0);
-    let (files, submodules) = output.split_at(files.map_or(0, |at| at + 1));
-    let submodules = submodules.strip_prefix(b"\nsubmodules\n")?;
-    let submodules = submodules.split(|&byte| byte == b'\n');
-    let submodules = submodules.filter(|line| !line.is_empty());
-    let submodules = submodules.map(<[u8]>::to_vec).collect();
-    Some((parse_changes(files).ok()?, submodules))
+    let (files, within) = output.split_at(files.map_or(0, |at| at + 1));
+    let within = within.strip_prefix(b"\nsubmodules\n")?;
+    let mut lists = [Vec::new(), Vec::new()];
+    let mut now = 0;
+    let mut lines = within.split(|&byte| byte == b'\n');
+    while let Some(line) = lines.next() {
+        match line {
+            // A name is never empty.
+            b"" if now == 0 && lines.next() == Some(b"nested") => now = 1,
+            b"" => {}
+            name => lists[now].push(name.to_vec()),
+        }
+    }
+    let [submodules, nested] = lists;
+    (now == 1).then_some((parse_changes(files).ok()?, (submodules, nested)))
 }
 
 /// Decides whether a prepare may go on, and what it replaces. `Err` holds the
@@ -134,14 +151,15 @@ pub fn decide_replace(destination: &Destination, force: bool) -> Result<Replace,
             changes: Some(changes),
             refs_moved,
             submodules,
+            nested,
         } => match (changes.len(), refs_moved) {
             (0, _) if !submodules.is_empty() => Err(format!(
                 "there are changes in {}, which would be lost, and which no export brings home",
-                submodules
-                    .iter()
-                    .map(|path| format!("its submodule {}", String::from_utf8_lossy(path)))
-                    .collect::<Vec<_>>()
-                    .join(", ")
+                named("its submodule ", submodules)
+            )),
+            (0, _) if !nested.is_empty() => Err(format!(
+                "the history of {}, which was made there, would be lost",
+                named("the repository ", nested)
             )),
             (0, false) => Ok(Replace::Workspace),
             (0, true) => Err("commits were made in the workspace there".to_owned()),
@@ -152,6 +170,13 @@ pub fn decide_replace(destination: &Destination, force: bool) -> Result<Replace,
             )),
         },
     }
+}
+
+fn named(what: &str, paths: &[Vec<u8>]) -> String {
+    let named = paths
+        .iter()
+        .map(|path| format!("{what}{}", String::from_utf8_lossy(path)));
+    named.collect::<Vec<_>>().join(", ")
 }
 
 fn names(changes: &[Change]) -> String {
@@ -216,12 +241,13 @@ mod tests {
     }
 
     fn workspace(refs: &str, raw: &str, compared: u8) -> Destination {
-        with_submodules(refs, raw, "", compared)
+        with_repositories(refs, raw, ["", ""], compared)
     }
 
-    fn with_submodules(refs: &str, raw: &str, submodules: &str, compared: u8) -> Destination {
+    fn with_repositories(refs: &str, raw: &str, within: [&str; 2], compared: u8) -> Destination {
+        let [submodules, nested] = within;
         let answer = format!(
-            "banger-workspace 1\nmissing\nfree\ndest workspace\nrefs {refs}\nchanges\n{raw}\nsubmodules\n{submodules}\ncompared {compared}\nend\n"
+            "banger-workspace 1\nmissing\nfree\ndest workspace\nrefs {refs}\nchanges\n{raw}\nsubmodules\n{submodules}\nnested\n{nested}\ncompared {compared}\nend\n"
         );
         parse_preflight(answer.as_bytes()).unwrap().destination
     }
@@ -241,11 +267,15 @@ mod tests {
             (workspace("same", "", 67), Err("cannot be told")),
             (workspace("same", "junk", 0), Err("cannot be told")),
             (
-                with_submodules("same", "", "lib\n", 0),
+                with_repositories("same", "", ["lib\n", ""], 0),
                 Err("in its submodule lib, which would be lost"),
             ),
             (
-                with_submodules("same", &raw, "submodules\n", 0),
+                with_repositories("same", "", ["", "nested\nx\n"], 0),
+                Err("the history of the repository nested, the repository x, which was made"),
+            ),
+            (
+                with_repositories("same", &raw, ["submodules\n", "nested\n"], 0),
                 Err("1 change in"),
             ),
         ];

@@ -30,6 +30,8 @@ w() { g -c core.quotePath=false -c safe.directory='*' \"$@\"; }
 ///
 /// The index is copied with its time: git tells by it which files it must
 /// read again (racy-git in git's documentation).
+///
+/// `snapshot BASE keep` writes the objects into the repository, so that they are there still when this has ended.
 fn snapshot() -> String {
     format!(
         r#"{WITHIN}snapshot() {{
@@ -47,7 +49,8 @@ fn snapshot() -> String {
   mkdir -p "$tmp/objects/info" || exit {full}
   printf '%s\n' "$od" >"$tmp/objects/info/alternates" || exit {full}
   [ ! -e "$ix" ] || cp -p "$ix" "$tmp/index" || exit {full}
-  export GIT_INDEX_FILE="$tmp/index" GIT_OBJECT_DIRECTORY="$tmp/objects"
+  export GIT_INDEX_FILE="$tmp/index"
+  [ -n "${{2-}}" ] || export GIT_OBJECT_DIRECTORY="$tmp/objects"
   take_nested "$1" && (export GIT_LITERAL_PATHSPECS=0; w -c core.looseCompression=0 add -A \
     --pathspec-from-file="$tmp/paths" --pathspec-file-nul 1>&2) || exit {snapshot}
 }}
@@ -62,9 +65,9 @@ fn snapshot() -> String {
 const IDENTITY: &str = "GIT_AUTHOR_NAME=banger GIT_AUTHOR_EMAIL=banger@localhost \
 GIT_COMMITTER_NAME=banger GIT_COMMITTER_EMAIL=banger@localhost";
 
-/// `moorings`: prints where every ref of the repository points.
+/// `moorings`: prints where every ref of the repository points, but for those of ours.
 const MOORINGS: &str = "moorings() { w symbolic-ref -q HEAD; w rev-parse HEAD; \
-w for-each-ref --format='%(objectname) %(refname)'; }
+w for-each-ref --format='%(objectname) %(refname)' | grep -v ' refs/banger/'; :; }
 ";
 
 /// `exchange A B`: puts each of two folders in the place of the other, in one
@@ -79,15 +82,23 @@ const EXCHANGE: &str = r#"exchange() {
 "#;
 
 /// Writes the script that looks before anything is sent; its output is read
-/// by [`parse_preflight`](super::parse_preflight).
-pub fn preflight_script(dest: &GuestPath) -> Vec<u8> {
+/// by [`parse_preflight`](super::parse_preflight). A workspace that is there is
+/// compared with `base`, a commit, or with what was carried in if the guest has no such commit.
+///
+/// # Errors
+///
+/// [`NulByte`] in `base`.
+pub fn preflight_script(dest: &GuestPath, base: &str) -> Result<Vec<u8>, NulByte> {
     let mut script = Script::begin();
     script.text(&snapshot());
     script.text(MOORINGS);
     script.assign("dest", dest.as_bytes());
     script.assign("p", dest.parent());
+    script.text("base=");
+    script.quoted(base.as_bytes())?;
     script.text(
-        r#"echo 'banger-workspace 1'
+        r#"
+echo 'banger-workspace 1'
 missing=
 for c in git tar flock find xargs mktemp; do command -v "$c" >/dev/null 2>&1 || missing="$missing $c"; done
 echo "missing$missing"
@@ -104,14 +115,15 @@ else
   echo 'dest workspace'
   if (cd "$dest" && moorings 2>/dev/null | cmp -s - .git/banger-refs); then echo 'refs same'; else echo 'refs moved'; fi
   echo changes
-  (cd "$dest" && snapshot refs/banger/base && g diff-index --cached --raw -z --no-renames refs/banger/base -- &&
-   printf '\nsubmodules\n' && put_off) 2>/dev/null
+  (cd "$dest" && { base=$(g rev-parse -q --verify "$base^{commit}") || base=refs/banger/base; } &&
+   snapshot "$base" && g diff-index --cached --raw -z --no-renames "$base" -- &&
+   printf '\nsubmodules\n' && put_off && printf '\nnested\n' && cat "$tmp/nested") 2>/dev/null
   printf '\ncompared %s\n' "$?"
 fi
 echo end
 "#,
     );
-    script.done()
+    Ok(script.done())
 }
 
 /// A workspace that is about to be received.
@@ -336,16 +348,72 @@ pub fn changes_script(dest: &GuestPath, base: &str) -> Result<Vec<u8>, NulByte> 
     )
 }
 
-/// Writes the script that prints a pack with the objects named, a line each,
-/// on its standard input.
-pub fn blobs_script(dest: &GuestPath) -> Vec<u8> {
+/// What is taken out of a workspace.
+#[derive(Debug, Clone, Copy)]
+pub struct TakeOut<'a> {
+    /// The workspace.
+    pub dest: &'a GuestPath,
+    /// The commit that it is compared with.
+    pub base: &'a str,
+    /// A commit that the host has, with all before it; it is not sent again.
+    pub known: Option<&'a str>,
+    /// Whether what is taken out stays in the guest's repository, as a commit that a later one is compared with.
+    pub keep: bool,
+}
+
+/// Writes the script that takes out everything that is in a work tree: a [`Heading`](super::Heading) with the trees
+/// of the base and of the work tree as it is, and then a thin pack of the objects that the host may not have.
+///
+/// What is kept is a commit under `refs/banger/taken`, whose parents are the base and what was taken out before: so
+/// each base that the host ever knew stays there.
+///
+/// # Errors
+///
+/// [`NulByte`] in a commit's name.
+pub fn take_out_script(take: TakeOut<'_>) -> Result<Vec<u8>, NulByte> {
     let mut script = Script::begin();
-    script.assign("dest", dest.as_bytes());
+    script.text(&snapshot());
+    script.text(MOORINGS);
+    script.assign("dest", take.dest.as_bytes());
+    for (name, value) in [("base", take.base), ("known", take.known.unwrap_or(""))] {
+        script.text(name);
+        script.text("=");
+        script.quoted(value.as_bytes())?;
+        script.text("\n");
+    }
     script.text(&format!(
-        "cd \"$dest\" 2>/dev/null || exit {}\nexec git pack-objects --stdout -q\n",
-        Refusal::NoWorkspace.status()
+        r#"
+cd "$dest" 2>/dev/null && [ -e .git ] || exit {none}
+from=$(g rev-parse --verify -q "$base^{{tree}}") || exit {no_base}
+snapshot "$base^{{commit}}" {keep}
+tree=$(g write-tree) || exit {snapshot}
+"#,
+        none = Refusal::NoWorkspace.status(),
+        no_base = Refusal::NoBase.status(),
+        snapshot = Refusal::Snapshot.status(),
+        keep = if take.keep { "keep" } else { "" },
     ));
-    script.done()
+    if take.keep {
+        script.text(&format!(
+            r#"before=$(g rev-parse --verify -q refs/banger/taken)
+[ "$before" != "$(g rev-parse "$base^{{commit}}")" ] || before=
+taken=$({IDENTITY} g commit-tree "$tree" -p "$base" ${{before:+-p "$before"}} -m 'as it was taken out') &&
+g update-ref refs/banger/taken "$taken" || exit {full}
+"#,
+            full = Refusal::CannotWrite.status(),
+        ));
+    }
+    script.text(&format!(
+        r#"echo '{FIRST}' && sed 's/^/nested /' "$tmp/nested" && put_off | sed 's/^/submodule /' || exit {compare}
+printf 'from %s\ntree %s\n%s\n' "$from" "$tree" "${{taken:+taken $taken
+}}"
+printf '%s\n' "$tree" "$from" ${{known:+"^$known"}} |
+  g pack-objects --revs --thin --delta-base-offset --stdout -q && exit
+exit {compare}
+"#,
+        compare = Refusal::Compare.status(),
+    ));
+    Ok(script.done())
 }
 
 fn compare(dest: &GuestPath, base: &str, options: &str) -> Result<Vec<u8>, NulByte> {
@@ -358,10 +426,10 @@ fn compare(dest: &GuestPath, base: &str, options: &str) -> Result<Vec<u8>, NulBy
     script.text(&format!(
         r#"
 cd "$dest" 2>/dev/null && [ -e .git ] || exit {none}
+g rev-parse --verify -q "$base^{{commit}}" >/dev/null || exit {no_base}
 snapshot "$base^{{commit}}"
 echo '{FIRST}' && sed 's/^/nested /' "$tmp/nested" && put_off | sed 's/^/submodule /' && echo || exit {compare}
 g diff-index --cached {options} "$base^{{commit}}" -- && exit
-g rev-parse --verify -q "$base^{{commit}}" >/dev/null || exit {no_base}
 exit {compare}
 "#,
         none = Refusal::NoWorkspace.status(),

@@ -55,6 +55,19 @@ pub struct Heading {
     pub nested: Vec<Vec<u8>>,
     /// Submodules with more in them than was carried: it does not come along.
     pub submodules: Vec<Vec<u8>>,
+    /// What was taken out; none before a patch or a list.
+    pub taken: Option<TakenOut>,
+}
+
+/// What was taken out of a workspace, by the names of git's objects.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TakenOut {
+    /// The tree that both sides had.
+    pub from: String,
+    /// The tree of everything that is in the work tree.
+    pub tree: String,
+    /// The commit that keeps it in the guest; empty if nothing does.
+    pub commit: String,
 }
 
 /// The line before a heading.
@@ -90,13 +103,24 @@ impl Heading {
                     return Err(malformed());
                 }
             } else if text.is_empty() {
-                return Ok(Some((heading, length)));
+                let whole = |taken: &TakenOut| !taken.from.is_empty() && !taken.tree.is_empty();
+                return match heading.taken.as_ref().is_none_or(whole) {
+                    true => Ok(Some((heading, length))),
+                    false => Err(malformed()),
+                };
             } else if let Some(path) = text.strip_prefix(b"nested ") {
                 heading.nested.push(path.to_vec());
             } else if let Some(path) = text.strip_prefix(b"submodule ") {
                 heading.submodules.push(path.to_vec());
             } else {
-                return Err(malformed());
+                let (name, id) = object(text).ok_or_else(malformed)?;
+                let taken = heading.taken.get_or_insert_default();
+                *(match name {
+                    b"from" => &mut taken.from,
+                    b"tree" => &mut taken.tree,
+                    b"taken" => &mut taken.commit,
+                    _ => return Err(malformed()),
+                }) = id;
             }
         }
         Ok(None)
@@ -122,6 +146,14 @@ impl Heading {
     }
 }
 
+/// Reads `NAME OID`.
+fn object(line: &[u8]) -> Option<(&[u8], String)> {
+    let at = line.iter().position(|&byte| byte == b' ')?;
+    let id = std::str::from_utf8(&line[at + 1..]).ok()?;
+    let is_object = matches!(id.len(), 40 | 64) && id.bytes().all(|b| b.is_ascii_hexdigit());
+    is_object.then(|| (&line[..at], id.to_owned()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -135,12 +167,25 @@ mod tests {
         let expected = Heading {
             nested: vec![b"a b".to_vec()],
             submodules: vec![b"lib".to_vec()],
+            taken: None,
         };
         assert_eq!(Heading::read(whole), Ok(Some((expected.clone(), 43))));
         assert_eq!(expected.notes().len(), 2);
-        for odd in [&b"\n"[..], b"diff --git\n", b"banger-changes 1\nwhat\n"] {
+        for odd in [
+            &b"\n"[..],
+            b"diff --git\n",
+            b"banger-changes 1\nwhat\n",
+            b"banger-changes 1\ntree --output=x\n",
+        ] {
             assert!(Heading::read(odd).is_err(), "{odd:?}");
         }
+        let id = "a".repeat(40);
+        let taken = format!("banger-changes 1\nfrom {id}\ntree {id}\ntaken {id}\n\nPACK");
+        let (heading, length) = Heading::read(taken.as_bytes()).unwrap().unwrap();
+        assert_eq!(heading.taken.unwrap().commit, id);
+        assert_eq!(&taken.as_bytes()[length..], b"PACK");
+        let cut = format!("banger-changes 1\ntree {id}\n\n");
+        assert!(Heading::read(cut.as_bytes()).is_err());
         assert!(Heading::read(&vec![b'x'; LARGEST + 1]).is_err());
     }
 }

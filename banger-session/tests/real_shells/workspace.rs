@@ -3,8 +3,8 @@
 use std::process::Command;
 
 use banger_session::workspace::{
-    Checkout, GuestPath, Receive, Replace, blobs_script, changes_script, export_script,
-    preflight_script, receive_script,
+    Checkout, GuestPath, Receive, Replace, TakeOut, changes_script, export_script,
+    preflight_script, receive_script, take_out_script,
 };
 
 use crate::shell::shellcheck;
@@ -27,10 +27,16 @@ fn every_script_parses_and_shellcheck_finds_nothing() {
         prefix: prefix.to_vec(),
     });
     let mut scripts = vec![
-        preflight_script(&dest),
+        preflight_script(&dest, "0123").unwrap(),
         export_script(&dest, "HEAD").unwrap(),
         changes_script(&dest, "HEAD").unwrap(),
-        blobs_script(&dest),
+        take_out_script(TakeOut {
+            dest: &dest,
+            base: "0123",
+            known: Some("4567"),
+            keep: true,
+        })
+        .unwrap(),
     ];
     for (overlay_bytes, replace) in [(None, Replace::Nothing), (Some(7), Replace::Workspace)] {
         let receive = Receive {

@@ -2,7 +2,9 @@
 
 use std::ffi::OsString;
 
-use banger_daemon::protocol::{ApplyParams, UndoParams, WorkspaceApply, WorkspaceUndo};
+use banger_daemon::protocol::{
+    ApplyAnswer, ApplyParams, UndoParams, VmParams, WorkspaceApply, WorkspaceShow, WorkspaceUndo,
+};
 use clap::Args;
 use clap_complete::ArgValueCandidates;
 
@@ -16,8 +18,8 @@ use crate::verb::completion::vm_names;
 
 #[derive(Args, Debug)]
 #[command(after_help = "\
-The changes are merged with the repository as it is now, all of them or none; its index and its
-branches stay as they are. Files that something runs by itself (hooks, CI, build scripts, …) are
+What was done in the guest since the last time is merged with the repository as it is now, all
+of it or nothing; its index and its branches stay as they are. Files that something runs by itself (hooks, CI, build scripts, …) are
 pointed out: look at them before anything else.")]
 pub(crate) struct ApplyArguments {
     /// The VM's name, or at least four digits of its id
@@ -28,7 +30,7 @@ pub(crate) struct ApplyArguments {
     #[arg(long, value_name = "PATH")]
     path: Option<OsString>,
 
-    /// Compare with this commit of the guest's [default: what was carried in]
+    /// Compare with this commit of the guest's [default: what both sides last had]
     #[arg(long, value_name = "COMMIT", conflicts_with = "undo")]
     base_commit: Option<String>,
 
@@ -49,6 +51,24 @@ pub(crate) struct ApplyArguments {
     json: bool,
 }
 
+/// Takes back what was applied last; of a VM that is gone, in the repository around the working folder.
+async fn undo(
+    daemon: &mut Daemon<'_>,
+    mut params: UndoParams,
+) -> Result<ApplyAnswer, CommandError> {
+    let of = VmParams {
+        vm: params.vm.clone(),
+    };
+    if params.path.is_some() || daemon.call::<WorkspaceShow>(of).await.is_ok() {
+        return daemon.call::<WorkspaceUndo>(params).await;
+    }
+    params.path = Some(absolute(".".as_ref())?);
+    let undone = daemon.call::<WorkspaceUndo>(params).await;
+    undone.map_err(|error| {
+        error.hint("there is no such VM: name the repository that it was applied to: --path PATH")
+    })
+}
+
 /// Brings a guest's changes home.
 pub(crate) async fn apply(
     arguments: &ApplyArguments,
@@ -64,7 +84,7 @@ pub(crate) async fn apply(
                 path,
                 any_owner,
             };
-            daemon.call::<WorkspaceUndo>(params).await?
+            undo(&mut daemon, params).await?
         }
         false => {
             let params = ApplyParams {
