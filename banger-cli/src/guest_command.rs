@@ -39,6 +39,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use crate::command_error::CommandError;
 use crate::daemon::Daemon;
 use crate::exit::ExitStatus;
+use crate::screen::Screen;
 
 use output::{Output, OutputEnd};
 use sender::Sender;
@@ -85,7 +86,19 @@ pub(crate) async fn stream(
     })?;
 
     let mut unreached = Unreached::default();
-    let end = converse(&mut read, &sender, &mut output, signals, &mut unreached).await;
+    let pauses = Pauses {
+        screen: daemon.screen(),
+        vm: &vm,
+    };
+    let end = converse(
+        &mut read,
+        &sender,
+        &mut output,
+        signals,
+        &mut unreached,
+        pauses,
+    )
+    .await;
     match end {
         End::Told(control) => match output.finish(signals).await {
             OutputEnd::Written => {
@@ -110,6 +123,26 @@ pub(crate) async fn stream(
     }
 }
 
+/// Says that a command waits because its machine does.
+#[derive(Clone, Copy, Debug)]
+struct Pauses<'a> {
+    screen: &'a Screen,
+    vm: &'a str,
+}
+
+impl Pauses<'_> {
+    /// Without a reason it goes on.
+    fn say(self, reason: Option<String>) {
+        let vm = self.vm;
+        self.screen.say(match reason {
+            Some(reason) => {
+                format!("banger: VM {vm} is paused: {reason}; what runs in it waits")
+            }
+            None => format!("banger: VM {vm} goes on"),
+        });
+    }
+}
+
 /// How a conversation ends.
 enum End {
     Told(Control),
@@ -125,6 +158,7 @@ async fn converse(
     output: &mut Output,
     signals: &mut Signals,
     unreached: &mut Unreached,
+    pauses: Pauses<'_>,
 ) -> End {
     let mut pending: VecDeque<(Stream, Vec<u8>)> = VecDeque::new();
     let mut last_interrupt: Option<Instant> = None;
@@ -144,6 +178,7 @@ async fn converse(
                 Ok(Some(Frame::Control(control))) if control.is_last() => {
                     return End::Told(control);
                 }
+                Ok(Some(Frame::Control(Control::Paused { reason }))) => pauses.say(reason),
                 Ok(Some(Frame::Control(_) | Frame::End { .. })) => {}
                 Ok(None) => return End::Closed,
                 Err(error) => return End::Broken(error),

@@ -31,10 +31,18 @@ fn workspace(vm: &VmInfo) -> String {
     }
 }
 
+/// How it is, and if its guest stands still, why.
+pub(crate) fn state(vm: &VmInfo) -> String {
+    match &vm.paused {
+        Some(reason) => format!("{}: {reason}", vm.state),
+        None => vm.state.clone(),
+    }
+}
+
 fn row(vm: &VmInfo, now: Timestamp) -> [String; 7] {
     [
         vm.name.clone(),
-        vm.state.clone(),
+        state(vm),
         vm.image.clone(),
         vm.vcpus.to_string(),
         size::shown(vm.memory_mib),

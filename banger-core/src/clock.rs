@@ -3,7 +3,8 @@
 //! At boot a guest's kernel takes whole seconds from its real-time clock, so that it is up to half a second
 //! off. It is set over the first connection, beside the first command, which does not wait for it. While
 //! the host sleeps its guests stand still; when it is seen that this process's wall clock has gone further
-//! than its steady one, the guest's clock is moved before the next command.
+//! than its steady one, the guest's clock is moved before the next command. So it is when a guest alone stood still
+//! (a full disk of the host's) and goes on.
 //!
 //! Only an error that has one of these causes is corrected: a guest whose owner has set its clock keeps it.
 
@@ -44,7 +45,8 @@ pub(crate) struct HostClock {
 pub(crate) enum Cause {
     /// It has booted.
     Boot,
-    /// The host's clock has jumped by this many microseconds: it slept, or was set.
+    /// The host's clock has jumped by this many microseconds: it slept, or was set. Or it went on for so long while the
+    /// guest stood still.
     Jump(i64),
 }
 
@@ -67,13 +69,15 @@ impl HostClock {
         }
     }
 
-    /// Says by how much the wall clock has jumped since; none if it has only gone on.
-    pub(crate) fn jump(&self) -> Option<Cause> {
-        self.jump_until(HostClock::now())
+    /// Says by how much the wall clock has jumped since, as a guest sees it that stood still for so long of that time;
+    /// none if it has only gone on.
+    pub(crate) fn jump(&self, stood: Duration) -> Option<Cause> {
+        self.jump_until(HostClock::now(), stood)
     }
 
-    fn jump_until(&self, later: HostClock) -> Option<Cause> {
+    fn jump_until(&self, later: HostClock, stood: Duration) -> Option<Cause> {
         let steady = later.steady.saturating_duration_since(self.steady);
+        let steady = steady.saturating_sub(stood);
         let jump = micros(later.wall) - micros(self.wall) - whole(steady);
         (jump.abs() > whole(JUMP)).then_some(Cause::Jump(jump))
     }
@@ -285,10 +289,14 @@ mod tests {
             wall: start.wall + wall,
             steady: start.steady + steady,
         };
-        assert_eq!(start.jump_until(later(second, second)), None);
-        let slept = start.jump_until(later(second * 61, second));
+        let never = Duration::ZERO;
+        assert_eq!(start.jump_until(later(second, second), never), None);
+        let slept = start.jump_until(later(second * 61, second), never);
         assert_eq!(slept, Some(Cause::Jump(60_000_000)));
-        let set_back = start.jump_until(later(second, second * 3));
+        let set_back = start.jump_until(later(second, second * 3), never);
         assert_eq!(set_back, Some(Cause::Jump(-2_000_000)));
+        // The guest alone stood still.
+        let stood = start.jump_until(later(second * 61, second * 61), second * 60);
+        assert_eq!(stood, Some(Cause::Jump(60_000_000)));
     }
 }

@@ -11,7 +11,6 @@ use crate::engine::Engine;
 use crate::error::Error;
 use crate::guest::Asker;
 use crate::host::Host;
-use crate::liveness::Condition;
 use crate::names::VmId;
 use crate::transport::GuestStream;
 use crate::watch::Live;
@@ -125,7 +124,7 @@ impl ConsoleLog {
         loop {
             // Asked before the log is read: what was written before the end is in it then.
             let runs = match self.engine.show(self.vm.as_str()).await {
-                Ok(view) => matches!(view.condition, Condition::Running | Condition::Unresponsive),
+                Ok(view) => view.condition.has_monitor(),
                 Err(Error::NoSuchVm { .. }) => return Ok(None),
                 Err(error) => return Err(error),
             };

@@ -22,7 +22,8 @@ pub struct Doctor {
 /// One thing that matters.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fact {
-    /// What it is of: `kvm`, `image`, `program`, `scope`, `nat`, `space`.
+    /// What it is of: `kvm`, `image`, `program`, `scope`, `nat`, `space`, and `vm` for one that
+    /// stands still.
     pub subject: String,
     /// Which one.
     pub name: String,
@@ -140,6 +141,16 @@ impl Engine {
             facts.push(fact("nat", "tap", tap.lets_out(host, &inner.id).await));
         }
         facts.push(fact("space", "state folder", inner.space_in_state().await?));
+        for view in self.list_running().await? {
+            // Only what stands still is told of: a host may have thousands that run.
+            if let Some(live) = inner.live(&view.vm.id)
+                && let Some(reason) = live.paused()
+            {
+                let next = reason.next_step(&view.vm.name, &view.vm.runtime.vm_dir);
+                let probe = Probe::fails(format!("paused: {reason}"), Some(next));
+                facts.push(fact("vm", view.vm.name.as_str(), probe));
+            }
+        }
         Ok(Doctor {
             candidates: inner.backends.candidates(host, &inner.id).await,
             facts,

@@ -16,7 +16,7 @@ use crate::network::NetworkError;
 use crate::places::PlaceError;
 use crate::store::StoreError;
 use crate::transport::TransportError;
-use crate::vmm::VmmError;
+use crate::vmm::{PauseReason, VmmError};
 use crate::workspace::WorkspaceError;
 
 /// An error of the engine. `Display` never repeats its source's text: print the chain.
@@ -122,6 +122,16 @@ pub enum Error {
         vm: VmName,
         /// What it is instead.
         condition: String,
+    },
+    /// The VM's guest stands still: nothing in it can answer.
+    #[error("VM {vm} is paused: {reason}")]
+    Paused {
+        /// The VM.
+        vm: VmName,
+        /// Why.
+        reason: PauseReason,
+        /// Its folder, on the file system that is meant.
+        folder: std::path::PathBuf,
     },
     /// The VM runs, and what was asked can only be done to one that does not.
     #[error("VM {vm} is running: {what} cannot be changed meanwhile")]
@@ -344,6 +354,8 @@ pub enum ErrorKind {
     NotRunning,
     /// The guest does not answer.
     NotReady,
+    /// The guest stands still.
+    Paused,
     /// A program or backend is missing.
     Unavailable,
     /// The disk is full.
@@ -408,6 +420,7 @@ impl Error {
             Error::NotReady { .. } | Error::Transport(TransportError::NotReady { .. }) => {
                 ErrorKind::NotReady
             }
+            Error::Paused { .. } => ErrorKind::Paused,
             Error::Start { source, .. } => source.kind(),
             Error::Workspace(workspace) => workspace.kind(),
             Error::Store(StoreError::Newer { .. }) | Error::Handles(HandlesError::Newer { .. }) => {
@@ -467,6 +480,7 @@ impl Error {
             )),
             Error::Unusable { hint, .. } => hint.clone(),
             Error::NotRunning { vm, .. } => Some(format!("start it: banger vm start {vm}")),
+            Error::Paused { vm, reason, folder } => Some(reason.next_step(vm, folder)),
             Error::StillRunning { vm, .. } => Some(format!("stop it first: banger vm stop {vm}")),
             Error::ConsoleHeld { vm } => {
                 Some(format!("what it writes can be followed all the same: banger vm logs -f {vm}"))

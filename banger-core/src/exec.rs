@@ -19,6 +19,8 @@ use tokio::sync::{mpsc, watch};
 use crate::engine::{Engine, random};
 use crate::error::Error;
 use crate::transport::{GuestConnection, GuestEnd, GuestProcess};
+use crate::vmm::PauseReason;
+use crate::watch::Pauses;
 
 /// What a running command tells.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +31,10 @@ pub enum ExecEvent {
     Stdout(Vec<u8>),
     /// Bytes of its standard error.
     Stderr(Vec<u8>),
+    /// Its guest stands still, for this reason: nothing comes of the command before it goes on.
+    Paused(PauseReason),
+    /// Its guest, which stood still, goes on.
+    GoesOn,
     /// It ended; nothing follows.
     Ended(ExecEnd),
 }
@@ -60,6 +66,8 @@ pub struct ExecOutput {
 pub struct Execution {
     stdin: Option<Pin<Box<dyn AsyncWrite + Send>>>,
     events: mpsc::Receiver<ExecEvent>,
+    /// None where nobody watches the guest.
+    pauses: Option<Pauses>,
     signaller: Signaller,
 }
 
@@ -86,7 +94,8 @@ impl Engine {
         let script = exec_script(request, &nonce)?;
         let connection = self.connection(&vm, self.inner.config.limits.ready).await?;
         let process = connection.run(&script).await?;
-        Ok(Execution::over(connection, process, &nonce))
+        let pauses = self.inner.live(&vm.id).map(|live| live.pauses());
+        Ok(Execution::over(connection, process, &nonce, pauses))
     }
 
     /// Runs a command with nothing to read and collects what it prints. Bounded only by memory.
@@ -103,7 +112,7 @@ impl Engine {
                 });
             }
             match execution.next().await {
-                ExecEvent::Started(_) => {}
+                ExecEvent::Started(_) | ExecEvent::Paused(_) | ExecEvent::GoesOn => {}
                 ExecEvent::Stdout(bytes) => stdout.extend(bytes),
                 ExecEvent::Stderr(bytes) => stderr.extend(bytes),
                 ExecEvent::Ended(end) => {
@@ -122,7 +131,12 @@ impl Engine {
 const LARGEST_OUTPUT: usize = 64 << 20;
 
 impl Execution {
-    fn over(connection: Arc<dyn GuestConnection>, process: GuestProcess, nonce: &Nonce) -> Self {
+    fn over(
+        connection: Arc<dyn GuestConnection>,
+        process: GuestProcess,
+        nonce: &Nonce,
+        pauses: Option<Pauses>,
+    ) -> Self {
         // A slow reader holds the command up, not our memory: at most this many pieces wait.
         let (tell, events) = mpsc::channel(8);
         let (tell_group, group) = watch::channel(None);
@@ -170,6 +184,7 @@ impl Execution {
         Execution {
             stdin: Some(stdin),
             events,
+            pauses,
             signaller: Signaller {
                 connection,
                 group,
@@ -178,10 +193,18 @@ impl Execution {
         }
     }
 
-    /// Returns what it tells next. After [`ExecEvent::Ended`] it repeats that it is over.
+    /// Returns what it tells next. After [`ExecEvent::Ended`] it repeats that it is over. Cancel-safe.
     pub async fn next(&mut self) -> ExecEvent {
         let over = || ExecEvent::Ended(ExecEnd::Lost("it is over already".to_owned()));
-        self.events.recv().await.unwrap_or_else(over)
+        let Some(pauses) = &mut self.pauses else {
+            return self.events.recv().await.unwrap_or_else(over);
+        };
+        tokio::select! {
+            // Both are cancel-safe. What the command tells goes first.
+            biased;
+            event = self.events.recv() => event.unwrap_or_else(over),
+            pause = pauses.next() => pause.map_or(ExecEvent::GoesOn, ExecEvent::Paused),
+        }
     }
 
     /// Takes its standard input; dropping that ends it.

@@ -17,6 +17,7 @@ use crate::transport::{
     Ciphers, GuestConnection, GuestTarget, SshFiles, TransportError, write_files,
 };
 use crate::vm::{Lifetime, VMRecord, VmmKind};
+use crate::vmm::PauseReason;
 use crate::watch::Live;
 
 /// How ssh is called to reach a VM: `ssh -F config host`.
@@ -116,7 +117,17 @@ impl Engine {
     ) -> Result<Arc<dyn GuestConnection>, Error> {
         let inner = &self.inner;
         let live = self.running(vm, asker).await?;
-        let mut connection = live.connection.lock().await;
+        live.known_soon().await;
+        if let Some(reason) = live.paused() {
+            // Nothing in it answers before it goes on, which may take hours.
+            return Err(paused(vm, reason));
+        }
+        // Also one who waits for another's connection waits for no paused guest.
+        let mut pauses = live.pauses();
+        let mut connection = tokio::select! {
+            connection = live.connection.lock() => connection,
+            reason = pauses.paused() => return Err(paused(vm, reason)),
+        };
         if let Some(connection) = connection.as_ref()
             && connection.is_up().await
         {
@@ -138,6 +149,8 @@ impl Engine {
                 tokio::select! {
                     // Both are cancel-safe: one waits on a pidfd, the other holds nothing but sockets.
                     connected = connect => connected?,
+                    // It was booting.
+                    reason = pauses.paused() => return Err(paused(vm, reason)),
                     end = live.ended(&*inner.liveness) => {
                         let end = end.map_or_else(|error| error.to_string(), |end| end.to_string());
                         return Err(inner.ended_booting(vm, end).await);
@@ -148,7 +161,8 @@ impl Engine {
         let established: Arc<dyn GuestConnection> = established.into();
         *connection = Some(established.clone());
         let before = lock(&live.agreed).replace(HostClock::now());
-        let cause = before.map_or(booted, |agreed| agreed.jump());
+        let stood = live.take_stood();
+        let cause = before.map_or(booted, |agreed| agreed.jump(stood));
         if let Some(cause) = cause.filter(|_| vm.spec.vmm != VmmKind::Sim) {
             let (name, connection) = (vm.name.clone(), established.clone());
             // Beside the first command, which it must not delay.
@@ -157,9 +171,11 @@ impl Engine {
         Ok(established)
     }
 
-    /// Moves a guest's clock if this host's has jumped: while it slept, its guests stood still.
+    /// Moves a guest's clock if it stood still: by itself, or while this host slept, whose own has jumped.
     async fn mind_clock(&self, vm: &VMRecord, live: &Live, connection: &Arc<dyn GuestConnection>) {
-        let jump = lock(&live.agreed).as_ref().and_then(HostClock::jump);
+        let stood = live.take_stood();
+        let agreed = *lock(&live.agreed);
+        let jump = agreed.and_then(|agreed| agreed.jump(stood));
         if let Some(cause) = jump.filter(|_| vm.spec.vmm != VmmKind::Sim) {
             *lock(&live.agreed) = Some(HostClock::now());
             correct_clock(&vm.name, &**connection, cause).await;
@@ -192,6 +208,14 @@ impl Engine {
                 reason,
             }),
         }
+    }
+}
+
+fn paused(vm: &VMRecord, reason: PauseReason) -> Error {
+    Error::Paused {
+        vm: vm.name.clone(),
+        reason,
+        folder: vm.runtime.vm_dir.clone(),
     }
 }
 

@@ -139,7 +139,9 @@ pub use transport::{
 pub use vm::{
     DiskKind, Internet, Lifetime, Nesting, NetworkKind, VMRecord, VMRuntime, VMSpec, VmmKind,
 };
-pub use vmm::{EndReason, Launch, SwitchOff, Vmm, VmmControl, VmmError};
+pub use vmm::{
+    Activity, EndReason, GuestDisk, Launch, PauseReason, SwitchOff, Vmm, VmmControl, VmmError,
+};
 pub use workspace::{
     Applied, ApplyRequest, Asked, Effect, Freshness, Inspection, Overwrite, Ownership,
     PrepareRequest, Prepared, Source, TooMuch, TouchedFile, Untracked, Workspace, WorkspaceChanges,

@@ -161,6 +161,8 @@ pub enum Condition {
     Created,
     /// It runs.
     Running,
+    /// It is there, and its guest stands still: [`VmView::paused`](crate::VmView) says why.
+    Paused,
     /// It was promised to run and does not: reconcile has yet to see it.
     Ended,
     /// It was promised to run, and either it does but its monitor answers nothing, or it could not be
@@ -172,11 +174,22 @@ pub enum Condition {
     Error,
 }
 
+impl Condition {
+    /// Says whether there is a monitor, whatever its guest does.
+    pub fn has_monitor(self) -> bool {
+        matches!(
+            self,
+            Condition::Running | Condition::Paused | Condition::Unresponsive
+        )
+    }
+}
+
 impl fmt::Display for Condition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Condition::Created => "created",
             Condition::Running => "running",
+            Condition::Paused => "paused",
             Condition::Ended => "ended",
             Condition::Unresponsive => "unresponsive",
             Condition::Stopped => "stopped",

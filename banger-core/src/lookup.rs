@@ -18,6 +18,8 @@ pub struct VmView {
     pub vm: VMRecord,
     /// How it is.
     pub condition: Condition,
+    /// Why its guest stands still, if it is paused.
+    pub paused: Option<String>,
     /// What is held for it now.
     pub handles: Option<VMHandles>,
     /// What was last carried into it.
@@ -108,14 +110,20 @@ impl Engine {
             .liveness
             .condition(&vm.id, &vm.runtime.state, handles.as_ref())
             .await;
-        let answers = inner.live(&vm.id).is_none_or(|live| live.answers());
-        if condition == Condition::Running && !answers {
-            condition = Condition::Unresponsive;
-        }
+        let mut paused = None;
         if condition == Condition::Running
-            && let Some(handles) = &handles
-            && let Ok(disk) = inner.backends.disk(vm.spec.disk)
-            && let Some(trouble) = disk.trouble(inner.host(), handles).await
+            && let Some(live) = inner.live(&vm.id)
+        {
+            live.known_soon().await;
+            if !live.answers() {
+                condition = Condition::Unresponsive;
+            } else if let Some(reason) = live.paused() {
+                condition = Condition::Paused;
+                paused = Some(reason.to_string());
+            }
+        }
+        if condition.has_monitor()
+            && let Some(trouble) = self.disk_trouble(&vm, handles.as_ref()).await
         {
             // Seen now, not stored: the guest has only begun to notice.
             vm.runtime.last_error = Some(trouble);
@@ -123,8 +131,21 @@ impl Engine {
         VmView {
             vm,
             condition,
+            paused,
             handles,
             workspace: None,
         }
+    }
+
+    /// Says what is wrong with the disks of a VM that runs: as the host shows it, or as its monitor has told.
+    async fn disk_trouble(&self, vm: &VMRecord, handles: Option<&VMHandles>) -> Option<String> {
+        let inner = &self.inner;
+        if let Some(handles) = handles
+            && let Ok(disk) = inner.backends.disk(vm.spec.disk)
+            && let Some(trouble) = disk.trouble(inner.host(), handles).await
+        {
+            return Some(trouble);
+        }
+        inner.live(&vm.id)?.disk_error()
     }
 }

@@ -44,7 +44,7 @@ impl Engine {
         let inner = &self.inner;
         let condition = self.view(vm.clone()).await.condition;
         let mut monitor = None;
-        if matches!(condition, Condition::Running | Condition::Unresponsive) {
+        if condition.has_monitor() {
             let handles = inner.handles(&vm).await?;
             if let Verdict::Alive(alive) = inner.liveness.judge(&vm.id, handles.as_ref()).await {
                 monitor = inner

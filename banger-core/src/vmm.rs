@@ -1,5 +1,6 @@
 //! The seam for virtual machine monitors: the programs that run the guests.
 
+mod activity;
 mod firecracker;
 mod loss;
 mod qemu;
@@ -23,6 +24,7 @@ use crate::network::NetworkAttachment;
 use crate::transport::GuestStream;
 use crate::vm::{Nesting, NetworkKind, VmmKind};
 
+pub use activity::{Activity, GuestDisk, PauseReason};
 pub(crate) use firecracker::{FirecrackerVmm, GUEST_CID};
 pub(crate) use qemu::QemuVmm;
 pub(crate) use sim::SimVmm;
@@ -269,6 +271,16 @@ pub trait VmmControl: fmt::Debug + Send + Sync {
 
     /// Stops a guest where it is, until it is resumed.
     async fn pause(&self) -> Result<(), VmmError>;
+
+    /// Says whether the guest's processors run, and if not, why.
+    async fn activity(&self) -> Result<Activity, VmmError>;
+
+    /// Returns when [`activity`](VmmControl::activity) or [`disk_error`](VmmControl::disk_error) may have something
+    /// new to tell. For one listener. Cancel-safe.
+    async fn changed(&self);
+
+    /// Returns the last error of the host's disks that the guest was told of, since this connection was made.
+    fn disk_error(&self) -> Option<String>;
 
     /// Presses Ctrl-Alt-Del in the guest, which its init takes as "reboot": a clean end for us.
     async fn press_ctrl_alt_del(&self) -> Result<(), VmmError>;

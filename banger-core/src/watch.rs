@@ -1,6 +1,8 @@
 //! What this process keeps of a VM that runs: somebody who waits for its end, and the connections to
 //! its monitor and its guest. All of it can be lost at any time, and is made again.
 
+mod pause;
+
 use std::convert::Infallible;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,6 +21,9 @@ use crate::transport::GuestConnection;
 use crate::vm::{Lifetime, VMRecord};
 use crate::vmm::{EndReason, Vmm, VmmControl};
 
+pub(crate) use pause::Pauses;
+use pause::{DiskFiles, Known};
+
 /// One running VM.
 #[derive(Debug)]
 pub(crate) struct Live {
@@ -36,6 +41,12 @@ pub(crate) struct Live {
     /// Cleared when the monitor was asked for its control socket and did not answer as one does, or the
     /// connection to it was lost.
     answers: AtomicBool,
+    /// What the monitor has said of its guest's processors.
+    known: watch::Sender<Known>,
+    /// How long they stood still, since the guest's clock was last looked at.
+    stood: Mutex<Duration>,
+    /// When this process began to watch it.
+    since: Instant,
 }
 
 impl Live {
@@ -98,6 +109,9 @@ impl Inner {
             watcher: Mutex::new(None),
             end: watch::Sender::new(None),
             answers: AtomicBool::new(true),
+            known: watch::Sender::default(),
+            stood: Mutex::default(),
+            since: Instant::now(),
         });
         let before = lock(&self.live).insert(vm.id.clone(), live.clone());
         if let Some(before) = before {
@@ -108,11 +122,13 @@ impl Inner {
             often: self.config.limits.logs,
             paths: vm.runtime.logs(),
         };
+        let contact = Contact::with(self, vm);
         let task = tokio::spawn(watch_until_end(
             Arc::downgrade(self),
             vm.id.clone(),
             live.clone(),
             logs,
+            contact,
         ));
         *lock(&live.watcher) = Some(task.abort_handle());
     }
@@ -125,7 +141,13 @@ impl Inner {
     }
 }
 
-async fn watch_until_end(engine: Weak<Inner>, id: VmId, live: Arc<Live>, logs: Logs) {
+async fn watch_until_end(
+    engine: Weak<Inner>,
+    id: VmId,
+    live: Arc<Live>,
+    logs: Logs,
+    contact: Option<Contact>,
+) {
     let liveness = match engine.upgrade() {
         Some(inner) => inner.liveness.clone(),
         None => return,
@@ -133,7 +155,7 @@ async fn watch_until_end(engine: Weak<Inner>, id: VmId, live: Arc<Live>, logs: L
     let end = tokio::select! {
         // All are cancel-safe: one waits on a pidfd, the others hold nothing but a socket and a timer.
         end = liveness.wait_end(&live.monitor) => end,
-        never = keep_control(&engine, &id, &live) => match never {},
+        never = keep_control(contact, &id, &live) => match never {},
         never = logs.keep_short() => match never {},
     };
     let end = match end {
@@ -202,56 +224,66 @@ const ENDING: Duration = Duration::from_millis(200);
 /// Keeps a connection to the monitor, and never returns: one is sought if there is none, and again when it was
 /// lost. The engine is not held meanwhile: one that is dropped must be gone at once, whatever a frozen monitor
 /// does.
-async fn keep_control(engine: &Weak<Inner>, id: &VmId, live: &Live) -> Infallible {
+async fn keep_control(contact: Option<Contact>, id: &VmId, live: &Live) -> Infallible {
+    let Some(contact) = contact else {
+        return std::future::pending().await;
+    };
     if let Some(control) = live.control() {
-        live.until_lost(id, &*control).await;
+        contact.while_of_use(id, live, &*control).await;
     }
-    if let Some(sought) = Sought::of(engine, id).await {
-        loop {
-            let connected = sought
-                .vmm
-                .connect(&*sought.host, &sought.socket, sought.limit)
-                .await;
-            live.answers.store(connected.is_ok(), Ordering::Relaxed);
-            match connected {
-                Ok(control) => {
-                    let control: Arc<dyn VmmControl> = control.into();
-                    *lock(&live.control) = Some(control.clone());
-                    let since = Instant::now();
-                    live.until_lost(id, &*control).await;
-                    if since.elapsed() > SEEK_AGAIN {
-                        // It has been of use.
-                        continue;
-                    }
-                }
-                Err(error) => {
-                    tracing::warn!(vm = %id, %error, "a VM's monitor does not answer");
+    loop {
+        let connected = contact
+            .vmm
+            .connect(&*contact.host, &contact.socket, contact.limit)
+            .await;
+        live.answers.store(connected.is_ok(), Ordering::Relaxed);
+        match connected {
+            Ok(control) => {
+                let control: Arc<dyn VmmControl> = control.into();
+                *lock(&live.control) = Some(control.clone());
+                let since = Instant::now();
+                contact.while_of_use(id, live, &*control).await;
+                if since.elapsed() > SEEK_AGAIN {
+                    // It has been of use.
+                    continue;
                 }
             }
-            tokio::time::sleep(SEEK_AGAIN).await;
+            Err(error) => {
+                tracing::warn!(vm = %id, %error, "a VM's monitor does not answer");
+            }
         }
+        tokio::time::sleep(SEEK_AGAIN).await;
     }
-    std::future::pending().await
 }
 
-/// All that it takes to connect to a monitor.
-struct Sought {
+/// All that it takes to connect to a monitor, and to see whether its guest can go on.
+struct Contact {
     vmm: Arc<dyn Vmm>,
     host: Arc<dyn Host>,
     socket: PathBuf,
     limit: Duration,
+    disks: DiskFiles,
 }
 
-impl Sought {
-    async fn of(engine: &Weak<Inner>, id: &VmId) -> Option<Self> {
-        let inner = engine.upgrade()?;
-        let vm = inner.store.vm(id).await.ok()??;
-        Some(Sought {
+impl Contact {
+    /// None where this engine has no such monitor.
+    fn with(inner: &Inner, vm: &VMRecord) -> Option<Self> {
+        Some(Contact {
             vmm: Arc::clone(inner.backends.vmm(vm.spec.vmm).ok()?),
             host: Arc::clone(&inner.config.host),
-            socket: vm.runtime.api_sock_path,
+            socket: vm.runtime.api_sock_path.clone(),
             limit: inner.config.limits.control,
+            disks: DiskFiles::of(&vm.runtime),
         })
+    }
+
+    /// Minds the guest's pauses until the connection to its monitor is lost.
+    async fn while_of_use(&self, id: &VmId, live: &Live, control: &dyn VmmControl) {
+        tokio::select! {
+            // Both are cancel-safe.
+            () = live.until_lost(id, control) => {}
+            never = live.mind_pauses(id, &*self.host, &self.disks, control) => match never {},
+        }
     }
 }
 

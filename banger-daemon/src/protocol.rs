@@ -277,8 +277,11 @@ pub struct VmInfo {
     pub id: String,
     /// Its name.
     pub name: String,
-    /// How it is: `created`, `running`, `ended`, `unresponsive`, `stopped`, `error`.
+    /// How it is: `created`, `running`, `paused`, `ended`, `unresponsive`, `stopped`, `error`.
     pub state: String,
+    /// Why its guest stands still, if it is `paused`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paused: Option<String>,
     /// Its image.
     pub image: String,
     /// Virtual processors.
@@ -339,7 +342,7 @@ pub struct VmListParams {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum VmFilter {
-    /// Those that were promised to run: as `running` or `unresponsive`, or ended and not yet cleaned up.
+    /// Those that were promised to run: as `running`, `paused` or `unresponsive`, or ended and not yet cleaned up.
     Running,
 }
 

@@ -8,9 +8,9 @@ use banger_daemon::protocol::{ExecParams, VmExec};
 use banger_session::mux::{CHUNK_BYTES, Control, Frame, Stream};
 use tokio::sync::{mpsc, oneshot};
 
-use super::lost;
 use super::sender::Sender;
 use super::signals::Signals;
+use super::{Pauses, lost};
 use crate::command_error::CommandError;
 use crate::daemon::Daemon;
 
@@ -21,6 +21,7 @@ const SAID_BYTES: usize = 16 << 10;
 pub(crate) struct Pipe<'a> {
     read: StreamReader,
     signals: &'a mut Signals,
+    pauses: Pauses<'a>,
     said: Vec<u8>,
     input_failed: Option<oneshot::Receiver<Failure>>,
     /// Ends the sending with itself.
@@ -89,10 +90,10 @@ impl Feed {
 
 impl<'a> Pipe<'a> {
     /// Starts the command. Without a feed it reads nothing.
-    pub(crate) async fn start(
-        daemon: &mut Daemon<'_>,
+    pub(crate) async fn start<'screen: 'a>(
+        daemon: &mut Daemon<'screen>,
         signals: &'a mut Signals,
-        vm: &str,
+        vm: &'a str,
         argv: Vec<Vec<u8>>,
         feed: Option<Feed>,
     ) -> Result<Self, CommandError> {
@@ -116,6 +117,10 @@ impl<'a> Pipe<'a> {
         Ok(Pipe {
             read,
             signals,
+            pauses: Pauses {
+                screen: daemon.screen(),
+                vm,
+            },
             said: Vec::new(),
             input_failed,
             _sender: Sender::new(write, chunks),
@@ -138,6 +143,7 @@ impl<'a> Pipe<'a> {
                     Ok(Some(Frame::Control(control))) if control.is_last() => {
                         return self.ended(control);
                     }
+                    Ok(Some(Frame::Control(Control::Paused { reason }))) => self.pauses.say(reason),
                     Ok(Some(Frame::Control(_) | Frame::End { .. })) => {}
                     Ok(None) => return Err(lost("the daemon ended the connection")),
                     Err(error) => return Err(lost(&error.to_string())),

@@ -73,7 +73,7 @@ pub(crate) async fn ps(
     let mut vms = vms(only, screen).await?;
     vms.retain(|vm| arguments.labels.fits(vm));
     if !arguments.all {
-        vms.retain(|vm| matches!(vm.state.as_str(), "running" | "unresponsive"));
+        vms.retain(|vm| matches!(vm.state.as_str(), "running" | "paused" | "unresponsive"));
     }
     show(&vms, arguments.json, screen)
 }

@@ -14,6 +14,7 @@ use crate::screen::Screen;
 use crate::size;
 use crate::verb::completion::vm_names;
 use crate::verb::workspace::carry::{short, shown};
+use crate::vm_table::state;
 
 #[derive(Args, Debug)]
 pub(crate) struct ShowArguments {
@@ -66,7 +67,7 @@ fn described(vm: &VmInfo) -> String {
     };
     line("name", &vm.name);
     line("id", &vm.id);
-    line("state", &vm.state);
+    line("state", &state(vm));
     if let Some(reason) = &vm.stop_reason {
         line("ended", reason);
     }

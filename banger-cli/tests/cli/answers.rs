@@ -20,6 +20,7 @@ pub(crate) fn vm(name: &str) -> VmInfo {
         id: "0123456789abcdef0123456789abcdef".to_owned(),
         name: name.to_owned(),
         state: "running".to_owned(),
+        paused: None,
         image: "debian".to_owned(),
         vcpus: 2,
         memory_mib: 1024,

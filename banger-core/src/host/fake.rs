@@ -5,6 +5,7 @@
 //! open a new one over the same host, and see what it makes of what was left.
 
 mod devices;
+mod pauses;
 mod plan;
 mod programs;
 mod scopes;
@@ -28,6 +29,7 @@ use super::{
     ProcessSignal, ProcessUsage, Program, ProgramOutput, files, named,
 };
 use crate::transport::SimGuests;
+use crate::vmm::PauseReason;
 
 pub use plan::{Crash, Fault};
 use plan::{Needs, Plan, Way};
@@ -50,6 +52,8 @@ pub struct FakeProcess {
     pub ports: Vec<u16>,
     /// Whether it is stopped (as by SIGSTOP): it answers nothing and heeds no signal but SIGKILL.
     pub frozen: bool,
+    /// Why its guest stands still, if it is a monitor whose guest does.
+    pub paused: Option<PauseReason>,
     /// Whether those who wait for its end never learn of it.
     pub unnoticed: bool,
     /// Whether nobody will be told how it ended: somebody has been, or its parent is gone.
@@ -352,6 +356,7 @@ impl Inner {
             ignores_term: self.spawned_ignore_term,
             ports: Vec::new(),
             frozen: self.spawned_freeze,
+            paused: None,
             unnoticed: false,
             reaped: false,
         };

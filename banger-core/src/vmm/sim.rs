@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::io::AsyncWriteExt;
-use tokio::sync::watch;
+use tokio::sync::{Mutex as AsyncMutex, watch};
 
-use super::{EndReason, Launch, Outputs, SwitchOff, Vmm, VmmControl, VmmError};
+use super::{Activity, EndReason, Launch, Outputs, SwitchOff, Vmm, VmmControl, VmmError};
 use crate::choice::Probe;
 use crate::disk::BlockFormat;
 use crate::engine::lock;
@@ -125,6 +125,7 @@ impl Vmm for SimVmm {
             token: token.into_owned(),
             limit,
             end: self.power.listen(api_socket),
+            changes: AsyncMutex::new(self.host.changes()),
         };
         control.answer("connect").await?;
         Ok(Box::new(control))
@@ -158,6 +159,7 @@ struct SimControl {
     token: String,
     limit: Duration,
     end: watch::Receiver<Option<EndReason>>,
+    changes: AsyncMutex<watch::Receiver<u64>>,
 }
 
 impl SimControl {
@@ -183,11 +185,32 @@ impl VmmControl for SimControl {
     }
 
     async fn resume(&self) -> Result<(), VmmError> {
-        self.answer("resume").await
+        self.answer("resume").await?;
+        self.host.resume_guest(&self.token);
+        Ok(())
     }
 
     async fn pause(&self) -> Result<(), VmmError> {
         self.answer("pause").await
+    }
+
+    async fn activity(&self) -> Result<Activity, VmmError> {
+        self.answer("activity").await?;
+        Ok(match self.host.paused(&self.token) {
+            Some(reason) => Activity::Paused(reason),
+            None => Activity::Running,
+        })
+    }
+
+    async fn changed(&self) {
+        if self.changes.lock().await.changed().await.is_err() {
+            // The host is gone.
+            std::future::pending().await
+        }
+    }
+
+    fn disk_error(&self) -> Option<String> {
+        None
     }
 
     async fn press_ctrl_alt_del(&self) -> Result<(), VmmError> {

@@ -140,6 +140,10 @@ async fn tell(
                 })?,
                 ExecEvent::Stdout(bytes) => write.put_data(Stream::Stdout, &bytes),
                 ExecEvent::Stderr(bytes) => write.put_data(Stream::Stderr, &bytes),
+                ExecEvent::Paused(reason) => write.put_control(&Control::Paused {
+                    reason: Some(reason.to_string()),
+                })?,
+                ExecEvent::GoesOn => write.put_control(&Control::Paused { reason: None })?,
                 ExecEvent::Ended(end) => break Some(end),
             }
             if write.queued() >= COALESCE {

@@ -1,6 +1,6 @@
 //! The methods that say what machines use, and change what they are.
 
-use banger_core::{Condition, Error, Mebibytes, SetOutcome, SetRequest, VmStats};
+use banger_core::{Error, Mebibytes, SetOutcome, SetRequest, VmStats};
 
 use super::fault::Fault;
 use super::methods::Operation;
@@ -15,7 +15,7 @@ impl Operation {
         }
         if params.vms.is_empty() {
             for view in engine.list().await? {
-                if !matches!(view.condition, Condition::Running | Condition::Unresponsive) {
+                if !view.condition.has_monitor() {
                     continue;
                 }
                 match engine.stats(view.vm.id.as_str()).await {

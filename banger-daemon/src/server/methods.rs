@@ -140,7 +140,8 @@ impl Operation {
 
     async fn status(&self) -> Result<Status, Fault> {
         let engine = self.engine();
-        let runs = |view: &&VmView| view.condition == Condition::Running;
+        let runs =
+            |view: &&VmView| matches!(view.condition, Condition::Running | Condition::Paused);
         Ok(Status {
             version: VERSION.to_owned(),
             pid: std::process::id(),
@@ -361,7 +362,7 @@ impl Operation {
             () = self.shared.stop.asked() => return Err(Fault::Stopping),
         };
         if let Err(error) = &done
-            && error.kind() == ErrorKind::NotReady
+            && matches!(error.kind(), ErrorKind::NotReady | ErrorKind::Paused)
             && let Ok(record) = self.engine().lookup(vm).await
             && record.spec.lifetime == Lifetime::Ephemeral
             && let Err(error) = self.engine().keep(record.id.as_str()).await

@@ -1,8 +1,8 @@
 //! The engine's types in the protocol's form.
 
 use banger_core::{
-    Candidate, Condition, Doctor, Fact, Internet, Lifetime, Report, SshAccess, StartOutcome,
-    StopOutcome, Usable, VmView,
+    Candidate, Doctor, Fact, Internet, Lifetime, Report, SshAccess, StartOutcome, StopOutcome,
+    Usable, VmView,
 };
 
 use crate::protocol::{
@@ -14,16 +14,17 @@ impl From<VmView> for VmInfo {
         let VmView {
             vm,
             condition,
+            paused,
             handles,
             workspace,
         } = view;
         // What is held of a VM that does not run is not shown: it is about to be released.
-        let handles =
-            handles.filter(|_| matches!(condition, Condition::Running | Condition::Unresponsive));
+        let handles = handles.filter(|_| condition.has_monitor());
         VmInfo {
             id: vm.id.to_string(),
             name: vm.name.to_string(),
             state: condition.to_string(),
+            paused,
             image: vm.image.to_string(),
             vcpus: vm.spec.vcpus,
             memory_mib: vm.spec.memory.0,

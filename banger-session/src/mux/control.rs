@@ -63,6 +63,13 @@ pub enum Control {
         /// Why not.
         error: String,
     },
+    /// Server: the machine stands still, for this reason; with none it goes
+    /// on. Nothing comes of the program in between.
+    Paused {
+        /// Why it stands still, for people.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
+    },
     /// Server: the next data frame of `stream` begins at this byte of its log.
     Offset {
         /// Which log.
@@ -125,6 +132,13 @@ mod tests {
 
     #[test]
     fn every_message_has_the_form_other_programs_rely_on() {
+        same_on_the_wire(
+            Control::Paused {
+                reason: Some("full".to_owned()),
+            },
+            r#"{"type":"paused","reason":"full"}"#,
+        );
+        same_on_the_wire(Control::Paused { reason: None }, r#"{"type":"paused"}"#);
         same_on_the_wire(
             Control::Resize { rows: 24, cols: 80 },
             r#"{"type":"resize","rows":24,"cols":80}"#,

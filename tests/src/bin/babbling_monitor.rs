@@ -16,9 +16,13 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
+
+/// Whether a Firecracker was told to start its guest.
+static STARTED: AtomicBool = AtomicBool::new(false);
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
@@ -117,16 +121,26 @@ impl Monitor {
                     let asked: Value = serde_json::from_str(&line)?;
                     let answer = match asked["execute"].as_str() {
                         Some("human-monitor-command") => json!(""),
+                        Some("query-status") => json!({"status": "running", "running": true}),
                         _ => json!({}),
                     };
                     let answer = json!({"return": answer, "id": asked["id"]});
                     writeln!(write, "{answer}\r")?;
                 }
                 Kind::Firecracker => {
-                    let answer = match request(&mut read)?.starts_with("GET") {
-                        true => ok(
-                            r#"{"id":"x","state":"Not started","vmm_version":"1.15.1","app_name":"Firecracker"}"#,
-                        ),
+                    let request = request(&mut read)?;
+                    if request.starts_with("PUT /actions") {
+                        STARTED.store(true, Ordering::Relaxed);
+                    }
+                    let state = match STARTED.load(Ordering::Relaxed) {
+                        true => "Running",
+                        false => "Not started",
+                    };
+                    let about = json!({
+                        "id": "x", "state": state, "vmm_version": "1.15.1", "app_name": "Firecracker",
+                    });
+                    let answer = match request.starts_with("GET") {
+                        true => ok(&about.to_string()),
                         false => "HTTP/1.1 204 \r\nConnection: keep-alive\r\n\r\n".to_owned(),
                     };
                     write.write_all(answer.as_bytes())?;

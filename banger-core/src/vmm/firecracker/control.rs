@@ -16,7 +16,7 @@ use super::version::Version;
 use crate::disk::{Access, BlockSource};
 use crate::host::{Host, Walls};
 use crate::network::{GUEST_MAC, NetworkAttachment, spelled};
-use crate::vmm::{EndReason, Launch, VmmControl, VmmError};
+use crate::vmm::{Activity, EndReason, Launch, PauseReason, VmmControl, VmmError};
 
 /// The guest's own number on its vsock: the host's end is a socket of this machine alone, so that every
 /// guest may have the same.
@@ -141,6 +141,26 @@ impl VmmControl for FirecrackerControl {
         self.api.patch("pause the guest", "/vm", &change).await
     }
 
+    async fn activity(&self) -> Result<Activity, VmmError> {
+        Ok(match self.describe().await?.state {
+            // It stops no guest by itself: where the host refuses a write, the guest is told.
+            InstanceState::Paused => Activity::Paused(PauseReason::Asked),
+            InstanceState::NotStarted => {
+                Activity::Paused(PauseReason::Stuck("not started".to_owned()))
+            }
+            InstanceState::Running => Activity::Running,
+        })
+    }
+
+    async fn changed(&self) {
+        // It has no events: it is asked now and then.
+        tokio::time::sleep(LOOK).await;
+    }
+
+    fn disk_error(&self) -> Option<String> {
+        None
+    }
+
     async fn press_ctrl_alt_del(&self) -> Result<(), VmmError> {
         self.act("press Ctrl-Alt-Del", ActionType::SendCtrlAltDel)
             .await
@@ -154,6 +174,9 @@ impl VmmControl for FirecrackerControl {
         self.end.clone()
     }
 }
+
+/// How often its guest's state is asked for.
+const LOOK: Duration = Duration::from_secs(10);
 
 /// A restart by the keyboard controller is the one thing that ends this monitor.
 const KERNEL_LINE: &str =

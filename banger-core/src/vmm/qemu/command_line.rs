@@ -185,16 +185,22 @@ impl Words {
             Access::ReadOnly => "on",
             Access::ReadWrite => "off",
         };
-        let driver = match source.path.starts_with("/dev") {
-            true => "host_device",
-            false => "file",
+        // A write that the host refuses stops the guest, and is done again when it goes on: nothing is lost. A device
+        // refuses for good, as a snapshot that has overflowed does: there only a lack of room stops the guest, and it is
+        // told of everything else.
+        let (driver, on_write_error) = match source.path.starts_with("/dev") {
+            true => ("host_device", "enospc"),
+            false => ("file", "stop"),
         };
         // What a guest frees is freed on the host: a sparse file stays as small as what is in it.
         let fields = format!(
             "driver={format},node-name={id},read-only={read_only},discard=unmap,file.driver={driver},file.filename="
         );
         self.path("-blockdev", &fields, &source.path);
-        self.pair("-device", format!("virtio-blk-device,drive={id}"));
+        self.pair(
+            "-device",
+            format!("virtio-blk-device,drive={id},werror={on_write_error},rerror=report"),
+        );
     }
 }
 
@@ -271,6 +277,15 @@ mod tests {
         assert!(line(&launch, Acceleration::Kvm).contains("ifname=tap0,script=no"));
         launch.network = NetworkAttachment::None;
         assert!(!line(&launch, Acceleration::Kvm).contains("-netdev"));
+    }
+
+    #[test]
+    fn a_write_that_the_host_refuses_stops_the_guest_unless_it_is_refused_for_good() {
+        let mut launch = launch();
+        launch.root.path = "/dev/mapper/x".into();
+        let line = line(&launch, Acceleration::Kvm);
+        assert!(line.contains("drive=root,werror=enospc"), "{line}");
+        assert!(line.contains("drive=work,werror=stop"), "{line}");
     }
 
     #[test]

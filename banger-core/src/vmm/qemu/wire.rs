@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::sync::{Mutex as AsyncMutex, oneshot, watch};
+use tokio::sync::{Mutex as AsyncMutex, Notify, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use crate::engine::lock;
@@ -46,6 +46,32 @@ struct Shared {
     waiting: Mutex<Option<(u64, oneshot::Sender<Message>)>>,
     end: watch::Sender<Option<EndReason>>,
     lost: watch::Sender<Option<Loss>>,
+    errors: Mutex<IoErrors>,
+    /// Told at each event after which the guest's state may be another.
+    changed: Notify,
+}
+
+/// What QEMU has said of its disks' errors.
+#[derive(Clone, Debug, Default)]
+pub(super) struct IoErrors {
+    /// The one that stopped the guest, until it goes on.
+    pub(super) stopped: Option<qmp::BLOCK_IO_ERROR>,
+    /// The last one that was passed on to the guest.
+    pub(super) reported: Option<qmp::BLOCK_IO_ERROR>,
+}
+
+impl IoErrors {
+    fn hear(&mut self, data: &Value) {
+        // One that is not understood is no reason to lose the connection: the guest's state is asked for.
+        let Ok(error) = qmp::BLOCK_IO_ERROR::deserialize(data) else {
+            return;
+        };
+        match error.action {
+            qmp::BlockErrorAction::stop => self.stopped = Some(error),
+            qmp::BlockErrorAction::report => self.reported = Some(error),
+            qmp::BlockErrorAction::ignore => {}
+        }
+    }
 }
 
 /// A line, as far as it is looked at.
@@ -94,6 +120,8 @@ impl Wire {
             waiting: Mutex::default(),
             end: watch::Sender::new(None),
             lost: watch::Sender::new(None),
+            errors: Mutex::default(),
+            changed: Notify::new(),
         });
         let wire = Wire {
             write: AsyncMutex::new(Pen { write, last: 0 }),
@@ -166,6 +194,16 @@ impl Wire {
         self.shared.end.subscribe()
     }
 
+    /// Returns when the guest may be in another state than before. For one listener. Cancel-safe.
+    pub(super) async fn changed(&self) {
+        self.shared.changed.notified().await;
+    }
+
+    /// Returns what was heard of the disks' errors.
+    pub(super) fn io_errors(&self) -> IoErrors {
+        lock(&self.shared.errors).clone()
+    }
+
     /// Returns when the connection has become of no use, and says why.
     pub(super) async fn lost(&self) -> String {
         let mut lost = self.shared.lost.subscribe();
@@ -179,6 +217,17 @@ impl Wire {
 impl Shared {
     fn loss(&self) -> Option<Loss> {
         self.lost.borrow().clone()
+    }
+
+    fn hear(&self, event: &str, data: &Value) {
+        match event {
+            "SHUTDOWN" => drop(self.end.send_replace(Some(reason(data)))),
+            "BLOCK_IO_ERROR" => lock(&self.errors).hear(data),
+            "RESUME" => lock(&self.errors).stopped = None,
+            "STOP" => {}
+            _ => return,
+        }
+        self.changed.notify_one();
     }
 
     fn lose(&self, loss: Loss) {
@@ -209,9 +258,7 @@ async fn follow(mut read: BufReader<OwnedReadHalf>, shared: Arc<Shared>) {
             Err(loss) => return shared.lose(loss),
         };
         if let Some(event) = &message.event {
-            if event == "SHUTDOWN" {
-                shared.end.send_replace(Some(reason(&message.data)));
-            }
+            shared.hear(event, &message.data);
             continue;
         }
         let mut waiting = lock(&shared.waiting);
