@@ -289,6 +289,43 @@ fn a_vm_that_ends_by_itself_is_noticed_and_one_that_reboots_runs_again() {
 }
 
 #[test]
+fn a_kernel_panic_is_told_as_one_and_the_vm_is_not_started_again() {
+    real(async |rig| {
+        let engine = rig.open().await;
+        boot(&engine, "box").await;
+        // With the driver of the panic device, and without: then its console tells.
+        for prepare in ["modprobe pvpanic_mmio", "rmmod pvpanic_mmio"] {
+            sh(&engine, "box", prepare).await;
+            let crash = "sleep 1; echo c > /proc/sysrq-trigger";
+            let crash = format!("setsid sh -c '{crash}' >/dev/null 2>&1 </dev/null &");
+            sh(&engine, "box", &crash).await;
+            becomes(&engine, "box", |view| view.condition == Condition::Stopped).await;
+            let view = engine.show("box").await.expect("it is shown");
+            let reason = view.vm.runtime.stop_reason.unwrap_or_default();
+            let told = "the guest's kernel panicked: sysrq triggered crash";
+            assert_eq!(reason, told, "{prepare}");
+            assert_eq!(view.vm.runtime.restarts, 0);
+            let silent = Progress::silent();
+            engine.start("box", &silent).await.expect("it starts");
+            engine.wait_ready("box", &silent).await.expect("it answers");
+        }
+        // One that only prints such a line has rebooted.
+        let lie = "echo '<0>Kernel panic - not syncing: not at all' > /dev/kmsg";
+        sh(
+            &engine,
+            "box",
+            &format!("{lie}; systemctl --no-block reboot"),
+        )
+        .await;
+        becomes(&engine, "box", |view| {
+            view.condition == Condition::Running && view.vm.runtime.restarts == 1
+        })
+        .await;
+        engine.delete("box").await.expect("it is deleted");
+    });
+}
+
+#[test]
 fn a_vm_outlives_its_engine_and_the_next_one_reaches_it() {
     real(async |rig| {
         let engine = rig.open().await;

@@ -31,11 +31,15 @@ fn workspace(vm: &VmInfo) -> String {
     }
 }
 
-/// How it is, and if its guest stands still, why.
+/// How it is, and where that is not all, why.
 pub(crate) fn state(vm: &VmInfo) -> String {
-    match &vm.paused {
-        Some(reason) => format!("{}: {reason}", vm.state),
-        None => vm.state.clone(),
+    let state = &vm.state;
+    match (&vm.paused, vm.restarts) {
+        (Some(reason), _) => format!("{state}: {reason}"),
+        (None, 0) => state.clone(),
+        (None, _) if state == "stopped" => state.clone(),
+        (None, 1) => format!("{state}: it rebooted once"),
+        (None, times) => format!("{state}: it rebooted {times} times in a row"),
     }
 }
 

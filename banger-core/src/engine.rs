@@ -42,6 +42,8 @@ pub(crate) struct Inner {
     pub(crate) backends: Backends,
     /// What this process keeps of VMs that run: watchers and connections.
     pub(crate) live: Mutex<HashMap<VmId, Arc<Live>>>,
+    /// VMs that have stopped and are about to be started again, because their guests rebooted.
+    pub(crate) restarting: Mutex<HashSet<VmId>>,
     pub(crate) desk: Arc<SessionDesk>,
     pub(crate) images: Mutex<HashMap<ImageName, Arc<tokio::sync::RwLock<()>>>>,
     /// What the VMs of test boots boot from: files that are no image's yet.
@@ -156,6 +158,7 @@ impl Engine {
                 liveness,
                 backends,
                 live: Mutex::default(),
+                restarting: Mutex::default(),
                 desk: Arc::default(),
                 images: Mutex::default(),
                 candidates: Mutex::default(),
@@ -170,6 +173,7 @@ impl Engine {
         };
         engine.inner.sweep_images().await?;
         let report = engine.reconcile_at_start().await?;
+        engine.inner.take_up_restarts().await?;
         Ok((engine, report))
     }
 

@@ -170,6 +170,8 @@ pub enum Condition {
     Unresponsive,
     /// It does not run, and holds nothing.
     Stopped,
+    /// The same, and it is about to be started again: its guest rebooted.
+    Restarting,
     /// An undo or a teardown failed, or its files are gone.
     Error,
 }
@@ -193,6 +195,7 @@ impl fmt::Display for Condition {
             Condition::Ended => "ended",
             Condition::Unresponsive => "unresponsive",
             Condition::Stopped => "stopped",
+            Condition::Restarting => "restarting",
             Condition::Error => "error",
         })
     }

@@ -3,11 +3,13 @@
 use serde::{Deserialize, Serialize};
 use tokio::sync::OwnedMutexGuard;
 
-use crate::engine::Engine;
+use crate::engine::{Engine, lock};
 use crate::error::Error;
 use crate::handles::VMHandles;
 use crate::liveness::Condition;
+use crate::names::VmId;
 use crate::vm::VMRecord;
+use crate::watch::STEADY;
 use crate::workspace::Workspace;
 
 /// A VM as it is shown.
@@ -67,10 +69,22 @@ impl Engine {
         self.views(self.inner.store.vms().await?).await
     }
 
-    /// Lists by name those that were promised to run, whether they do or have just ended: what it takes
-    /// does not grow with those that rest.
+    /// Lists by name those that were promised to run, whether they do or have just ended, and those that are about to be
+    /// started again: what it takes does not grow with those that rest.
     pub async fn list_running(&self) -> Result<Vec<VmView>, Error> {
-        self.views(self.inner.store.promised_to_run().await?).await
+        let mut vms = self.inner.store.promised_to_run().await?;
+        let restarting: Vec<VmId> = lock(&self.inner.restarting).iter().cloned().collect();
+        for id in restarting {
+            // One that runs already is in the list.
+            if let Some(vm) = self.inner.store.vm(&id).await?
+                && vm.runtime.restart_at.is_some()
+                && vms.iter().all(|listed| listed.id != id)
+            {
+                vms.push(vm);
+            }
+        }
+        vms.sort_by(|a, b| a.name.as_str().cmp(b.name.as_str()));
+        self.views(vms).await
     }
 
     async fn views(&self, vms: Vec<VMRecord>) -> Result<Vec<VmView>, Error> {
@@ -111,9 +125,19 @@ impl Engine {
             .condition(&vm.id, &vm.runtime.state, handles.as_ref())
             .await;
         let mut paused = None;
+        if condition == Condition::Stopped
+            && vm.runtime.restart_at.is_some()
+            && inner.is_restarting(&vm.id)
+        {
+            condition = Condition::Restarting;
+        }
         if condition == Condition::Running
             && let Some(live) = inner.live(&vm.id)
         {
+            if live.has_run_for(STEADY) {
+                // Its next restart is the first again.
+                vm.runtime.restarts = 0;
+            }
             live.known_soon().await;
             if !live.answers() {
                 condition = Condition::Unresponsive;

@@ -86,6 +86,13 @@ pub struct VMRuntime {
     pub last_error: Option<String>,
     /// How its last run ended.
     pub stop_reason: Option<String>,
+    /// How often in a row it was started again because its guest rebooted. A start on demand begins anew, and so does a
+    /// run of ten minutes.
+    #[serde(default)]
+    pub restarts: u32,
+    /// When it is started again, while that is waited for.
+    #[serde(default)]
+    pub restart_at: Option<Timestamp>,
 }
 
 impl VMRuntime {

@@ -1,7 +1,9 @@
 //! What this process keeps of a VM that runs: somebody who waits for its end, and the connections to
 //! its monitor and its guest. All of it can be lost at any time, and is made again.
 
+mod ending;
 mod pause;
+mod restart;
 
 use std::convert::Infallible;
 use std::path::PathBuf;
@@ -21,6 +23,10 @@ use crate::transport::GuestConnection;
 use crate::vm::{Lifetime, VMRecord};
 use crate::vmm::{EndReason, Vmm, VmmControl};
 
+pub(crate) use ending::STEADY;
+use ending::{LAST_WORDS, describe, panic_in};
+#[cfg(test)]
+pub(crate) use ending::{MOST_RESTARTS, wait_before};
 pub(crate) use pause::Pauses;
 use pause::{DiskFiles, Known};
 
@@ -77,6 +83,11 @@ impl Live {
         tokio::time::sleep(ENDING).await;
         tracing::warn!(vm = %id, %why, "the connection to a VM's monitor is of no more use");
         self.answers.store(false, Ordering::Relaxed);
+    }
+
+    /// Says whether it was watched for so long.
+    pub(crate) fn has_run_for(&self, time: Duration) -> bool {
+        self.since.elapsed() >= time
     }
 
     /// Says whether its monitor answered when it was last asked.
@@ -307,41 +318,43 @@ impl Engine {
         if !still_ours {
             return Ok(());
         }
-        let text = describe(&end, reason);
+        let panic = self.panic_of(&vm, reason).await;
+        let text = describe(&end, reason, panic.as_deref());
         tracing::info!(vm = %vm.name, reason = %text, "a VM ended by itself");
-        self.inner
-            .release_and_mark_stopped(vm.clone(), &text)
-            .await?;
-        drop(turn);
-        match (vm.spec.lifetime, reason) {
-            (Lifetime::Kept, Some(EndReason::Rebooted)) => {
-                let silent = crate::progress::Progress::silent();
-                let started = Box::pin(self.start(vm.id.as_str(), &silent)).await;
-                if let Err(error @ crate::error::Error::Reserve { .. }) = &started
-                    && let Some(vm) = self.inner.store.vm(id).await?
-                {
-                    // Nobody waits for the answer: it is found with the VM.
-                    let text = error.to_string();
-                    let note = |runtime: &mut crate::vm::VMRuntime| runtime.last_error = Some(text);
-                    self.inner.note(vm, note).await?;
-                }
-                started.map(drop)
+        let ran = (self.inner.live(id)).map_or(Duration::ZERO, |live| live.since.elapsed());
+        let vm = self.inner.release_and_mark_stopped(vm, &text).await?;
+        // An ephemeral one its client deletes; if that is gone too, the daemon or the next reconcile does.
+        if vm.spec.lifetime == Lifetime::Kept
+            && reason == Some(EndReason::Rebooted)
+            && panic.is_none()
+        {
+            let restarts = match ran < STEADY {
+                true => vm.runtime.restarts,
+                false => 0,
+            };
+            let at = self.inner.plan_restart(vm, restarts).await?;
+            drop(turn);
+            if let Some(at) = at {
+                self.inner.restart_later(id.clone(), at);
             }
-            // Its client deletes it; if that is gone too, the daemon or the next reconcile does.
-            _ => Ok(()),
+        }
+        Ok(())
+    }
+
+    /// Says what the guest's kernel panicked of, if it did.
+    async fn panic_of(&self, vm: &VMRecord, reason: Option<EndReason>) -> Option<String> {
+        match reason? {
+            EndReason::PoweredOff | EndReason::Told => None,
+            // Its monitor knows it, and not of what.
+            EndReason::Panicked => Some(self.last_panic(vm).await.unwrap_or_default()),
+            EndReason::Rebooted | EndReason::Ended => self.last_panic(vm).await,
         }
     }
-}
 
-fn describe(end: &ProcessEnd, reason: Option<EndReason>) -> String {
-    match (reason, end) {
-        (Some(EndReason::PoweredOff), _) => "the guest powered itself off".to_owned(),
-        (Some(EndReason::Rebooted), _) => "the guest rebooted".to_owned(),
-        (Some(EndReason::Panicked), _) => "the guest's kernel panicked".to_owned(),
-        (Some(EndReason::Ended), ProcessEnd::Exited(0)) => "the guest ended".to_owned(),
-        (Some(EndReason::Told), ProcessEnd::Exited(0)) => {
-            "its monitor was told to end by somebody else".to_owned()
-        }
-        (_, end) => format!("its monitor {end}"),
+    async fn last_panic(&self, vm: &VMRecord) -> Option<String> {
+        let log = &vm.runtime.log_path;
+        // A console that cannot be read says nothing.
+        let tail = self.inner.host().read_tail(log, LAST_WORDS).await.ok()?;
+        panic_in(&String::from_utf8_lossy(&tail))
     }
 }

@@ -277,7 +277,8 @@ pub struct VmInfo {
     pub id: String,
     /// Its name.
     pub name: String,
-    /// How it is: `created`, `running`, `paused`, `ended`, `unresponsive`, `stopped`, `error`.
+    /// How it is: `created`, `running`, `paused`, `ended`, `unresponsive`, `stopped`,
+    /// `restarting`, `error`.
     pub state: String,
     /// Why its guest stands still, if it is `paused`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -320,6 +321,12 @@ pub struct VmInfo {
     pub last_error: Option<String>,
     /// How its last run ended.
     pub stop_reason: Option<String>,
+    /// How often in a row it was started again because its guest rebooted.
+    #[serde(default)]
+    pub restarts: u32,
+    /// When it is started again (RFC 3339), while it is `restarting`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restart_at: Option<String>,
     /// What was last carried into it.
     #[serde(default)]
     pub workspace: Option<WorkspaceInfo>,
@@ -342,7 +349,8 @@ pub struct VmListParams {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum VmFilter {
-    /// Those that were promised to run: as `running`, `paused` or `unresponsive`, or ended and not yet cleaned up.
+    /// Those that were promised to run: as `running`, `paused` or `unresponsive`, or ended and not yet cleaned up; and
+    /// those that are `restarting`.
     Running,
 }
 

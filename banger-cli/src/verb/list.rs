@@ -64,7 +64,7 @@ pub(crate) async fn list(
     show(&vms, arguments.json, screen)
 }
 
-/// The VMs that have a process.
+/// The VMs that have a process, or are about to have one again.
 pub(crate) async fn ps(
     arguments: &PsArguments,
     screen: &Screen,
@@ -73,7 +73,8 @@ pub(crate) async fn ps(
     let mut vms = vms(only, screen).await?;
     vms.retain(|vm| arguments.labels.fits(vm));
     if !arguments.all {
-        vms.retain(|vm| matches!(vm.state.as_str(), "running" | "paused" | "unresponsive"));
+        let there = ["running", "paused", "unresponsive", "restarting"];
+        vms.retain(|vm| there.contains(&vm.state.as_str()));
     }
     show(&vms, arguments.json, screen)
 }

@@ -68,6 +68,9 @@ fn described(vm: &VmInfo) -> String {
     line("name", &vm.name);
     line("id", &vm.id);
     line("state", &state(vm));
+    if let Some(at) = &vm.restart_at {
+        line("starts again", &to_the_second(at));
+    }
     if let Some(reason) = &vm.stop_reason {
         line("ended", reason);
     }

@@ -40,6 +40,8 @@ pub(crate) fn vm(name: &str) -> VmInfo {
         ssh_port: Some(46519),
         last_error: None,
         stop_reason: None,
+        restarts: 0,
+        restart_at: None,
         // In the future, so that its age is always the same.
         workspace: None,
         created_at: "2130-01-31T12:00:00Z".to_owned(),

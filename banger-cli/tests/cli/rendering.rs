@@ -60,6 +60,37 @@ fn ps_shows_those_that_run() {
 }
 
 #[test]
+fn ps_says_why_a_vm_does_not_just_run() {
+    let (world, daemon) = world();
+    let full = VmInfo {
+        state: "paused".to_owned(),
+        paused: Some("the host's disk is full".to_owned()),
+        ..vm("full")
+    };
+    let again = VmInfo {
+        state: "restarting".to_owned(),
+        restarts: 4,
+        restart_at: Some("2130-01-31T12:00:09Z".to_owned()),
+        ..stopped("again")
+    };
+    let once = VmInfo {
+        restarts: 1,
+        ..vm("once")
+    };
+    let vms = vec![again, full, once];
+    daemon.on::<VmList>([Reply::Answer(json!(VmListAnswer { vms }))]);
+    assert_snapshot!(world.banger(&["ps"]), @"
+    status: 0
+    ----- stdout -----
+    NAME   STATE                                     IMAGE   CPUS  MEMORY  SSH              AGE
+    again  restarting: it rebooted 4 times in a row  debian  2     1G      -                0s
+    full   paused: the host's disk is full           debian  2     1G      127.0.0.1:46519  0s
+    once   running: it rebooted once                 debian  2     1G      127.0.0.1:46519  0s
+    ----- stderr -----
+    ");
+}
+
+#[test]
 fn a_list_of_none_has_its_headings() {
     let (world, daemon) = world();
     let vms = Vec::new();
@@ -108,6 +139,7 @@ fn a_list_as_json_is_an_array_of_vms() {
         "ssh_port": 46519,
         "last_error": null,
         "stop_reason": null,
+        "restarts": 0,
         "workspace": null,
         "created_at": "2130-01-31T12:00:00Z",
         "updated_at": "2130-01-31T12:00:01Z"

@@ -247,6 +247,8 @@ impl Inner {
                 vm_dir,
                 last_error: None,
                 stop_reason: None,
+                restarts: 0,
+                restart_at: None,
             },
             id,
             name,
@@ -283,6 +285,7 @@ mod tests {
     use crate::image::{ImageSpec, SCRATCH, SMALLEST_SIZE};
     use crate::names::MAX_NAME;
     use crate::places::{MAX_CONTROL_PATH, MAX_SOCKET_PATH};
+    use crate::watch::{MOST_RESTARTS, wait_before};
 
     const PAGE: &str = include_str!("../../../docs/defaults.md");
 
@@ -362,6 +365,10 @@ mod tests {
         ] {
             says(&format!("| {what} | {} s |", limit.as_secs()));
         }
+        let last = wait_before(MOST_RESTARTS - 1).map_or(0, |wait| wait.as_secs());
+        says(&format!(
+            "time in a row; at most {MOST_RESTARTS} times | 1, 2, 4 … {last} s |"
+        ));
         let minutes = ProgramLimits::BUILD.time.as_secs() / 60;
         says(&format!(
             "| the making of an image, in all | {minutes} min |"

@@ -54,6 +54,16 @@ impl Engine {
         vm: VMRecord,
         progress: &Progress,
     ) -> Result<StartOutcome, Error> {
+        self.start_again_in_turn(vm, 0, progress).await
+    }
+
+    /// Starts a VM that was so often in a row because its guest rebooted.
+    pub(crate) async fn start_again_in_turn(
+        &self,
+        vm: VMRecord,
+        restarts: u32,
+        progress: &Progress,
+    ) -> Result<StartOutcome, Error> {
         let inner = &self.inner;
         let handles = inner.handles(&vm).await?;
         match inner.liveness.judge(&vm.id, handles.as_ref()).await {
@@ -85,6 +95,7 @@ impl Engine {
             handles,
             vm,
             run,
+            restarts,
             progress: progress.clone(),
             root: None,
             attachment: None,
@@ -130,6 +141,7 @@ pub(crate) struct StartContext {
     inner: Arc<Inner>,
     vm: VMRecord,
     run: RunId,
+    restarts: u32,
     handles: VMHandles,
     progress: Progress,
     root: Option<BlockSource>,
@@ -456,12 +468,14 @@ impl Step<StartContext> for PromiseRunning {
     }
 
     async fn apply(&self, start: &mut StartContext) -> Result<(), Error> {
-        let run = start.run.clone();
+        let (run, restarts) = (start.run.clone(), start.restarts);
         start.vm = (start.inner)
             .mark(start.vm.clone(), VMState::Running, |runtime| {
                 runtime.run_id = Some(run);
                 runtime.last_error = None;
                 runtime.stop_reason = None;
+                runtime.restarts = restarts;
+                runtime.restart_at = None;
             })
             .await?;
         Ok(())

@@ -127,6 +127,10 @@ impl Engine {
                 let vm = match vm.runtime.run_id {
                     // It has ended and nobody has cleaned up yet.
                     Some(_) => inner.release_and_mark_stopped(vm, "it had ended").await?,
+                    // Its guest has rebooted: it was about to be started again.
+                    None if vm.runtime.restart_at.is_some() => {
+                        inner.note(vm, |runtime| runtime.restart_at = None).await?
+                    }
                     None => vm,
                 };
                 return Ok(StopOutcome::AlreadyStopped(vm));

@@ -17,7 +17,7 @@ use crate::names::Mebibytes;
 use crate::transport::GuestStream;
 use crate::vm::{NetworkKind, VmmKind};
 
-use command_line::{Acceleration, SANDBOX, Sandbox, arguments};
+use command_line::{Acceleration, PANIC_DEVICE, PanicDevice, SANDBOX, Sandbox, arguments};
 use control::QmpControl;
 
 const PROGRAM: &str = "qemu-system-x86_64";
@@ -27,6 +27,8 @@ const PROGRAM: &str = "qemu-system-x86_64";
 pub(crate) struct QemuVmm {
     /// Whether it has a sandbox here, once it was asked.
     sandbox: tokio::sync::OnceCell<Result<(), String>>,
+    /// Whether it can be told of panics, once it was asked.
+    panic_device: tokio::sync::OnceCell<PanicDevice>,
 }
 
 impl QemuVmm {
@@ -46,6 +48,23 @@ impl QemuVmm {
             // Asked again the next time.
             Err(error) => Err(error.to_string()),
         }
+    }
+}
+
+impl QemuVmm {
+    /// Says whether this QEMU has the device that tells of a guest's panic: one that was built small may not. Its guests'
+    /// panics are then read from their consoles.
+    async fn panic_device(&self, host: &dyn Host) -> PanicDevice {
+        let asked = self.panic_device.get_or_try_init(|| async {
+            let asked = Program::new(PROGRAM).args(["-device", &format!("{PANIC_DEVICE},help")]);
+            let output = host.run(&asked.timeout(Duration::from_secs(10))).await?;
+            Ok::<_, HostError>(match output.success() {
+                true => PanicDevice::Known,
+                false => PanicDevice::Unknown,
+            })
+        });
+        // Asked again the next time.
+        asked.await.copied().unwrap_or(PanicDevice::Unknown)
     }
 }
 
@@ -110,7 +129,8 @@ impl Vmm for QemuVmm {
             log: &launch.monitor_log,
             others: &[&launch.console_log],
         };
-        let words = arguments(launch, acceleration, sandbox);
+        let panic_device = self.panic_device(host).await;
+        let words = arguments(launch, acceleration, sandbox, panic_device);
         let overhead = overhead(acceleration, launch.vcpus);
         let detached = launch.detached(PROGRAM, words, &outputs, overhead);
         Ok(host.spawn(&detached).await?)

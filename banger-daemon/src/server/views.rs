@@ -1,8 +1,8 @@
 //! The engine's types in the protocol's form.
 
 use banger_core::{
-    Candidate, Doctor, Fact, Internet, Lifetime, Report, SshAccess, StartOutcome, StopOutcome,
-    Usable, VmView,
+    Candidate, Condition, Doctor, Fact, Internet, Lifetime, Report, SshAccess, StartOutcome,
+    StopOutcome, Usable, VmView,
 };
 
 use crate::protocol::{
@@ -47,6 +47,10 @@ impl From<VmView> for VmInfo {
             ssh_port: handles.and_then(|handles| handles.ssh_port),
             last_error: vm.runtime.last_error,
             stop_reason: vm.runtime.stop_reason,
+            restarts: vm.runtime.restarts,
+            restart_at: (vm.runtime.restart_at)
+                .filter(|_| condition == Condition::Restarting)
+                .map(|at| at.to_string()),
             workspace: workspace.map(WorkspaceInfo::from),
             created_at: vm.created_at.to_string(),
             updated_at: vm.updated_at.to_string(),

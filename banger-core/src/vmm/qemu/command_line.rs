@@ -36,6 +36,16 @@ pub(super) enum Sandbox {
     Off,
 }
 
+/// Whether this QEMU has the device through which a guest's kernel says that it panics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum PanicDevice {
+    Known,
+    Unknown,
+}
+
+/// That device, on the ISA bus and announced by ACPI. Linux's driver for it is `pvpanic_mmio`.
+pub(super) const PANIC_DEVICE: &str = "pvpanic";
+
 /// What it gives up: obsolete calls, those that change whose process it is, that start programs, and that change
 /// its share of the processors.
 pub(super) const SANDBOX: &str =
@@ -45,6 +55,7 @@ pub(super) fn arguments(
     launch: &Launch,
     acceleration: Acceleration,
     sandbox: Sandbox,
+    panic_device: PanicDevice,
 ) -> Vec<OsString> {
     let mut words = Words::default();
     words.all(["-nodefaults", "-no-user-config", "-display", "none"]);
@@ -83,6 +94,9 @@ pub(super) fn arguments(
     // A reboot in the guest ends the monitor; the engine decides what then.
     words.all(["-no-reboot", "-S"]);
 
+    if panic_device == PanicDevice::Known {
+        words.pair("-device", PANIC_DEVICE);
+    }
     // The only keyboard on which Ctrl-Alt-Del can be pressed here (there is no ACPI button in the guest).
     words.pair("-device", "i8042");
     words.pair("-object", "rng-random,id=rng0,filename=/dev/urandom");
@@ -249,7 +263,7 @@ mod tests {
     }
 
     fn line(launch: &Launch, acceleration: Acceleration) -> String {
-        let words = arguments(launch, acceleration, Sandbox::On);
+        let words = arguments(launch, acceleration, Sandbox::On, PanicDevice::Known);
         let words: Vec<_> = words.iter().map(|word| word.to_string_lossy()).collect();
         words.join(" ")
     }
@@ -290,7 +304,7 @@ mod tests {
 
     #[test]
     fn one_that_can_gives_up_the_system_calls_that_it_does_not_need() {
-        let words = |sandbox| arguments(&launch(), Acceleration::Kvm, sandbox);
+        let words = |sandbox| arguments(&launch(), Acceleration::Kvm, sandbox, PanicDevice::Known);
         assert!(words(Sandbox::On).contains(&SANDBOX.into()));
         assert!(!words(Sandbox::Off).contains(&"-sandbox".into()));
     }
