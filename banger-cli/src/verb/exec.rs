@@ -34,7 +34,7 @@ pub(crate) struct ExecArguments {
     )]
     command: Vec<OsString>,
 
-    /// Bring the VM's workspace up to date first, if the repository here or its files have changed
+    /// Bring the VM's workspace up to date first, if the repository here has changed
     #[arg(long)]
     auto_prepare: bool,
 

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use banger_daemon::protocol::{
-    Carry, ExportParams, InspectParams, PrepareParams, StartParams, VmCreate, VmDelete, VmInfo,
-    VmParams, VmSsh, VmStart, WorkspaceInspect, WorkspacePrepare,
+    Carry, ExportParams, InspectParams, PrepareParams, SetParams, StartParams, VmCreate, VmDelete,
+    VmInfo, VmParams, VmSet, VmSsh, VmStart, WorkspaceInspect, WorkspacePrepare,
 };
 use clap::Args;
 
@@ -21,12 +21,12 @@ use crate::screen::Screen;
 use crate::ssh::{command_line, run_ssh};
 use crate::verb::create::{MachineArguments, warn_of_nat};
 use crate::verb::workspace::carry::{CarryOptions, remark};
-use crate::verb::workspace::export::to_file;
+use crate::verb::workspace::export::{to_file, try_file};
 
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Without --rm the VM runs on afterwards. With it the VM is deleted when this command ends,
-whatever ends it. For exit statuses see: banger --help
+whatever ends it; only if --export fails it is kept, and named. For exit statuses see: banger --help
 
 Examples:
   banger vm run --rm -- uname -a
@@ -101,6 +101,9 @@ pub(crate) async fn run(
         let params = InspectParams { what: what.clone() };
         let inspected = daemon.call::<WorkspaceInspect>(params);
         signals.or(inspected, || None).await?;
+    }
+    if let Some(file) = &arguments.export {
+        signals.or(try_file(file), || None).await?;
     }
     let mut params = arguments.machine.params(arguments.name.as_deref());
     params.ephemeral = arguments.rm;
@@ -264,6 +267,13 @@ async fn in_vm(
     let since = Instant::now();
     let exported = signals.or(to_file(daemon, params, file), || None).await;
     screen.progress().add("export", since.elapsed());
+    // Whoever ends it by a signal wants it gone.
+    let exported = match exported {
+        Err(error) if arguments.rm && error.status().is_none() => {
+            Err(keep(vm, error, daemon).await)
+        }
+        exported => exported,
+    };
     match (outcome, exported) {
         (Ok(status), Ok(_)) => Ok(status),
         (Ok(_), Err(error)) => Err(error),
@@ -273,6 +283,22 @@ async fn in_vm(
             screen.error(&also);
             Err(error)
         }
+    }
+}
+
+/// Has a VM outlive us whose work did not come home.
+async fn keep(vm: &VmInfo, error: CommandError, daemon: &mut Daemon<'_>) -> CommandError {
+    let params = SetParams {
+        vm: vm.id.clone(),
+        keep: true,
+        ..SetParams::default()
+    };
+    match daemon.call::<VmSet>(params).await {
+        Ok(_) => error.hint(format!(
+            "{0} was kept, with the work in it: banger vm workspace export {0} -o FILE, and then: banger vm delete {0}",
+            vm.name
+        )),
+        Err(_) => error,
     }
 }
 

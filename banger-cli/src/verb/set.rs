@@ -75,6 +75,7 @@ impl SetArguments {
             memory_mib: self.memory.map(|size| size.mib),
             work_disk_mib: self.disk_size.map(|size| size.mib),
             labels,
+            keep: false,
         }
     }
 }

@@ -148,7 +148,7 @@ fn the_help_of_vm_run() {
           --any-owner          Take a repository that belongs to another user
 
     Without --rm the VM runs on afterwards. With it the VM is deleted when this command ends,
-    whatever ends it. For exit statuses see: banger --help
+    whatever ends it; only if --export fails it is kept, and named. For exit statuses see: banger --help
 
     Examples:
       banger vm run --rm -- uname -a
@@ -478,7 +478,7 @@ fn the_help_of_vm_exec() {
       <COMMAND>...  The command and its arguments, passed on byte for byte
 
     Options:
-          --auto-prepare  Bring the VM's workspace up to date first, if the repository here has moved on
+          --auto-prepare  Bring the VM's workspace up to date first, if the repository here has changed
       -q, --quiet         Say nothing but errors
       -v, --verbose       Also say what happens behind the scenes
       -h, --help          Print help

@@ -284,3 +284,74 @@ fn a_client_that_is_killed_while_it_carries_leaves_a_guest_as_it_was_or_complete
     let status = guest("cd /root/repo && git status --porcelain");
     assert_eq!(status, " M README.md\nA  big\n");
 }
+
+#[test]
+fn where_an_export_goes_is_tried_before_there_is_a_vm_and_one_that_fails_keeps_it() {
+    let world = Simulated::new();
+    repo(&world);
+    let run = |file: &str, script: &str| {
+        world.banger(&[
+            "vm", "run", "--rm", "--name", "box", "./repo", "--export", file, "--", "sh", "-c",
+            script,
+        ])
+    };
+    let list = || text(&world.banger(&["vm", "list", "--json"]).stdout).to_owned();
+    for nowhere in ["no/such/folder/p.patch", "repo"] {
+        let refused = run(nowhere, "echo more >>README.md");
+        assert_eq!(refused.status, Some(125), "{refused}");
+        assert!(refused.stdout.is_empty());
+        assert_eq!(list(), "[]\n", "{refused}");
+    }
+    // The command takes the workspace away, and with it what would be exported.
+    let failed = run("p.patch", "echo work >/root/work; rm -rf .git");
+    assert_eq!(failed.status, Some(125), "{failed}");
+    assert!(failed.stderr.contains("box was kept"), "{failed}");
+    assert!(!world.path().join("p.patch").exists());
+    let work = world.banger(&["vm", "exec", "box", "cat", "/root/work"]);
+    assert_eq!(text(&work.stdout), "work\n");
+    assert!(list().contains("\"ephemeral\": false"), "{}", list());
+    let deleted = world.banger(&["vm", "delete", "box"]);
+    assert_eq!(deleted.status, Some(0), "{deleted}");
+}
+
+#[test]
+fn what_was_applied_is_taken_back_from_within_the_repository_when_the_vm_is_gone() {
+    let world = Simulated::new();
+    repo(&world);
+    let vm = world.banger(&[
+        "vm",
+        "run",
+        "--name",
+        "box",
+        "./repo",
+        "--",
+        "sh",
+        "-c",
+        "echo more >>Makefile",
+    ]);
+    assert_eq!(vm.status, Some(0), "{vm}");
+    let before = fs::read(world.path().join("repo/Makefile")).unwrap();
+    let applied = world.banger(&["vm", "workspace", "apply", "box"]);
+    assert_eq!(applied.status, Some(0), "{applied}");
+    assert_ne!(
+        fs::read(world.path().join("repo/Makefile")).unwrap(),
+        before
+    );
+    world.banger(&["vm", "delete", "box"]);
+    let elsewhere = world.banger(&["vm", "workspace", "apply", "box", "--undo"]);
+    assert!(elsewhere.stderr.contains("--path PATH"), "{elsewhere}");
+    let undone = world.banger(&[
+        "vm",
+        "workspace",
+        "apply",
+        "box",
+        "--undo",
+        "--path",
+        "repo",
+    ]);
+    assert_eq!(undone.status, Some(0), "{undone}");
+    assert_eq!(
+        fs::read(world.path().join("repo/Makefile")).unwrap(),
+        before
+    );
+}

@@ -7,7 +7,7 @@ use crate::engine::Engine;
 use crate::error::Error;
 use crate::liveness::Verdict;
 use crate::names::Mebibytes;
-use crate::vm::{VMRecord, VMSpec};
+use crate::vm::{Lifetime, VMRecord, VMSpec};
 
 use super::create::in_range;
 
@@ -23,6 +23,8 @@ pub struct SetRequest {
     pub work_disk: Option<Mebibytes>,
     /// Words of its owner: one without a value is taken away.
     pub labels: BTreeMap<String, Option<String>>,
+    /// Whether it is to outlive whoever asked for it, as one that was not asked for as ephemeral does.
+    pub keep: bool,
 }
 
 /// What a change changed.
@@ -44,7 +46,7 @@ impl SetOutcome {
 }
 
 impl Engine {
-    /// Changes a VM. All but its labels needs one that does not run. All of it is done, or none.
+    /// Changes a VM. All but its labels, and whether it is kept, needs one that does not run. All of it is done, or none.
     pub async fn set(&self, vm: &str, request: SetRequest) -> Result<SetOutcome, Error> {
         let (engine, vm) = (self.clone(), vm.to_owned());
         self.to_its_end(async move {
@@ -114,6 +116,9 @@ impl Engine {
                 Some(value) => spec.labels.insert(key.clone(), value.clone()),
                 None => spec.labels.remove(key),
             };
+        }
+        if request.keep {
+            spec.lifetime = Lifetime::Kept;
         }
         Ok(spec)
     }

@@ -56,4 +56,6 @@ pub struct SetParams {
     pub work_disk_mib: Option<u64>,
     /// Words of its owner; one that is `null` is taken away.
     pub labels: BTreeMap<String, Option<String>>,
+    /// Whether an ephemeral VM is to outlive its client.
+    pub keep: bool,
 }

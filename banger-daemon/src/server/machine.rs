@@ -35,6 +35,7 @@ impl Operation {
             memory: params.memory_mib.map(Mebibytes),
             work_disk: params.work_disk_mib.map(Mebibytes),
             labels: params.labels,
+            keep: params.keep,
         };
         let outcome = self.engine().set(&params.vm, request).await?;
         let word = match &outcome {

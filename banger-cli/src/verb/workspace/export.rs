@@ -100,10 +100,7 @@ pub(crate) async fn to_file(
     params: ExportParams,
     file: &Path,
 ) -> Result<u64, CommandError> {
-    refuse_link_of_a_guest(file)?;
-    let there = std::fs::metadata(file).ok();
-    let mode = there.map_or(0o666, |facts| facts.permissions().mode());
-    let mut sink = Sink::file(file, None, mode, &mark()).await?;
+    let mut sink = sink(file).await?;
     let mut written = 0;
     let mut stream = begin(daemon, params).await?;
     while let Some(bytes) = piece(&mut stream).await? {
@@ -112,6 +109,23 @@ pub(crate) async fn to_file(
     }
     sink.finish()?;
     Ok(written)
+}
+
+/// Finds out whether a patch can be written to a file, as far as that can be told before there is one.
+pub(crate) async fn try_file(file: &Path) -> Result<(), CommandError> {
+    // A pipe is opened when there is something to write: its reader may come later.
+    let is_file = |facts: std::fs::Metadata| facts.is_file() || facts.is_dir();
+    match std::fs::metadata(file).map_or(true, is_file) {
+        true => sink(file).await.map(drop),
+        false => refuse_link_of_a_guest(file),
+    }
+}
+
+async fn sink(file: &Path) -> Result<Sink, CommandError> {
+    refuse_link_of_a_guest(file)?;
+    let there = std::fs::metadata(file).ok();
+    let mode = there.map_or(0o666, |facts| facts.permissions().mode());
+    Sink::file(file, None, mode, &mark()).await
 }
 
 async fn begin(
