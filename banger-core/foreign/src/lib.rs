@@ -10,6 +10,7 @@
 
 mod folder;
 mod guest_link;
+mod stream;
 mod tree;
 mod unpack;
 mod write;

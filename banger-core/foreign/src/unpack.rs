@@ -2,19 +2,23 @@
 //!
 //! No link is followed: neither one that was there, nor one that came earlier, in this stream or another.
 //! Folders, regular files, symbolic links and hard links to files of this very stream are made; everything
-//! else is left out and named. Each file is written aside and renamed when it is whole, so that whatever ends
+//! else is left out and named. The holes of a file stay holes: what is written is never more than what was sent,
+//! whatever length a file is said to have. Each file is written aside and renamed when it is whole, so that whatever ends
 //! this leaves files that are whole or not there. Owners, set-uid bits and the like do not come along.
 
 use std::collections::{BTreeMap, HashSet};
 use std::ffi::{OsStr, OsString};
-use std::io::{self, Read};
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{AtFlags, Mode, Timespec, Timestamps};
-use tar::{Archive, Entry, EntryType, PaxExtensions};
+use tar::{EntryType, Header, PaxExtensions};
 
 use crate::folder::{Folder, ForeignError};
+use crate::stream::{Map, Stream, broken};
 use crate::write::{Look, Settle};
 
 /// The time that links get which came out of a guest, in seconds since 1970: it tells them from a user's own,
@@ -35,6 +39,12 @@ const MOST_ENTRIES: usize = 4_000_000;
 
 /// The most that the names of its folders may have, in bytes.
 const FOLDER_NAMES: usize = 64 << 20;
+
+/// Holes of so many bytes are made whatever file system they are on.
+const WRITTEN_ANYWAY: u64 = 64 << 10;
+
+/// How many bytes of a hole are tried first.
+const TRIED: u64 = 1 << 20;
 
 /// Names of what was left out that are kept.
 const TOLD: usize = 10;
@@ -80,6 +90,9 @@ pub enum UnpackError {
         /// What it was to be.
         target: PathBuf,
     },
+    /// A stream of one file holds none, several, or something else.
+    #[error("what was sent is not one file")]
+    NotOne,
     /// Something here is in the way, or cannot be written.
     #[error(transparent)]
     Here(#[from] ForeignError),
@@ -97,7 +110,7 @@ pub struct Unpacked {
 }
 
 impl Folder {
-    /// Unpacks a stream beneath this folder, of modes cut by `umask`. `nonce` is a part of the names of files
+    /// Unpacks a stream beneath this folder, of modes cut by `umask`. Files with holes are those of GNU tar's own format. `nonce` is a part of the names of files
     /// that are not whole yet, and must be hard to guess.
     ///
     /// # Errors
@@ -118,22 +131,110 @@ impl Folder {
             folders: BTreeMap::new(),
             names: 0,
         };
-        let mut archive = Archive::new(stream);
-        let broken = |source| UnpackError::Stream { source };
+        let mut stream = Stream::new(stream);
         let mut extra = Extra::default();
-        // Raw: names of any length would be read into memory otherwise.
-        for entry in archive.entries().map_err(broken)?.raw(true) {
-            let mut entry = entry.map_err(broken)?;
-            match entry.header().entry_type() {
-                EntryType::GNULongName => extra.name = Some(bounded(&mut entry, LONGEST_NAME)?),
-                EntryType::GNULongLink => extra.link = Some(bounded(&mut entry, LONGEST_NAME)?),
-                EntryType::XHeader => extra.read_pax(&mut entry)?,
-                EntryType::XGlobalHeader => drop(bounded(&mut entry, LONGEST_HEADER)?),
-                _ => unpacker.take(&mut entry, std::mem::take(&mut extra))?,
+        while let Some(header) = stream.next()? {
+            if !extra.take(&header, &mut stream)? {
+                unpacker.take(&header, &mut stream, std::mem::take(&mut extra))?;
             }
         }
         unpacker.finish()
     }
+
+    /// Unpacks a stream of one file to a path beneath this folder, whatever name it was sent under; of a mode cut
+    /// by `umask`. `nonce` is as in [`Folder::unpack`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Folder::unpack`]; or it is not one file.
+    pub fn unpack_file(
+        &self,
+        below: &Path,
+        stream: impl Read,
+        umask: u32,
+        nonce: &str,
+    ) -> Result<(), UnpackError> {
+        let mut stream = Stream::new(stream);
+        let mut extra = Extra::default();
+        let mut is_there = false;
+        while let Some(header) = stream.next()? {
+            if extra.take(&header, &mut stream)? {
+                continue;
+            }
+            if std::mem::replace(&mut is_there, true) || !is_file(header.entry_type()) {
+                return Err(UnpackError::NotOne);
+            }
+            let mode = header.mode().unwrap_or(0o600) & 0o777 & !umask;
+            let aside = format!(".banger-cp-{nonce}");
+            write_file(self, below, &aside, &header, &mut stream, mode, None)?;
+        }
+        match is_there {
+            true => Ok(()),
+            false => Err(UnpackError::NotOne),
+        }
+    }
+}
+
+fn is_file(kind: EntryType) -> bool {
+    matches!(
+        kind,
+        EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse
+    )
+}
+
+/// Writes the file that follows a header.
+fn write_file<R: Read>(
+    folder: &Folder,
+    path: &Path,
+    aside: &str,
+    header: &Header,
+    stream: &mut Stream<R>,
+    mode: u32,
+    modified: Option<i64>,
+) -> Result<(), UnpackError> {
+    let map = match header.entry_type() {
+        EntryType::GNUSparse => Some(stream.map(header)?),
+        _ => None,
+    };
+    let look = Look { mode, owner: None };
+    let mut sent = Sent {
+        entry: stream,
+        broken: None,
+    };
+    let put = folder.write(
+        path,
+        aside,
+        look,
+        Settle::Later { modified },
+        &mut |file| match &map {
+            Some(map) => write_pieces(file, map, &mut sent),
+            None => io::copy(&mut sent, file).map(drop),
+        },
+    );
+    match sent.broken {
+        Some(source) => Err(broken(source)),
+        None => Ok(put?),
+    }
+}
+
+/// Writes the pieces of a file where they lie.
+fn write_pieces(file: &mut File, map: &Map, sent: &mut impl Read) -> io::Result<()> {
+    let bytes: u64 = map.pieces.iter().map(|(_, bytes)| bytes).sum();
+    if map.length - bytes > WRITTEN_ANYWAY {
+        // Where a file system has no holes this would write what nobody sent: a little of it shows that.
+        file.set_len(map.length.min(TRIED))?;
+        if file.metadata()?.blocks() * 512 >= map.length.min(TRIED) {
+            return Err(io::Error::other(format!(
+                "it is {} bytes long, {bytes} of which were sent, and this file system keeps no holes",
+                map.length
+            )));
+        }
+    }
+    for (offset, bytes) in &map.pieces {
+        file.seek(SeekFrom::Start(*offset))?;
+        io::copy(&mut sent.take(*bytes), file)?;
+    }
+    file.set_len(map.length)
 }
 
 /// What came of an entry's name before the entry itself.
@@ -144,19 +245,33 @@ struct Extra {
 }
 
 impl Extra {
-    fn read_pax<R: Read>(&mut self, entry: &mut Entry<'_, R>) -> Result<(), UnpackError> {
-        let text = read_bounded(entry, LONGEST_HEADER)?;
+    /// Takes what a header says of the next one; says whether it was of that kind.
+    fn take<R: Read>(
+        &mut self,
+        header: &Header,
+        stream: &mut Stream<R>,
+    ) -> Result<bool, UnpackError> {
+        match header.entry_type() {
+            EntryType::GNULongName => self.name = Some(bounded(stream, LONGEST_NAME)?),
+            EntryType::GNULongLink => self.link = Some(bounded(stream, LONGEST_NAME)?),
+            EntryType::XHeader => self.read_pax(stream)?,
+            EntryType::XGlobalHeader => drop(bounded(stream, LONGEST_HEADER)?),
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    fn read_pax<R: Read>(&mut self, stream: &mut Stream<R>) -> Result<(), UnpackError> {
+        let text = read_bounded(stream, LONGEST_HEADER)?;
         for extension in PaxExtensions::new(&text) {
-            let extension = extension.map_err(|source| UnpackError::Stream { source })?;
+            let extension = extension.map_err(broken)?;
             match extension.key_bytes() {
                 b"path" => self.name = Some(extension.value_bytes().to_vec()),
                 b"linkpath" => self.link = Some(extension.value_bytes().to_vec()),
                 // Then the length that the entry's own header has is not its length.
-                b"size" | b"GNU.sparse.realsize" | b"GNU.sparse.size" => {
+                key if key == b"size" || key.starts_with(b"GNU.sparse.") => {
                     let said = "a length that is told apart from its file is not understood";
-                    return Err(UnpackError::Stream {
-                        source: io::Error::other(said),
-                    });
+                    return Err(broken(io::Error::other(said)));
                 }
                 _ => {}
             }
@@ -165,19 +280,19 @@ impl Extra {
     }
 }
 
-fn bounded<R: Read>(entry: &mut Entry<'_, R>, limit: u64) -> Result<Vec<u8>, UnpackError> {
-    let mut bytes = read_bounded(entry, limit)?;
+fn bounded<R: Read>(stream: &mut Stream<R>, limit: u64) -> Result<Vec<u8>, UnpackError> {
+    let mut bytes = read_bounded(stream, limit)?;
     let end = bytes.iter().position(|byte| *byte == 0);
     bytes.truncate(end.unwrap_or(bytes.len()));
     Ok(bytes)
 }
 
-fn read_bounded<R: Read>(entry: &mut Entry<'_, R>, limit: u64) -> Result<Vec<u8>, UnpackError> {
+fn read_bounded<R: Read>(stream: &mut Stream<R>, limit: u64) -> Result<Vec<u8>, UnpackError> {
     let mut bytes = Vec::new();
-    entry
+    stream
         .take(limit + 1)
         .read_to_end(&mut bytes)
-        .map_err(|source| UnpackError::Stream { source })?;
+        .map_err(broken)?;
     match bytes.len() as u64 > limit {
         true => Err(UnpackError::LongHeader { limit }),
         false => Ok(bytes),
@@ -214,8 +329,12 @@ struct Unpacker<'a> {
 }
 
 impl Unpacker<'_> {
-    fn take<R: Read>(&mut self, entry: &mut Entry<'_, R>, extra: Extra) -> Result<(), UnpackError> {
-        let header = entry.header();
+    fn take<R: Read>(
+        &mut self,
+        header: &Header,
+        stream: &mut Stream<R>,
+        extra: Extra,
+    ) -> Result<(), UnpackError> {
         let kind = header.entry_type();
         let name = extra
             .name
@@ -238,21 +357,11 @@ impl Unpacker<'_> {
             _ if path.as_os_str().is_empty() => Err(UnpackError::BadName {
                 name: OsStr::from_bytes(&name).to_owned(),
             }),
-            EntryType::Regular | EntryType::Continuous => {
-                // What is written may be seen before it is whole by nobody else.
+            kind if is_file(kind) => {
                 self.make_parents(&path)?;
                 self.refuse_twice(&path)?;
-                let look = Look { mode, owner: None };
-                let settle = Settle::Later { modified: time };
-                let mut sent = Sent {
-                    entry,
-                    broken: None,
-                };
-                let put = self.folder.put(&path, &self.aside, &mut sent, look, settle);
-                if let Some(source) = sent.broken {
-                    return Err(UnpackError::Stream { source });
-                }
-                put?;
+                let time = Some(time);
+                write_file(self.folder, &path, &self.aside, header, stream, mode, time)?;
                 self.remember(&path)
             }
             EntryType::Symlink => self.link(&path, &link.unwrap_or_default()),
@@ -418,346 +527,4 @@ fn beneath(name: &[u8]) -> Result<PathBuf, UnpackError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::guest_link::link_of_a_guest;
-    use proptest::collection::vec;
-    use proptest::prelude::*;
-    use std::fs;
-    use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
-    use tar::{Builder, Header};
-
-    /// One entry, with any name and any kind, as an honest tar would not write it.
-    #[derive(Clone, Debug)]
-    struct Sent<'a> {
-        kind: EntryType,
-        name: &'a str,
-        link: &'a str,
-        mode: u32,
-        content: &'a [u8],
-    }
-
-    const FILE: Sent<'static> = Sent {
-        kind: EntryType::Regular,
-        name: "file",
-        link: "",
-        mode: 0o644,
-        content: b"from the guest",
-    };
-
-    fn archive(entries: &[Sent<'_>]) -> Vec<u8> {
-        let mut builder = Builder::new(Vec::new());
-        for sent in entries {
-            let mut header = Header::new_gnu();
-            let gnu = header.as_gnu_mut().unwrap();
-            // Straight into the field: the setters refuse what is hostile.
-            gnu.name[..sent.name.len()].copy_from_slice(sent.name.as_bytes());
-            gnu.linkname[..sent.link.len()].copy_from_slice(sent.link.as_bytes());
-            header.set_entry_type(sent.kind);
-            header.set_mode(sent.mode);
-            header.set_mtime(1000);
-            header.set_size(sent.content.len() as u64);
-            header.set_cksum();
-            builder.append(&header, sent.content).unwrap();
-        }
-        builder.into_inner().unwrap()
-    }
-
-    /// A folder to unpack into, and one beside it that nothing may touch.
-    struct Place {
-        dir: tempfile::TempDir,
-        folder: Folder,
-    }
-
-    impl Place {
-        fn new() -> Self {
-            let dir = tempfile::tempdir().unwrap();
-            fs::create_dir(dir.path().join("in")).unwrap();
-            fs::create_dir(dir.path().join("out")).unwrap();
-            fs::write(dir.path().join("out/authorized_keys"), "mine").unwrap();
-            let folder = Folder::open(&dir.path().join("in")).unwrap();
-            Place { dir, folder }
-        }
-
-        fn path(&self, name: &str) -> PathBuf {
-            self.dir.path().join("in").join(name)
-        }
-
-        fn take(&self, entries: &[Sent<'_>]) -> Result<Unpacked, UnpackError> {
-            self.take_bytes(&archive(entries))
-        }
-
-        fn take_bytes(&self, bytes: &[u8]) -> Result<Unpacked, UnpackError> {
-            let taken = self.folder.unpack(bytes, 0o022, "0123");
-            let out = self.dir.path().join("out");
-            let names: Vec<_> = fs::read_dir(&out)
-                .unwrap()
-                .map(|entry| entry.unwrap().file_name())
-                .collect();
-            assert_eq!(names, ["authorized_keys"], "something came out");
-            assert_eq!(fs::read(out.join("authorized_keys")).unwrap(), b"mine");
-            assert!(
-                !self.path(".banger-cp-0123").exists(),
-                "half a file is left"
-            );
-            taken
-        }
-    }
-
-    #[test]
-    fn a_link_of_an_earlier_copy_is_not_written_through() {
-        let place = Place::new();
-        let link = Sent {
-            kind: EntryType::Symlink,
-            name: "d",
-            link: "../out",
-            ..FILE
-        };
-        place.take(&[link]).unwrap();
-        let found = |path: &str| link_of_a_guest(&place.path(path));
-        let link = Some(place.path("d"));
-        assert_eq!(found("d"), link);
-        // Also on the way, with a slash at its end, and by way of a link of our own.
-        symlink(".", place.path("ours")).unwrap();
-        for path in [
-            "d/",
-            "d/.",
-            "d/x/y",
-            "ours/d",
-            "ours/ours/d/x",
-            "ours/../in/d",
-        ] {
-            let found = found(path).map(|link| link.file_name().unwrap().to_owned());
-            assert_eq!(found.as_deref(), Some(OsStr::new("d")), "{path}");
-        }
-        for path in ["ours", "ours/x", ".", "nothing/d"] {
-            assert_eq!(found(path), None, "{path}");
-        }
-        for name in ["d/authorized_keys", "d/new", "./d/new"] {
-            let error = place.take(&[Sent { name, ..FILE }]).unwrap_err();
-            assert!(
-                error.to_string().contains("symbolic link"),
-                "{name}: {error}"
-            );
-        }
-        // In one stream, too; and as a folder of that name.
-        let place = Place::new();
-        let link = Sent {
-            kind: EntryType::Symlink,
-            name: "d",
-            link: "../out",
-            ..FILE
-        };
-        let folder = Sent {
-            kind: EntryType::Directory,
-            name: "d/",
-            mode: 0o777,
-            content: b"",
-            ..FILE
-        };
-        for then in [
-            Sent {
-                name: "d/authorized_keys",
-                ..FILE
-            },
-            folder,
-        ] {
-            assert!(place.take(&[link.clone(), then]).is_err());
-        }
-    }
-
-    #[test]
-    fn a_link_in_the_place_of_a_file_is_replaced_and_not_followed() {
-        let place = Place::new();
-        symlink("../out/authorized_keys", place.path("file")).unwrap();
-        place.take(&[FILE]).unwrap();
-        assert_eq!(fs::read(place.path("file")).unwrap(), b"from the guest");
-        assert!(
-            !fs::symlink_metadata(place.path("file"))
-                .unwrap()
-                .is_symlink()
-        );
-    }
-
-    #[test]
-    fn names_that_lead_out_are_refused() {
-        for name in ["../out/x", "/etc/passwd", "a/../../out/x", "..", "."] {
-            let place = Place::new();
-            let error = place.take(&[Sent { name, ..FILE }]).unwrap_err();
-            assert!(
-                matches!(error, UnpackError::BadName { .. }),
-                "{name}: {error}"
-            );
-        }
-    }
-
-    #[test]
-    fn hard_links_lead_to_files_of_the_same_stream_only() {
-        let place = Place::new();
-        fs::write(place.path("mine"), "mine").unwrap();
-        let link = |name: &'static str, link: &'static str| Sent {
-            kind: EntryType::Link,
-            name,
-            link,
-            content: b"",
-            ..FILE
-        };
-        place.take(&[FILE, link("second", "file")]).unwrap();
-        let ino = |name: &str| fs::metadata(place.path(name)).unwrap().ino();
-        assert_eq!(ino("file"), ino("second"));
-        for target in ["mine", "../out/authorized_keys", "/etc/passwd", "none"] {
-            assert!(place.take(&[link("third", target)]).is_err(), "{target}");
-            assert!(!place.path("third").exists());
-        }
-    }
-
-    #[test]
-    fn devices_and_pipes_are_left_out_and_named_and_set_uid_bits_are_dropped() {
-        let place = Place::new();
-        let odd = [EntryType::Fifo, EntryType::Char, EntryType::Block].map(|kind| Sent {
-            kind,
-            name: "odd",
-            content: b"",
-            ..FILE
-        });
-        let suid = Sent {
-            name: "suid",
-            mode: 0o6755,
-            ..FILE
-        };
-        let mut entries = odd.to_vec();
-        entries.push(suid);
-        let done = place.take(&entries).unwrap();
-        assert_eq!((done.files, done.left_out), (1, 3));
-        assert_eq!(done.left_out_names[0], Path::new("odd"));
-        assert!(!place.path("odd").exists());
-        let mode = fs::metadata(place.path("suid"))
-            .unwrap()
-            .permissions()
-            .mode();
-        assert_eq!(mode & 0o7777, 0o755);
-    }
-
-    #[test]
-    fn folders_get_their_modes_in_the_end_and_those_that_are_there_keep_theirs() {
-        let place = Place::new();
-        fs::create_dir(place.path("old")).unwrap();
-        fs::set_permissions(place.path("old"), fs::Permissions::from_mode(0o700)).unwrap();
-        let folder = |name: &'static str| Sent {
-            kind: EntryType::Directory,
-            name,
-            mode: 0o555,
-            content: b"",
-            ..FILE
-        };
-        let within = |name: &'static str| Sent { name, ..FILE };
-        place
-            .take(&[
-                folder("./"),
-                folder("new"),
-                within("new/a"),
-                folder("old"),
-                within("old/b"),
-            ])
-            .unwrap();
-        let mode =
-            |name: &str| fs::metadata(place.path(name)).unwrap().permissions().mode() & 0o777;
-        assert_eq!((mode("new"), mode("old")), (0o555, 0o700));
-        assert_eq!(fs::metadata(place.path("new")).unwrap().mtime(), 1000);
-        assert_eq!(fs::metadata(place.path("old/b")).unwrap().mtime(), 1000);
-        fs::set_permissions(place.path("new"), fs::Permissions::from_mode(0o755)).unwrap();
-    }
-
-    #[test]
-    fn one_file_is_not_written_over_by_another_of_the_same_stream() {
-        let place = Place::new();
-        let error = place
-            .take(&[
-                FILE,
-                Sent {
-                    content: b"again",
-                    ..FILE
-                },
-            ])
-            .unwrap_err();
-        assert!(matches!(error, UnpackError::Twice { .. }), "{error}");
-        assert_eq!(fs::read(place.path("file")).unwrap(), b"from the guest");
-    }
-
-    #[test]
-    fn a_folder_in_the_place_of_a_file_and_the_other_way_round_are_named_and_stay() {
-        let place = Place::new();
-        fs::create_dir(place.path("file")).unwrap();
-        let error = place.take(&[FILE]).unwrap_err();
-        assert!(error.to_string().contains("file"), "{error}");
-        assert!(place.path("file").is_dir());
-        fs::write(place.path("d"), "mine").unwrap();
-        assert!(
-            place
-                .take(&[Sent {
-                    name: "d/x",
-                    ..FILE
-                }])
-                .is_err()
-        );
-        assert_eq!(fs::read(place.path("d")).unwrap(), b"mine");
-    }
-
-    #[test]
-    fn long_names_come_through_and_endless_ones_are_refused() {
-        let place = Place::new();
-        let name = format!("{}/{}", "a".repeat(150), "b".repeat(150));
-        let mut builder = Builder::new(Vec::new());
-        let mut header = Header::new_gnu();
-        header.set_size(2);
-        header.set_mode(0o644);
-        builder.append_data(&mut header, &name, &b"hi"[..]).unwrap();
-        place.take_bytes(&builder.into_inner().unwrap()).unwrap();
-        assert_eq!(fs::read(place.path(&name)).unwrap(), b"hi");
-        for kind in [
-            EntryType::GNULongName,
-            EntryType::GNULongLink,
-            EntryType::XHeader,
-            EntryType::XGlobalHeader,
-        ] {
-            let endless = vec![b'a'; 1 << 20];
-            let sent = Sent {
-                kind,
-                content: &endless,
-                ..FILE
-            };
-            let error = place.take(&[sent]).unwrap_err();
-            assert!(matches!(error, UnpackError::LongHeader { .. }), "{error}");
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn fuzz_no_stream_reaches_out_or_panics(
-            parts in vec((0..7_u8, 0..6_usize, 0..6_usize, 0..0o10000_u32), 0..8),
-            spoil in vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
-        ) {
-            const NAMES: [&str; 6] = ["d", "d/authorized_keys", "../out/x", "d/e/f", "file", "./d/./x"];
-            const LINKS: [&str; 6] = ["../out", "../out/authorized_keys", "d", "/etc", "file", ""];
-            let place = Place::new();
-            for half in parts.chunks(4) {
-                let entries: Vec<_> = half.iter().map(|(kind, name, link, mode)| Sent {
-                    kind: [
-                        EntryType::Regular, EntryType::Directory, EntryType::Symlink, EntryType::Link,
-                        EntryType::Fifo, EntryType::GNULongName, EntryType::XHeader,
-                    ][usize::from(*kind)],
-                    name: NAMES[*name],
-                    link: LINKS[*link],
-                    mode: *mode,
-                    content: if *kind == 0 { b"x" } else { b"" },
-                }).collect();
-                let mut bytes = archive(&entries);
-                for (at, value) in &spoil {
-                    let at = at.index(bytes.len());
-                    bytes[at] = *value;
-                }
-                let _ = place.take_bytes(&bytes);
-            }
-        }
-    }
-}
+mod tests;

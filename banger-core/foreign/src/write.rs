@@ -27,8 +27,8 @@ pub enum Settle {
     Now,
     /// Whenever the system writes it.
     Later {
-        /// The time of its last change, in seconds since 1970.
-        modified: i64,
+        /// The time of its last change, in seconds since 1970; none for now.
+        modified: Option<i64>,
     },
 }
 
@@ -75,17 +75,34 @@ impl Folder {
         look: Look,
         settle: Settle,
     ) -> Result<(), ForeignError> {
+        self.write(below, aside, look, settle, &mut |file| {
+            io::copy(content, file).map(drop)
+        })
+    }
+
+    /// The same, of what `write` writes.
+    pub(crate) fn write(
+        &self,
+        below: &Path,
+        aside: &str,
+        look: Look,
+        settle: Settle,
+        write: &mut dyn FnMut(&mut File) -> io::Result<()>,
+    ) -> Result<(), ForeignError> {
         let flags =
             OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mut failed = None;
         let put = self.make_aside(below, aside, &mut |parent, aside| {
             let made = rustix::fs::openat(parent, aside, flags, Mode::from_raw_mode(0o600))?;
             let mut file = File::from(made);
-            let written = io::copy(content, &mut file).and_then(|_| {
+            let written = write(&mut file).and_then(|()| {
                 dress(file.as_fd(), look)?;
                 match settle {
                     Settle::Now => file.sync_all(),
-                    Settle::Later { modified } => {
+                    Settle::Later { modified: None } => Ok(()),
+                    Settle::Later {
+                        modified: Some(modified),
+                    } => {
                         let times = Timestamps {
                             last_access: seconds(modified),
                             last_modification: seconds(modified),
