@@ -18,10 +18,10 @@ use crate::workspace::WorkspaceError;
 use crate::workspace::export::base_of;
 use crate::workspace::git::Git;
 use crate::workspace::inspect::Staging;
-use crate::workspace::patch_bounds::refuse_written;
 use crate::workspace::record::{Source, Workspace};
 use crate::workspace::take_out::{Keep, Taken};
 use crate::workspace::target::{Rehearse, Target, changes_between, refuse_bad_changes};
+use crate::workspace::too_much::refuse_written;
 use crate::workspace::undo_record::About;
 use crate::workspace::undo_ref::undo_ref;
 
@@ -138,8 +138,7 @@ impl Engine {
         let before = target.take_up_carried(&git, &changes, here).await?;
 
         progress.tell("workspace", "merging");
-        let merged = target.merge(&git, &trees.from, &before, &theirs).await;
-        let after = merged?;
+        let after = target.merge(&git, &trees.from, &before, &theirs).await?;
         let files = target.touched(&git, &before, &after).await?;
         let bytes = target.bytes_of(&git, &files).await?;
         let bytes = refuse_written(bytes).map_err(|source| WorkspaceError::TooMuch {

@@ -9,7 +9,7 @@ use banger_session::workspace::{
 use crate::error::ErrorKind;
 use crate::host::HostError;
 use crate::names::VmName;
-use crate::workspace::patch_bounds::TooMuch;
+use crate::workspace::too_much::TooMuch;
 
 /// Why a repository was not carried, or its changes not brought back.
 #[derive(Debug, thiserror::Error)]

@@ -15,11 +15,11 @@ use crate::vm::VMRecord;
 use crate::workspace::WorkspaceError;
 use crate::workspace::git::{Git, program, words};
 use crate::workspace::open::blocking;
-use crate::workspace::patch_bounds::{LARGEST_PACK, TooMuch};
 use crate::workspace::record::Workspace;
 use crate::workspace::script::{ScriptOutput, read_heading, start_script};
 use crate::workspace::shadow::Shadow;
 use crate::workspace::target::{changes_between, refuse_bad_changes};
+use crate::workspace::too_much::{LARGEST_PACK, TooMuch};
 
 /// How much is read of a file at once, in bytes.
 const PIECE: u64 = 256 << 10;

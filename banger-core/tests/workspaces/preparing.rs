@@ -110,6 +110,26 @@ async fn a_refresh_carries_what_changed_here_as_it_was_asked_for_and_nothing_oth
 }
 
 #[tokio::test]
+async fn a_workspace_of_an_older_banger_is_replaced_as_any_other() {
+    let rig = Rig::with_box().await;
+    let repo = rig.small();
+    rig.prepare(&repo).await;
+    // It noted its own refs too.
+    rig.guest(
+        "git for-each-ref --format='%(objectname) %(refname)' refs/banger >>.git/banger-refs",
+    )
+    .await;
+    rig.prepare(&repo).await;
+    rig.guest("git commit -q --allow-empty -m work").await;
+    let request = PrepareRequest::new(&repo.root);
+    let refused = rig.try_prepare(request).await.unwrap_err();
+    assert!(
+        refused.to_string().contains("commits were made"),
+        "{refused}"
+    );
+}
+
+#[tokio::test]
 async fn untracked_files_are_carried_if_that_is_asked_for_and_ignored_ones_never() {
     let rig = Rig::with_box().await;
     let repo = rig.small();

@@ -65,10 +65,12 @@ fn snapshot() -> String {
 const IDENTITY: &str = "GIT_AUTHOR_NAME=banger GIT_AUTHOR_EMAIL=banger@localhost \
 GIT_COMMITTER_NAME=banger GIT_COMMITTER_EMAIL=banger@localhost";
 
-/// `moorings`: prints where every ref of the repository points, but for those of ours.
-const MOORINGS: &str = "moorings() { w symbolic-ref -q HEAD; w rev-parse HEAD; \
-w for-each-ref --format='%(objectname) %(refname)' | grep -v ' refs/banger/'; :; }
-";
+/// `moorings`: prints where every ref of the repository points, but for those of ours. `moored FILE`: whether they are
+/// as they were when that was written; an older banger's has ours in it.
+const MOORINGS: &str = r#"moorings() { w symbolic-ref -q HEAD; w rev-parse HEAD
+  w for-each-ref --format='%(objectname) %(refname)' | sed '/ refs\/banger\//d'; }
+moored() { [ -s "$1" ] && [ "$(moorings 2>/dev/null)" = "$(sed '/ refs\/banger\//d' "$1")" ]; }
+"#;
 
 /// `exchange A B`: puts each of two folders in the place of the other, in one
 /// step, so that whoever opens one by its name always finds one. `mv` can from
@@ -113,7 +115,7 @@ elif [ -z "$(find "$dest" -mindepth 1 -maxdepth 1 -print -quit)" ]; then echo 'd
 elif [ ! -f "$dest/.git/banger-workspace" ]; then echo 'dest folder'
 else
   echo 'dest workspace'
-  if (cd "$dest" && moorings 2>/dev/null | cmp -s - .git/banger-refs); then echo 'refs same'; else echo 'refs moved'; fi
+  if (cd "$dest" && moored .git/banger-refs); then echo 'refs same'; else echo 'refs moved'; fi
   echo changes
   (cd "$dest" && { base=$(g rev-parse -q --verify "$base^{commit}") || base=refs/banger/base; } &&
    snapshot "$base" && g diff-index --cached --raw -z --no-renames "$base" -- &&

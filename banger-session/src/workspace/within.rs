@@ -41,7 +41,7 @@ put_off() {
     (inside "$n" || exit
      b=$(w rev-parse -q --verify refs/banger/base || w rev-parse -q --verify HEAD) || exit
      at=$(w rev-parse --absolute-git-dir) || exit
-     [ ! -f "$at/banger-refs" ] || moorings 2>/dev/null | cmp -s - "$at/banger-refs" || exit
+     [ ! -f "$at/banger-refs" ] || moored "$at/banger-refs" || exit
      snapshot "$b" && w diff-index --cached --quiet --ignore-submodules=all "$b" -- || exit
      put_off | while IFS= read -r m; do printf '%s/%s\n' "$n" "$m"; done) || printf '%s\n' "$n"
   done 3<"$tmp/modules"
