@@ -555,6 +555,25 @@ async fn hostile_trees_are_refused_and_their_paths_are_named() {
 }
 
 #[tokio::test]
+async fn a_tree_that_unfolds_without_end_is_given_up() {
+    let rig = Rig::with_box().await;
+    let repo = rig.small();
+    rig.prepare(&repo).await;
+    let before = files(&repo);
+    // Ten folders, each of which holds ten, and so on, ten times: a few hundred bytes.
+    guest_claims(
+        &rig,
+        "t=$(echo x | $git hash-object -w --stdin); k='100644 blob'; \
+         for n in 0 1 2 3 4 5 6 7 8 9; do \
+         t=$(for m in 0 1 2 3 4 5 6 7 8 9; do printf '%s %s\\tf%s\\n' \"$k\" $t $m; done | $git mktree); k='040000 tree'; \
+         done; echo $t",
+    )
+    .await;
+    let error = apply(&rig, Effect::Apply).await.unwrap_err();
+    assert_eq!(files(&repo), before, "{error}");
+}
+
+#[tokio::test]
 async fn nothing_that_the_repository_has_configured_is_run_when_changes_come_home() {
     let rig = Rig::with_box().await;
     let repo = rig.small();
