@@ -14,6 +14,8 @@ pub(crate) struct CommandError {
     hints: Vec<String>,
     end: End,
     source: Source,
+    /// Something that was named is not there.
+    is_missing: bool,
 }
 
 /// Who says so.
@@ -50,6 +52,7 @@ impl CommandError {
             hints: Vec::new(),
             end: End::OfVerb,
             source: Source::Banger,
+            is_missing: false,
         }
     }
 
@@ -110,6 +113,11 @@ impl CommandError {
         }
     }
 
+    /// Whether the daemon says that what was named is not there.
+    pub(crate) fn is_missing(&self) -> bool {
+        self.is_missing
+    }
+
     /// Whether the daemon was not reached, or died while it was asked: another one may answer.
     pub(crate) fn is_without_answer(&self) -> bool {
         self.source == Source::Banger && self.end == End::OfVerb
@@ -141,6 +149,10 @@ impl CommandError {
 
 impl From<RpcError> for CommandError {
     fn from(error: RpcError) -> Self {
+        let is_missing = error
+            .data
+            .as_ref()
+            .is_some_and(|data| data.kind == "not_found");
         let (causes, hint) = error
             .data
             .map(|data| (data.causes, data.hint))
@@ -151,6 +163,7 @@ impl From<RpcError> for CommandError {
             hints: hint.into_iter().collect(),
             end: End::OfVerb,
             source: Source::Daemon,
+            is_missing,
         }
     }
 }

@@ -111,6 +111,16 @@ impl Progress {
         self.drawn = true;
     }
 
+    /// Draws a live line of somebody else's making; elsewhere nothing is said.
+    pub(crate) fn show(&mut self, text: &str) {
+        if self.manner == Manner::Live {
+            let room = columns().saturating_sub(1);
+            let line: String = printable(text).chars().take(room).collect();
+            write(&format!("\r\x1b[2K{line}"));
+            self.drawn = true;
+        }
+    }
+
     /// Clears a live line, so that something else can be written.
     pub(crate) fn pause(&mut self) {
         if self.drawn {

@@ -105,12 +105,25 @@ pub(crate) fn program_name(argv: &[Vec<u8>]) -> Result<&[u8], CommandError> {
 /// Appends `folder`, quoted, in a form that `cd` cannot take for an option,
 /// for `-` or for something to look up in `CDPATH`.
 pub(crate) fn push_folder(folder: &[u8], script: &mut Vec<u8>) -> Result<(), CommandError> {
-    let mut path = Vec::with_capacity(folder.len() + 2);
-    if !folder.starts_with(b"/") {
-        path.extend_from_slice(b"./");
+    quote_part(
+        &folder_from_home(folder),
+        || "the working folder".to_owned(),
+        script,
+    )
+}
+
+/// A folder for `cd` in a shell that is in its home folder: from there if it
+/// is not absolute, which is what `~` and `~/` mean as well.
+pub fn folder_from_home(folder: &[u8]) -> Vec<u8> {
+    if folder.starts_with(b"/") {
+        return folder.to_vec();
     }
-    path.extend_from_slice(folder);
-    quote_part(&path, || "the working folder".to_owned(), script)
+    let below = match folder {
+        b"~" => b"",
+        [b'~', b'/', rest @ ..] => rest,
+        folder => folder,
+    };
+    [b"./", below].concat()
 }
 
 pub(crate) fn quote_part(
@@ -197,6 +210,21 @@ mod tests {
             let mut script = Vec::new();
             let pushed = push_exec(&[b"true".to_vec()], &[variable(name, "")], &mut script);
             assert_eq!(pushed.map(|()| Vec::new()), refused);
+        }
+    }
+
+    #[test]
+    fn a_folder_begins_at_home_unless_it_is_absolute() {
+        for (folder, read) in [
+            ("/srv", "/srv"),
+            ("a b", "./a b"),
+            ("-", "./-"),
+            ("~", "./"),
+            ("~/a", "./a"),
+            ("~a", "./~a"),
+            ("./~", "././~"),
+        ] {
+            assert_eq!(folder_from_home(folder.as_bytes()), read.as_bytes());
         }
     }
 

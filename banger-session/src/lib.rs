@@ -12,7 +12,7 @@
 //! | carry a git repository in, and its changes out | [`workspace`] |
 //! | carry three streams and their control over one socket | [`mux`] |
 //! | ask for a guest's time, and set it | [`clock`] |
-//! | put a word into a script of one's own | [`shell_quote`], [`env_lines`] |
+//! | put a word into a script of one's own | [`shell_quote`], [`env_lines`], [`folder_from_home`] |
 //! | name a signal | [`Signal`] |
 //!
 //! # One command
@@ -83,7 +83,7 @@ pub mod workspace;
 /// Where a guest lists what is mounted, as `proc_mounts(5)` has it.
 pub const MOUNTS: &str = "/proc/mounts";
 
-pub use command::{CommandError, env_lines};
+pub use command::{CommandError, env_lines, folder_from_home};
 pub use printable::{is_unseen, printable, printable_json, printable_lines};
 pub use quote::{NulByte, shell_quote, shell_quote_str};
 pub use signal::{NotAProcessGroup, ProcessGroup, Signal, UnknownSignal};

@@ -7,12 +7,14 @@ use banger_daemon::client::{StreamConnection, StreamReader};
 use banger_daemon::protocol::{ExecParams, VmExec};
 use banger_session::mux::{CHUNK_BYTES, Control, Frame, Stream};
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use super::sender::Sender;
 use super::signals::Signals;
 use super::{Pauses, lost};
 use crate::command_error::CommandError;
 use crate::daemon::Daemon;
+use crate::progress::TICK;
 
 /// The most that is kept of what the command says on standard error, in bytes.
 const SAID_BYTES: usize = 16 << 10;
@@ -24,6 +26,7 @@ pub(crate) struct Pipe<'a> {
     pauses: Pauses<'a>,
     said: Vec<u8>,
     input_failed: Option<oneshot::Receiver<Failure>>,
+    ticks: Interval,
     /// Ends the sending with itself.
     _sender: Sender,
 }
@@ -32,6 +35,8 @@ pub(crate) struct Pipe<'a> {
 pub(crate) enum Piped {
     /// Bytes of its standard output.
     Output(Vec<u8>),
+    /// Nothing yet: a moment has passed.
+    Tick,
     /// It ended with this status, and this is what it said on standard error.
     Ended { status: i32, said: String },
 }
@@ -49,12 +54,9 @@ struct Failure {
 }
 
 impl Feed {
-    /// Reads to the end, on a thread of its own, and sends `trailer` then. What cannot be read to its
-    /// end never ends: half of it must not be taken for the whole.
-    pub(crate) fn from(
-        mut reader: impl Read + Send + 'static,
-        trailer: Vec<u8>,
-    ) -> Result<Self, CommandError> {
+    /// Reads to the end, on a thread of its own. What cannot be read to its end never ends: half of it must not be
+    /// taken for the whole.
+    pub(crate) fn from(mut reader: impl Read + Send + 'static) -> Result<Self, CommandError> {
         let (to_sender, chunks) = mpsc::channel(1);
         let (tell, failed) = oneshot::channel();
         let work = move || {
@@ -75,9 +77,6 @@ impl Feed {
                 if to_sender.blocking_send(chunk).is_err() {
                     return;
                 }
-            }
-            if !trailer.is_empty() {
-                let _ = to_sender.blocking_send(trailer);
             }
         };
         thread::Builder::new()
@@ -114,6 +113,8 @@ impl<'a> Pipe<'a> {
             Some(feed) => (Some(feed.chunks), Some(feed.failed)),
             None => (None, None),
         };
+        let mut ticks = interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Ok(Pipe {
             read,
             signals,
@@ -123,6 +124,7 @@ impl<'a> Pipe<'a> {
             },
             said: Vec::new(),
             input_failed,
+            ticks,
             _sender: Sender::new(write, chunks),
         })
     }
@@ -148,6 +150,8 @@ impl<'a> Pipe<'a> {
                     Ok(None) => return Err(lost("the daemon ended the connection")),
                     Err(error) => return Err(lost(&error.to_string())),
                 },
+                // Cancel-safe: it only waits.
+                _ = self.ticks.tick() => return Ok(Piped::Tick),
                 // Cancel-safe: it is there or not.
                 failure = failed(&mut self.input_failed) => {
                     return Err(CommandError::io("cannot read all that is to be sent", failure.error));

@@ -5,16 +5,18 @@
 //! unpacked by ourselves, beneath the folder that it goes into (`banger_foreign`).
 
 mod here;
+mod meter;
 mod place;
 mod scripts;
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::io;
+use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::atomic::Ordering;
 
 use clap::Args;
 
@@ -25,11 +27,14 @@ use crate::guest_command::{Feed, Pipe, Piped, Signals};
 use crate::guest_link::refuse_link_of_a_guest;
 use crate::screen::Screen;
 pub(crate) use here::Sink;
+use here::{Packed, Tar};
+use meter::Meter;
 use place::{GuestPlace, Place, base_name};
 
 #[derive(Args, Debug)]
 #[command(after_help = "\
-A path in a VM is NAME:PATH; one that is not absolute begins in /root. - is standard input or
+A path in a VM is NAME:PATH; one that is not absolute, or begins with ~/, begins in /root; a file
+here with such a name is ./NAME:PATH. - is standard input or
 output. As with cp -r, what is copied to a folder that is there goes into it, SRC/. is what is in
 SRC, and modes are kept as far as the umask allows. Several go into a folder that is there, each in
 turn: one that fails is told of and does not keep the others.
@@ -38,6 +43,9 @@ What comes out of a VM is made beneath the folder that was named, and no link in
 a link in the place of a file is replaced. In a path that you type, on either side, links are
 followed, unless a copy out of a VM has made them. Files, folders and links come; devices and named
 pipes are left out, and owners and set-uid bits do not come along.
+
+The holes of a file stay holes where both sides have GNU tar. A folder that changes while it is
+copied is told of, and what came is kept.
 
 Examples:
   banger vm cp notes.txt box:             a file, to /root/notes.txt
@@ -132,8 +140,13 @@ async fn copy(
     match (source, target) {
         (Place::Guest(source), Place::Guest(target)) => {
             let way = format!("banger vm cp {source} - | banger vm cp - {target}");
-            Err(CommandError::new("one side of a copy is on this host")
-                .hint(format!("by way of it: {way}")))
+            let error = CommandError::new("one side of a copy is on this host")
+                .hint(format!("by way of it: {way}"));
+            let named = source.to_string();
+            Err(match Path::new(&named).exists() {
+                true => error.hint(format!("a file here with such a name is ./{named}")),
+                false => error,
+            })
         }
         (Place::Guest(source), Place::Here(target)) => {
             fetch(&source, Some(target), signals, screen).await
@@ -144,8 +157,7 @@ async fn copy(
         }
         (Place::Here(source), Place::Guest(target)) => {
             let (file, mode) = signals.unless_told(here::open(&source)).await?;
-            let name = base_name(source.as_os_str());
-            send_file(file, name, mode, (target, into), signals, screen).await
+            send_file(file, Some(&source), mode, (target, into), signals, screen).await
         }
         (Place::Stream, Place::Guest(target)) => {
             let stdin = io::stdin()
@@ -163,28 +175,50 @@ async fn copy(
 
 async fn send_file(
     file: File,
-    name: Option<&OsStr>,
+    source: Option<&Path>,
     mode: Option<u32>,
     (target, into): (&GuestPlace, Wanted),
     signals: &mut Signals,
     screen: &Screen,
 ) -> Result<(), CommandError> {
     let mark = mark();
+    let has_holes = source.is_some() && here::has_holes(&file);
+    let name = source.and_then(|source| base_name(source.as_os_str()));
+    let mode_bits = mode.map(|mode| format!("{mode:o}")).unwrap_or_default();
     let argv = call(
         scripts::TAKE_FILE,
         &[
             &target.below(into),
             name.unwrap_or_default().as_bytes(),
-            mode.map(|mode| format!("{mode:o}"))
-                .unwrap_or_default()
-                .as_bytes(),
+            mode_bits.as_bytes(),
             mark.as_bytes(),
+            if has_holes { b"holes" } else { b"" },
         ],
     );
-    let mut daemon = signals.unless_told(Daemon::open(screen)).await?;
-    let feed = Feed::from(file, mark.into_bytes())?;
-    let pipe = Pipe::start(&mut daemon, signals, &target.vm, argv, Some(feed)).await?;
-    to_its_end(pipe, target).await
+    // Of a pipe or a device nobody knows how long it is, and a tar stream is as long as what is in it.
+    let all = file
+        .metadata()
+        .ok()
+        .filter(|facts| facts.is_file() && !has_holes);
+    let all = all.map(|facts| facts.len());
+    let meter = Meter::new(screen, format!("copying to {target}"), all);
+    let sending = Sending::start((target, argv), meter, signals, screen).await?;
+    let (trailer, source) = (mark.clone().into_bytes(), source.unwrap_or(Path::new("-")));
+    match sending.guest_takes_holes {
+        true => {
+            let name = format!(".banger-cp-{mark}");
+            let what = Packed::File {
+                path: source,
+                name: &name,
+            };
+            sending.tar(source, &what, screen).await
+        }
+        false => {
+            sending
+                .whole(io::Read::chain(file, io::Cursor::new(trailer)))
+                .await
+        }
+    }
 }
 
 async fn send_folder(
@@ -203,28 +237,97 @@ async fn send_folder(
         scripts::TAKE_FOLDER,
         &[target.path.as_bytes(), name.as_bytes(), makes],
     );
-    let mut daemon = signals.unless_told(Daemon::open(screen)).await?;
-    let mut tar = here::pack(source)?;
-    let feed = match tar.stdout.take() {
-        Some(packed) => Feed::from(packed, Vec::new())?,
-        None => return Err(CommandError::new("tar has no output")),
-    };
-    let sent = match Pipe::start(&mut daemon, signals, &target.vm, argv, Some(feed)).await {
-        Ok(pipe) => to_its_end(pipe, target).await,
-        Err(error) => Err(error),
-    };
-    if sent.is_err() {
-        // It may wait for ever for somebody who takes what it packs; an error means that it has ended.
-        let _ = tar.kill();
-    }
-    let packed = here::tar_ended(&mut tar);
-    sent.and(packed)
+    let meter = Meter::new(screen, format!("copying to {target}"), None);
+    let sending = Sending::start((target, argv), meter, signals, screen).await?;
+    sending.tar(source, &Packed::Folder(source), screen).await
 }
 
-async fn to_its_end(mut pipe: Pipe<'_>, target: &GuestPlace) -> Result<(), CommandError> {
-    loop {
-        if let Piped::Ended { status, said } = pipe.next().await? {
-            return succeeded(status, &said, || format!("cannot copy to {target}"));
+/// A guest that is ready to take something.
+struct Sending<'a> {
+    pipe: Pipe<'a>,
+    target: &'a GuestPlace,
+    meter: Meter<'a>,
+    source: std::sync::mpsc::Sender<Box<dyn io::Read + Send>>,
+    guest_takes_holes: bool,
+}
+
+impl<'a> Sending<'a> {
+    /// Starts the guest's side, and waits until it says how it takes what is sent.
+    async fn start(
+        (target, argv): (&'a GuestPlace, Vec<Vec<u8>>),
+        meter: Meter<'a>,
+        signals: &'a mut Signals,
+        screen: &'a Screen,
+    ) -> Result<Self, CommandError> {
+        let mut daemon = signals.unless_told(Daemon::open(screen)).await?;
+        let (source, later) = here::Later::new();
+        let counted = here::Counted {
+            reader: later,
+            passed: meter.passed(),
+        };
+        let feed = Feed::from(counted)?;
+        let pipe = Pipe::start(&mut daemon, signals, &target.vm, argv, Some(feed)).await;
+        let mut pipe = pipe.map_err(|error| maybe_a_file(error, target))?;
+        let mut line = Vec::new();
+        while line.last() != Some(&b'\n') {
+            match pipe.next().await? {
+                Piped::Output(bytes) if line.len() + bytes.len() <= LONGEST_ANSWER => {
+                    line.extend(bytes);
+                }
+                Piped::Output(_) => break,
+                Piped::Tick => {}
+                Piped::Ended { status, said } => {
+                    succeeded(status, &said, || format!("cannot copy to {target}"))?;
+                    break;
+                }
+            }
+        }
+        let guest_takes_holes = match line.as_slice() {
+            b"holes\n" => true,
+            b"whole\n" => false,
+            line => return Err(not_understood(line)),
+        };
+        Ok(Sending {
+            pipe,
+            target,
+            meter,
+            source,
+            guest_takes_holes,
+        })
+    }
+
+    async fn tar(
+        self,
+        source: &Path,
+        what: &Packed<'_>,
+        screen: &Screen,
+    ) -> Result<(), CommandError> {
+        let (mut tar, packed) = Tar::start(what, self.guest_takes_holes)?;
+        let sent = self.whole(packed).await;
+        if sent.is_err() {
+            tar.stop();
+        }
+        let packed = tar.ended();
+        sent?;
+        if let Some(said) = packed? {
+            say_changed(screen, &source.display().to_string(), &said);
+        }
+        Ok(())
+    }
+
+    /// Sends all of it, and waits for the guest's side to end.
+    async fn whole(mut self, reader: impl io::Read + Send + 'static) -> Result<(), CommandError> {
+        // If nobody takes it the pipe has an error to tell.
+        let _ = self.source.send(Box::new(reader));
+        loop {
+            match self.pipe.next().await? {
+                Piped::Output(_) => {}
+                Piped::Tick => self.meter.draw(),
+                Piped::Ended { status, said } => {
+                    let target = self.target;
+                    return succeeded(status, &said, || format!("cannot copy to {target}"));
+                }
+            }
         }
     }
 }
@@ -240,66 +343,112 @@ async fn fetch(
         Some(_) => b"any",
         None => b"file",
     };
-    let argv = call(scripts::GIVE, &[source.path.as_bytes(), kinds]);
-    let mut daemon = signals.unless_told(Daemon::open(screen)).await?;
-    let mut pipe = Pipe::start(&mut daemon, signals, &source.vm, argv, None).await?;
     let name = match source.path.is_empty() {
         true => Some(OsStr::new("root")),
         false => base_name(&source.path),
     };
+    let holes: &[u8] = match target {
+        Some(target) if here::takes_holes(target, name) => b"holes",
+        _ => b"",
+    };
+    let argv = call(scripts::GIVE, &[source.path.as_bytes(), kinds, holes]);
+    let meter = Meter::new(screen, format!("copying {source}"), None);
+    let mut meter = match target {
+        None if io::stdout().is_terminal() => meter.hidden(),
+        _ => meter,
+    };
+    let passed = meter.passed();
+    let mut daemon = signals.unless_told(Daemon::open(screen)).await?;
+    let pipe = Pipe::start(&mut daemon, signals, &source.vm, argv, None).await;
+    let mut pipe = pipe.map_err(|error| maybe_a_file(error, source))?;
     let mut first = Vec::new();
     let mut sink: Option<Sink> = None;
     loop {
         match pipe.next().await? {
-            Piped::Output(bytes) => match &mut sink {
-                Some(sink) => pipe.unless_told(sink.put(bytes)).await?,
-                None => {
-                    first.extend(bytes);
-                    if first.len() > LONGEST_ANSWER && !first[..LONGEST_ANSWER].contains(&b'\n') {
-                        return Err(CommandError::new("the guest's answer is not understood"));
-                    }
-                    if let Some(end) = first.iter().position(|&byte| byte == b'\n') {
-                        let rest = first.split_off(end + 1);
-                        let opened = sink_for(&first[..end], target, name);
-                        let opened = sink.insert(pipe.unless_told(opened).await?);
-                        pipe.unless_told(opened.put(rest)).await?;
-                    }
+            Piped::Tick => meter.draw(),
+            Piped::Output(bytes) => {
+                passed.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+                if let Some(sink) = &mut sink {
+                    pipe.unless_told(sink.put(bytes)).await?;
+                    continue;
                 }
-            },
+                first.extend(bytes);
+                if first.len() > LONGEST_ANSWER && !first[..LONGEST_ANSWER].contains(&b'\n') {
+                    return Err(not_understood(&first[..LONGEST_ANSWER]));
+                }
+                if let Some(end) = first.iter().position(|&byte| byte == b'\n') {
+                    let rest = first.split_off(end + 1);
+                    let opened = sink_for(&first[..end], target, name);
+                    let opened = sink.insert(pipe.unless_told(opened).await?);
+                    pipe.unless_told(opened.put(rest)).await?;
+                }
+            }
             Piped::Ended { status, said } => {
-                succeeded(status, &said, || format!("cannot copy {source}"))?;
-                return match sink {
-                    Some(sink) => {
-                        if let Some(left_out) = sink.finish()? {
-                            screen.say(format_args!(
-                                "left out, as they are neither files, folders nor links: {left_out}"
-                            ));
-                        }
-                        Ok(())
-                    }
-                    None => Err(CommandError::new(format!("nothing came of {source}"))),
+                let changed = status == scripts::CHANGED;
+                if !changed {
+                    succeeded(status, &said, || format!("cannot copy {source}"))?;
+                }
+                let Some(sink) = sink else {
+                    return Err(CommandError::new(format!("nothing came of {source}")));
                 };
+                if let Some(left_out) = sink.finish()? {
+                    screen.say(format_args!(
+                        "left out, as they are neither files, folders nor links: {left_out}"
+                    ));
+                }
+                if changed {
+                    say_changed(screen, &source.to_string(), &said);
+                }
+                return Ok(());
             }
         }
     }
 }
 
-/// Reads the first line that a guest sends: `folder`, or `file` and its mode.
+/// What is copied while it changes is as it was at some moment, each file at another.
+fn say_changed(screen: &Screen, what: &str, said: &str) {
+    screen.say(format_args!(
+        "{what} changed while it was copied; what came is kept"
+    ));
+    for line in said.lines() {
+        screen.say(format_args!("  {line}"));
+    }
+}
+
+/// Where there is no VM of that name, a file may have been meant.
+fn maybe_a_file(error: CommandError, place: &GuestPlace) -> CommandError {
+    match error.is_missing() {
+        true => error.hint(format!("a file here with such a name is ./{place}")),
+        false => error,
+    }
+}
+
+fn not_understood(line: &[u8]) -> CommandError {
+    CommandError::new("the guest's answer is not understood").because(format!(
+        "it begins with {:?}",
+        String::from_utf8_lossy(line)
+    ))
+}
+
+/// Reads the first line that a guest sends: `folder`, or `file` and its mode; `holes` for a file of which a tar
+/// stream comes.
 async fn sink_for(
     line: &[u8],
     target: Option<&Path>,
     name: Option<&OsStr>,
 ) -> Result<Sink, CommandError> {
-    let line = String::from_utf8_lossy(line);
-    let mode = line
+    let text = String::from_utf8_lossy(line);
+    let mode = text
         .strip_prefix("file ")
         .map(|mode| u32::from_str_radix(mode, 8));
     match (mode, target) {
         (Some(Ok(_)), None) => Sink::stdout(),
         (Some(Ok(mode)), Some(target)) => Sink::file(target, name, mode, &mark()).await,
-        (None, Some(target)) if line == "folder" => Sink::folder(target, name, mark()),
-        _ => Err(CommandError::new("the guest's answer is not understood")
-            .because(format!("it begins with {line:?}"))),
+        (None, Some(target)) if text == "folder" => Sink::folder(target, name, mark()),
+        (None, Some(target)) if text.starts_with("holes ") => {
+            Sink::file_with_holes(target, name, mark())
+        }
+        _ => Err(not_understood(line)),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::Read;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::process::{Child, Command};
 
@@ -102,9 +102,9 @@ fn several_go_into_a_folder_and_one_that_fails_does_not_keep_the_others() {
     => Some(1)
     $ banger vm cp a tree box:/root/b
       | error: cannot copy to box:/root/b
-      | caused by: there is no folder /root/b/
+      | caused by: /root/b is no folder
       | error: cannot copy to box:/root/b
-      | caused by: there is no folder /root/b
+      | caused by: /root/b is no folder
     => Some(1)
     $ banger vm exec box cat b
     b$ banger vm cp a missing b box:tree
@@ -293,6 +293,7 @@ fn what_cannot_be_copied_is_told_and_leaves_nothing() {
     $ banger vm cp file nobody:
       | error: there is no VM "nobody"
       | hint: banger vm list shows the VMs there are
+      | hint: a file here with such a name is ./nobody:
     => Some(1)
     "#);
     assert_eq!(
@@ -498,4 +499,186 @@ fn what_is_neither_file_nor_folder_nor_link_is_left_out_and_named() {
     );
     assert!(!world.path().join("odd/pipe").exists());
     assert_eq!(mode(&world.path().join("odd/file")), 0o755);
+}
+
+/// A file of 64 MiB with 3 bytes in it, and 70000 at its end.
+fn write_sparse(path: &Path) {
+    let file = fs::File::create(path).unwrap();
+    file.write_all_at(b"abc", 20 << 20).unwrap();
+    file.write_all_at(&[7; 70_000], (64 << 20) - 70_000)
+        .unwrap();
+}
+
+fn is_sparse(path: &Path) {
+    let facts = fs::metadata(path).unwrap();
+    assert_eq!(facts.len(), 64 << 20, "{}", path.display());
+    let written = facts.blocks() * 512;
+    assert!(written < 1 << 20, "{}: {written} bytes", path.display());
+    let content = fs::read(path).unwrap();
+    let there: usize = content.iter().filter(|byte| **byte != 0).count();
+    assert_eq!((&content[20 << 20..][..3], there), (&b"abc"[..], 70_003));
+    assert!(content.ends_with(&[7; 70_000]));
+}
+
+#[test]
+fn holes_stay_holes_both_ways_in_files_and_in_folders() {
+    let world = Simulated::with_box();
+    fs::create_dir(world.path().join("disks")).unwrap();
+    write_sparse(&world.path().join("disks/disk"));
+    set_mode(&world.path().join("disks/disk"), 0o640);
+    copied(&world, "disks/disk", "box:one file");
+    copied(&world, "disks", "box:");
+    let facts = "%a %s";
+    let script = format!(
+        "stat -c '{facts}' 'one file' disks/disk; du -k 'one file' disks/disk | while read -r k _; do [ $k -lt 1024 ] || echo $k; done; cmp 'one file' disks/disk; ls -A | grep banger-cp"
+    );
+    let run = world.banger(&["vm", "exec", "box", "sh", "-c", &script]);
+    let said = String::from_utf8(run.stdout).unwrap();
+    assert_eq!(said, "640 67108864\n640 67108864\n");
+
+    fs::write(world.path().join("back"), "old").unwrap();
+    symlink("back", world.path().join("link")).unwrap();
+    copied(&world, "box:one file", "link");
+    fs::create_dir(world.path().join("into")).unwrap();
+    copied(&world, "box:one file", "into");
+    copied(&world, "box:disks", "folder");
+    for path in ["back", "into/one file", "folder/disk"] {
+        is_sparse(&world.path().join(path));
+        assert_eq!(mode(&world.path().join(path)), 0o640);
+    }
+    assert!(world.path().join("link").is_symlink());
+    // Where there can be no holes there are zeros.
+    let run = world.banger(&["vm", "cp", "box:one file", "-"]);
+    assert_eq!((run.status, run.stdout.len()), (Some(0), 64 << 20));
+    for entry in fs::read_dir(world.path()).unwrap() {
+        let name = entry.unwrap().file_name();
+        assert!(
+            !name.to_string_lossy().starts_with(".banger-cp"),
+            "{name:?}"
+        );
+    }
+}
+
+#[test]
+fn a_file_with_holes_of_a_guest_lands_where_it_was_wanted_and_nowhere_else() {
+    let world = Simulated::with_box();
+    fs::write(world.path().join("mine"), "mine").unwrap();
+    // A tar that answers with an archive of its own.
+    let evil = "truncate -s 4M disk; mkdir bin; cp /usr/bin/tar real; echo theirs >mine; \
+                printf '%s\\n' '#!/bin/sh' 'case $* in *--version*) echo tar \\(GNU tar\\); exit ;; esac' \
+                'exec /root/real -c -f - mine disk' >fake; chmod 755 fake; mount --bind fake /usr/bin/tar";
+    let run = world.banger(&["vm", "exec", "box", "sh", "-c", evil]);
+    if run.status != Some(0) {
+        eprintln!("SKIP: no program can be replaced in this guest: {run}");
+        return;
+    }
+    let run = world.banger(&["vm", "cp", "box:disk", "disk"]);
+    in_guest(&world, "umount /usr/bin/tar");
+    assert_eq!(run.status, Some(1), "{run}");
+    assert!(run.stderr.contains("not one file"), "{}", run.stderr);
+    assert_eq!(fs::read(world.path().join("mine")).unwrap(), b"mine");
+}
+
+#[test]
+fn a_folder_that_changes_while_it_is_copied_is_told_and_what_came_is_kept() {
+    let world = Simulated::with_box();
+    // A file that grows for as long as it is read.
+    let grow = "mkdir busy; echo still >busy/a; head -c 60000000 /dev/zero | tr '\\0' x >busy/log; echo still >busy/z; \
+                (i=0; while [ -e busy/log ] && [ $i -lt 100000 ]; do echo more >>busy/log; i=$((i + 1)); done) >/dev/null 2>&1 &";
+    in_guest(&world, grow);
+    let run = world.banger(&["vm", "cp", "box:busy", "busy"]);
+    assert_eq!(run.status, Some(0), "{run}");
+    assert!(
+        run.stderr
+            .contains("box:busy changed while it was copied; what came is kept")
+            && run.stderr.contains("log"),
+        "{}",
+        run.stderr
+    );
+    for name in ["a", "z"] {
+        assert_eq!(
+            fs::read(world.path().join("busy").join(name)).unwrap(),
+            b"still\n"
+        );
+    }
+    in_guest(&world, "rm busy/log");
+
+    // The same the other way round.
+    let log = world.path().join("busy/log");
+    let going = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(true));
+    let writer = std::thread::spawn({
+        let going = going.clone();
+        move || {
+            let mut log = OpenOptions::new().append(true).open(log).unwrap();
+            while going.load(std::sync::atomic::Ordering::Relaxed) {
+                std::io::Write::write_all(&mut log, b"more\n").unwrap();
+            }
+        }
+    });
+    let run = world.banger(&["vm", "cp", "busy", "box:taken"]);
+    going.store(false, std::sync::atomic::Ordering::Relaxed);
+    writer.join().unwrap();
+    assert_eq!(run.status, Some(0), "{run}");
+    assert!(
+        run.stderr.contains("busy changed while it was copied"),
+        "{}",
+        run.stderr
+    );
+    assert_eq!(in_guest(&world, "cat taken/a taken/z"), "still\nstill\n");
+    // What cannot be read is no change.
+    if !rustix::process::geteuid().is_root() {
+        fs::write(world.path().join("busy/none"), "").unwrap();
+        set_mode(&world.path().join("busy/none"), 0);
+        let run = world.banger(&["vm", "cp", "busy", "box:again"]);
+        assert_eq!(run.status, Some(1), "{run}");
+        assert!(
+            run.stderr.contains("not all of it was copied"),
+            "{}",
+            run.stderr
+        );
+    }
+}
+
+#[test]
+fn a_path_may_begin_at_home_and_one_that_is_wrong_is_told_what_it_is() {
+    let world = Simulated::with_box();
+    fs::write(world.path().join("a:b"), "colon").unwrap();
+    fs::write(world.path().join("file"), "file").unwrap();
+    copied(&world, "./a:b", "box:~/x");
+    copied(&world, "box:~/x", "back");
+    assert_eq!(fs::read(world.path().join("back")).unwrap(), b"colon");
+    copied(&world, "file", "box:~");
+    assert_eq!(in_guest(&world, "cat file x"), "filecolon");
+    let shown = session(
+        &world,
+        &[
+            &["vm", "cp", "a:b", "box:"],
+            &["vm", "cp", "box:x/", "."],
+            &["vm", "cp", "file/", "box:"],
+            &["vm", "cp", "file", "box:x/"],
+            &["vm", "exec", "-w", "~", "box", "cat", "x"],
+        ],
+    );
+    assert_snapshot!(shown, @r#"
+    $ banger vm cp a:b box:
+      | error: one side of a copy is on this host
+      | hint: by way of it: banger vm cp a:b - | banger vm cp - box:
+      | hint: a file here with such a name is ./a:b
+    => Some(1)
+    $ banger vm cp box:x/ .
+      | error: cannot copy box:x/
+      | caused by: x is no folder: leave out the slash at its end
+    => Some(1)
+    $ banger vm cp file/ box:
+      | error: cannot read file/
+      | caused by: Not a directory (os error 20)
+      | hint: it is no folder: leave out the slash at its end
+    => Some(1)
+    $ banger vm cp file box:x/
+      | error: cannot copy to box:x/
+      | caused by: x is no folder
+    => Some(1)
+    $ banger vm exec -w ~ box cat x
+    colon
+    "#);
 }

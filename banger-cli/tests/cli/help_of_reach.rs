@@ -46,7 +46,8 @@ fn the_help_of_vm_cp() {
       -v, --verbose  Also say what happens behind the scenes
       -h, --help     Print help
 
-    A path in a VM is NAME:PATH; one that is not absolute begins in /root. - is standard input or
+    A path in a VM is NAME:PATH; one that is not absolute, or begins with ~/, begins in /root; a file
+    here with such a name is ./NAME:PATH. - is standard input or
     output. As with cp -r, what is copied to a folder that is there goes into it, SRC/. is what is in
     SRC, and modes are kept as far as the umask allows. Several go into a folder that is there, each in
     turn: one that fails is told of and does not keep the others.
@@ -55,6 +56,9 @@ fn the_help_of_vm_cp() {
     a link in the place of a file is replaced. In a path that you type, on either side, links are
     followed, unless a copy out of a VM has made them. Files, folders and links come; devices and named
     pipes are left out, and owners and set-uid bits do not come along.
+
+    The holes of a file stay holes where both sides have GNU tar. A folder that changes while it is
+    copied is told of, and what came is kept.
 
     Examples:
       banger vm cp notes.txt box:             a file, to /root/notes.txt

@@ -4,15 +4,17 @@ use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStderr, ChildStdout, Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
 
 use banger_foreign::{Folder, ForeignError, Look, UnpackError, Unpacked};
 
 use crate::command_error::CommandError;
+use crate::daemon::chain;
 
 /// Where what a guest sends goes.
 pub(crate) enum Sink {
@@ -24,8 +26,8 @@ pub(crate) enum Sink {
         part: PathBuf,
         target: PathBuf,
     },
-    /// Into a folder, beneath which it is unpacked by a thread of its own.
-    Folder(Unpacking),
+    /// A tar stream, unpacked by a thread of its own beneath the folder that it goes into.
+    Archive(Unpacking),
 }
 
 /// A tar stream that is unpacked while it comes.
@@ -56,13 +58,16 @@ impl Read for Pieces {
 }
 
 impl Unpacking {
-    fn start(folder: Folder, nonce: String) -> Result<Self, CommandError> {
+    /// `unpack` is given the stream and the umask.
+    fn start(
+        unpack: impl FnOnce(&mut Pieces, u32) -> Result<Unpacked, UnpackError> + Send + 'static,
+    ) -> Result<Self, CommandError> {
         let (pieces, coming) = mpsc::sync_channel(4);
         let umask = umask();
         let work = move || {
             let piece = io::Cursor::new(Vec::new());
             let mut stream = Pieces { coming, piece };
-            let unpacked = folder.unpack(&mut stream, umask, &nonce)?;
+            let unpacked = unpack(&mut stream, umask)?;
             // What follows the end of the archive is padding.
             io::copy(&mut stream, &mut io::sink())
                 .map_err(|source| UnpackError::Stream { source })?;
@@ -105,7 +110,7 @@ fn not_unpacked(error: &UnpackError) -> CommandError {
         cause = error.source();
     }
     match error {
-        UnpackError::Here(ForeignError::Io { source, .. })
+        UnpackError::Here(ForeignError::Io { source, .. } | ForeignError::Write { source, .. })
             if matches!(
                 source.kind(),
                 io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
@@ -126,6 +131,60 @@ fn umask() -> u32 {
     umask.as_raw_mode()
 }
 
+/// Where a file is to come to lie.
+enum Landing {
+    /// It is written to as it is: a pipe, a device, a descriptor of ours.
+    Open(PathBuf),
+    /// It is written beside its place in this folder, and renamed.
+    Replace { folder: PathBuf, target: PathBuf },
+}
+
+impl Landing {
+    /// Of a file at `target`, or in it if it is a folder.
+    fn of(target: &Path, name: Option<&OsStr>) -> Result<Self, CommandError> {
+        let mut target = target.to_owned();
+        let is_named_by_us = target.is_dir();
+        if is_named_by_us {
+            match name {
+                Some(name) => target.push(name),
+                None => return Err(is_folder(&target)),
+            }
+        }
+        if target.is_dir() {
+            return Err(is_folder(&target));
+        }
+        if target.as_os_str().as_encoded_bytes().ends_with(b"/") {
+            return Err(no_folder(&target));
+        }
+        if is_descriptor(&target) {
+            return Ok(Landing::Open(target));
+        }
+        // A link that was typed stays one, and what it leads to is replaced. One that was not is replaced itself:
+        // a guest may have sent it.
+        let target = match is_named_by_us {
+            true => target,
+            false => fs::canonicalize(&target).unwrap_or(target),
+        };
+        let is_link = fs::symlink_metadata(&target).is_ok_and(|facts| facts.is_symlink());
+        if !is_link && fs::metadata(&target).is_ok_and(|facts| !facts.is_file()) {
+            return Ok(Landing::Open(target));
+        }
+        let folder = match target.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+            _ => PathBuf::from("."),
+        };
+        match folder.is_dir() {
+            true => Ok(Landing::Replace { folder, target }),
+            false => Err(no_folder(&folder)),
+        }
+    }
+}
+
+/// Whether a file that goes there can have holes.
+pub(super) fn takes_holes(target: &Path, name: Option<&OsStr>) -> bool {
+    matches!(Landing::of(target, name), Ok(Landing::Replace { .. }))
+}
+
 impl Sink {
     /// Standard output.
     pub(super) fn stdout() -> Result<Self, CommandError> {
@@ -143,40 +202,10 @@ impl Sink {
         mode: u32,
         nonce: &str,
     ) -> Result<Self, CommandError> {
-        let mut target = target.to_owned();
-        let is_named_by_us = target.is_dir();
-        if is_named_by_us {
-            match name {
-                Some(name) => target.push(name),
-                None => return Err(is_folder(&target)),
-            }
-        }
-        if target.is_dir() {
-            return Err(is_folder(&target));
-        }
-        if target.as_os_str().as_encoded_bytes().ends_with(b"/") {
-            return Err(no_folder(&target));
-        }
-        if is_descriptor(&target) {
-            return Sink::opened(target).await;
-        }
-        // A link that was typed stays one, and what it leads to is replaced. One that was not is replaced itself:
-        // a guest may have sent it.
-        let target = match is_named_by_us {
-            true => target,
-            false => fs::canonicalize(&target).unwrap_or(target),
+        let (folder, target) = match Landing::of(target, name)? {
+            Landing::Open(target) => return Sink::opened(target).await,
+            Landing::Replace { folder, target } => (folder, target),
         };
-        let is_link = fs::symlink_metadata(&target).is_ok_and(|facts| facts.is_symlink());
-        if !is_link && fs::metadata(&target).is_ok_and(|facts| !facts.is_file()) {
-            return Sink::opened(target).await;
-        }
-        let folder = match target.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
-        if !folder.is_dir() {
-            return Err(no_folder(folder));
-        }
         // A name that nobody else can take beforehand.
         let part = folder.join(format!(".banger-cp-{nonce}"));
         let opened = OpenOptions::new()
@@ -186,8 +215,33 @@ impl Sink {
             .open(&part);
         match opened {
             Ok(file) => Ok(Sink::File { file, part, target }),
-            Err(error) => Err(cannot("write to", folder, error)),
+            Err(error) => Err(cannot("write to", &folder, error)),
         }
+    }
+
+    /// The same, of a file with holes: a tar stream of this one file.
+    pub(super) fn file_with_holes(
+        target: &Path,
+        name: Option<&OsStr>,
+        nonce: String,
+    ) -> Result<Self, CommandError> {
+        let (folder, target) = match Landing::of(target, name)? {
+            Landing::Replace { folder, target } => (folder, target),
+            Landing::Open(target) => {
+                let what = format!(
+                    "{} is no plain file: holes have no place in it",
+                    target.display()
+                );
+                return Err(CommandError::new(what));
+            }
+        };
+        let folder = Folder::open(&folder).map_err(|error| chain(&error))?;
+        let name = PathBuf::from(target.file_name().unwrap_or_default());
+        let unpacking = Unpacking::start(move |stream, umask| {
+            folder.unpack_file(&name, stream, umask, &nonce)?;
+            Ok(Unpacked::default())
+        })?;
+        Ok(Sink::Archive(unpacking))
     }
 
     /// What is written to as it is. Opening a pipe waits for its reader.
@@ -206,11 +260,7 @@ impl Sink {
         name: Option<&OsStr>,
         nonce: String,
     ) -> Result<Self, CommandError> {
-        let told = |error: ForeignError| {
-            let cause = std::error::Error::source(&error).map(ToString::to_string);
-            let told = CommandError::new(error.to_string());
-            cause.into_iter().fold(told, CommandError::because)
-        };
+        let told = |error: ForeignError| chain(&error);
         let folder = match (target.is_dir(), name) {
             (true, Some(name)) => {
                 let within = Folder::open(target).map_err(told)?;
@@ -241,7 +291,9 @@ impl Sink {
                 Folder::open(target).map_err(told)?
             }
         };
-        Ok(Sink::Folder(Unpacking::start(folder, nonce)?))
+        let unpacking =
+            Unpacking::start(move |stream, umask| folder.unpack(stream, umask, &nonce))?;
+        Ok(Sink::Archive(unpacking))
     }
 
     /// Writes a piece, once somebody takes it.
@@ -257,7 +309,7 @@ impl Sink {
                 written.map_err(failed)
             }
             Sink::File { file, .. } => file.write_all(&bytes).map_err(failed),
-            Sink::Folder(unpacking) => {
+            Sink::Archive(unpacking) => {
                 let sent = unpacking.pieces.as_ref().map(|pieces| pieces.send(bytes));
                 match sent {
                     Some(Ok(())) => Ok(()),
@@ -278,7 +330,7 @@ impl Sink {
                 Ok(()) => Ok(None),
                 Err(error) => Err(cannot("write", target, error)),
             },
-            Sink::Folder(unpacking) => Ok(left_out(&unpacking.ended()?)),
+            Sink::Archive(unpacking) => Ok(left_out(&unpacking.ended()?)),
         }
     }
 }
@@ -333,30 +385,144 @@ impl Drop for Sink {
     }
 }
 
-/// Has tar pack what is in a folder, as root's.
-pub(super) fn pack(folder: &Path) -> Result<Child, CommandError> {
-    let mut command = Command::new("tar");
-    command
-        .args(["-c", "-f", "-", "--numeric-owner", "--owner=0", "--group=0"])
-        .arg("-C")
-        .arg(folder)
-        .arg(".")
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped());
-    start_tar(&mut command)
+/// What is to be packed.
+pub(super) enum Packed<'a> {
+    /// All that is in a folder.
+    Folder(&'a Path),
+    /// A file, under another name.
+    File { path: &'a Path, name: &'a str },
 }
 
-/// Waits for tar, which has said by itself what is wrong.
-pub(super) fn tar_ended(tar: &mut Child) -> Result<(), CommandError> {
-    match tar.wait() {
-        Ok(status) if status.success() => Ok(()),
-        Ok(status) => {
-            Err(CommandError::new("not all of it was copied")
-                .because(format!("tar failed ({status})")))
+/// A tar at work.
+pub(super) struct Tar {
+    child: Child,
+    said: Option<thread::JoinHandle<String>>,
+}
+
+/// The most that is kept of what tar says, in bytes.
+const SAID_BYTES: u64 = 4 << 10;
+
+impl Tar {
+    /// Has tar pack something, as root's; its holes as such if `holes`.
+    pub(super) fn start(
+        what: &Packed<'_>,
+        holes: bool,
+    ) -> Result<(Self, ChildStdout), CommandError> {
+        let mut command = Command::new("tar");
+        command.args(["-c", "-f", "-", "--format=gnu", "--numeric-owner"]);
+        command.args(["--owner=0", "--group=0"]);
+        if holes {
+            command.arg("-S");
         }
-        Err(error) => Err(CommandError::io("cannot wait for tar", error)),
+        match what {
+            Packed::Folder(folder) => command.arg("-C").arg(folder).arg("."),
+            Packed::File { path, name } => {
+                let mut added = std::ffi::OsString::from("--add-file=");
+                added.push(path);
+                let renamed = format!("--transform=s,.*,{name},");
+                command.arg("-h").arg("-P").arg(renamed).arg(added)
+            }
+        };
+        command
+            .env_remove("TAR_OPTIONS")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = command.spawn().map_err(|error| {
+            CommandError::io("cannot run tar", error)
+                .hint("folders are copied by it: install it (Debian: tar)")
+        })?;
+        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+        let said = stderr.map(|stderr| thread::spawn(move || all_said(stderr)));
+        match stdout {
+            Some(stdout) => Ok((Tar { child, said }, stdout)),
+            None => Err(CommandError::new("tar has no output")),
+        }
+    }
+
+    /// It may wait for ever for somebody who takes what it packs.
+    pub(super) fn stop(&mut self) {
+        // An error means that it has ended.
+        let _ = self.child.kill();
+    }
+
+    /// Waits for its end. Says what it said if something changed under its hands: all that was there came.
+    pub(super) fn ended(mut self) -> Result<Option<String>, CommandError> {
+        let ended = self.child.wait();
+        let said = self.said.take().and_then(|said| said.join().ok());
+        let said = said.unwrap_or_default();
+        match ended {
+            Ok(status) if status.success() => Ok(None),
+            // tar(1): some files differ.
+            Ok(status) if status.code() == Some(1) => Ok(Some(said)),
+            Ok(status) => {
+                let error = CommandError::new("not all of it was copied");
+                let error = said.lines().fold(error, CommandError::because);
+                Err(error.because(format!("tar failed ({status})")))
+            }
+            Err(error) => Err(CommandError::io("cannot wait for tar", error)),
+        }
     }
 }
+
+fn all_said(mut stderr: ChildStderr) -> String {
+    let mut said = Vec::new();
+    // What is beyond the bound is read all the same: tar must not wait for somebody to read it.
+    let _ = (&mut stderr).take(SAID_BYTES).read_to_end(&mut said);
+    let _ = io::copy(&mut stderr, &mut io::sink());
+    String::from_utf8_lossy(&said).trim_end().to_owned()
+}
+
+/// What is sent, once it is there.
+pub(super) struct Later {
+    coming: mpsc::Receiver<Box<dyn Read + Send>>,
+    reader: Option<Box<dyn Read + Send>>,
+}
+
+impl Later {
+    pub(super) fn new() -> (mpsc::Sender<Box<dyn Read + Send>>, Self) {
+        let (sender, coming) = mpsc::channel();
+        let reader = None;
+        (sender, Later { coming, reader })
+    }
+}
+
+impl Read for Later {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let reader = match &mut self.reader {
+            Some(reader) => reader,
+            None => {
+                let come = self.coming.recv();
+                let come = come.map_err(|_| io::Error::other("there is nothing to send"))?;
+                self.reader.insert(come)
+            }
+        };
+        reader.read(buffer)
+    }
+}
+
+/// A reader whose bytes are counted.
+pub(super) struct Counted<R> {
+    pub(super) reader: R,
+    pub(super) passed: Arc<AtomicU64>,
+}
+
+impl<R: Read> Read for Counted<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.reader.read(buffer)?;
+        self.passed.fetch_add(read as u64, Ordering::Relaxed);
+        Ok(read)
+    }
+}
+
+/// Whether a file has holes that are worth the trouble.
+pub(super) fn has_holes(file: &File) -> bool {
+    file.metadata()
+        .is_ok_and(|facts| facts.is_file() && facts.blocks() * 512 + LEAST_HOLES < facts.len())
+}
+
+/// Holes of fewer bytes are sent as zeros.
+const LEAST_HOLES: u64 = 64 << 10;
 
 /// Opens what is to be sent, with its mode if it is a plain file.
 pub(super) async fn open(path: &Path) -> Result<(File, Option<u32>), CommandError> {
@@ -364,16 +530,14 @@ pub(super) async fn open(path: &Path) -> Result<(File, Option<u32>), CommandErro
     // Opening a pipe waits for its writer.
     let opened =
         aside(move || File::open(named).and_then(|file| Ok((file.metadata()?, file)))).await;
-    let (facts, file) = opened.map_err(|error| cannot("read", path, error))?;
+    let (facts, file) = opened.map_err(|error| match error.kind() {
+        io::ErrorKind::NotADirectory if path.as_os_str().as_encoded_bytes().ends_with(b"/") => {
+            cannot("read", path, error).hint("it is no folder: leave out the slash at its end")
+        }
+        _ => cannot("read", path, error),
+    })?;
     let mode = facts.is_file().then(|| facts.permissions().mode() & 0o777);
     Ok((file, mode))
-}
-
-fn start_tar(command: &mut Command) -> Result<Child, CommandError> {
-    command.spawn().map_err(|error| {
-        CommandError::io("cannot run tar", error)
-            .hint("folders are copied by it: install it (Debian: tar)")
-    })
 }
 
 fn is_folder(path: &Path) -> CommandError {

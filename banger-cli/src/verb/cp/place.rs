@@ -25,7 +25,7 @@ pub(super) struct GuestPlace {
 }
 
 impl Place {
-    /// `NAME:PATH` is in a VM if NAME can be a VM's name; so `./a:b` is a file here.
+    /// `NAME:PATH` is in a VM if NAME can be a VM's name; so `./a:b` is a file here. `~` is the home folder there.
     pub(super) fn of(given: &OsStr) -> Self {
         let bytes = given.as_bytes();
         if bytes == b"-" {
@@ -36,7 +36,7 @@ impl Place {
         match (colon, vm) {
             (Some(colon), Some(vm)) if can_be_a_name(vm) => Place::Guest(GuestPlace {
                 vm: vm.to_owned(),
-                path: OsString::from_vec(bytes[colon + 1..].to_vec()),
+                path: OsString::from_vec(in_home(&bytes[colon + 1..]).to_vec()),
             }),
             _ => Place::Here(given.into()),
         }
@@ -46,6 +46,18 @@ impl Place {
 impl fmt::Display for GuestPlace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.vm, self.path.to_string_lossy())
+    }
+}
+
+/// Where a path begins with the home folder, the rest of it: a path that is not absolute begins there anyway.
+fn in_home(path: &[u8]) -> &[u8] {
+    match path {
+        b"~" => b"",
+        [b'~', b'/', rest @ ..] => {
+            let name = rest.iter().position(|&byte| byte != b'/');
+            name.map_or(b"", |name| &rest[name..])
+        }
+        path => path,
     }
 }
 
@@ -84,6 +96,11 @@ mod tests {
             ("box:/etc/motd", guest("box", "/etc/motd")),
             ("box:", guest("box", "")),
             ("box:a:b", guest("box", "a:b")),
+            ("box:~", guest("box", "")),
+            ("box:~/", guest("box", "")),
+            ("box:~//x/", guest("box", "x/")),
+            ("box:~x", guest("box", "~x")),
+            ("box:./~", guest("box", "./~")),
             ("./box:a", Place::Here("./box:a".into())),
             ("Box:a", Place::Here("Box:a".into())),
             (":a", Place::Here(":a".into())),
