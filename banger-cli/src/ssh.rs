@@ -7,7 +7,7 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Command, ExitStatus as ProcessStatus, Stdio};
 
 use banger_daemon::protocol::SshAnswer;
-use banger_session::{Signal, env_lines, shell_quote};
+use banger_session::{Signal, env_lines, folder_from_home, shell_quote};
 
 use crate::command_error::CommandError;
 use crate::exit::ExitStatus;
@@ -18,6 +18,8 @@ use crate::guest_command::Signals;
 pub(crate) enum Terminal {
     /// `ssh -tt`.
     Yes,
+    /// The same, and every byte that is typed goes to the command: ssh takes none for a word to itself.
+    ForCommand,
     /// `ssh -T`.
     No,
 }
@@ -50,7 +52,11 @@ pub(crate) async fn run_ssh(
     line: Option<&OsStr>,
     signals: &mut Signals,
 ) -> Result<ExitStatus, CommandError> {
-    let mut child = tokio::process::Command::from(ssh(access, Terminal::Yes, line))
+    let terminal = match line {
+        Some(_) => Terminal::ForCommand,
+        None => Terminal::Yes,
+    };
+    let mut child = tokio::process::Command::from(ssh(access, terminal, line))
         .stdin(Stdio::inherit())
         .spawn()
         .map_err(not_run)?;
@@ -93,14 +99,8 @@ pub(crate) fn command_line<'a>(
     // Its own remarks ("Killed") are not the command's, whose stderr waits on 3 meanwhile.
     let mut line = b"trap : INT QUIT; exec 3>&2 2>/dev/null; ".to_vec();
     if let Some(folder) = folder {
-        // Neither an option, nor `-`, nor something to look up in CDPATH.
-        let mut path = match folder.starts_with(b"/") {
-            true => Vec::new(),
-            false => b"./".to_vec(),
-        };
-        path.extend_from_slice(folder);
         line.extend_from_slice(b"cd ");
-        line.extend(quote(&path)?);
+        line.extend(quote(&folder_from_home(folder))?);
         line.extend_from_slice(b" 2>&3 || exit 125; ");
     }
     // Through env, which also sets what a shell keeps for itself, and runs programs only. It would take
@@ -145,9 +145,18 @@ pub(crate) fn shell_line(words: &[OsString]) -> Result<Option<OsString>, Command
 fn ssh(access: &SshAnswer, terminal: Terminal, line: Option<&OsStr>) -> Command {
     let mut ssh = Command::new("ssh");
     ssh.arg(match terminal {
-        Terminal::Yes => "-tt",
+        Terminal::Yes | Terminal::ForCommand => "-tt",
         Terminal::No => "-T",
     });
+    if terminal == Terminal::ForCommand {
+        ssh.args(["-e", "none"]);
+    }
+    if terminal != Terminal::No {
+        let ours = std::env::var_os("TERM").unwrap_or_default();
+        if let Some(term) = known_elsewhere(&ours) {
+            ssh.env("TERM", term);
+        }
+    }
     // What follows `--` is the host and then the command, whatever it begins with.
     ssh.arg("-F")
         .arg(&access.config)
@@ -155,6 +164,30 @@ fn ssh(access: &SshAnswer, terminal: Terminal, line: Option<&OsStr>) -> Command 
         .arg(&access.host);
     ssh.args(line);
     ssh
+}
+
+/// The name under which a guest knows a terminal that is newer than its own list of them, where it needs another.
+///
+/// Debian's ncurses-base, which every system of it has, knows the terminals below by their family; those that are
+/// newer take what is written for xterm-256color, and say so by calling themselves xterm-something.
+fn known_elsewhere(term: &OsStr) -> Option<&'static str> {
+    const FAMILIES: [&[u8]; 10] = [
+        b"ansi", b"cygwin", b"dumb", b"linux", b"rxvt", b"screen", b"sun", b"tmux", b"vt", b"wsvt",
+    ];
+    const XTERMS: [&[u8]; 7] = [
+        b"xterm",
+        b"xterm-256color",
+        b"xterm-color",
+        b"xterm-mono",
+        b"xterm-r5",
+        b"xterm-r6",
+        b"xterm-vt220",
+    ];
+    let term = term.as_bytes();
+    let is_known = term.is_empty()
+        || XTERMS.contains(&term)
+        || FAMILIES.iter().any(|family| term.starts_with(family));
+    (!is_known).then_some("xterm-256color")
 }
 
 fn not_run(error: io::Error) -> CommandError {
@@ -242,6 +275,52 @@ mod tests {
         assert_eq!(run(&line).stdout, b"a\n");
         let line = shell_line(&["sh".into(), "-c".into(), "exit 42".into()]);
         assert_eq!(run(&line.unwrap().unwrap()).status.code(), Some(42));
+    }
+
+    #[test]
+    fn a_commands_terminal_has_no_escape_and_a_name_that_guests_know() {
+        let access = SshAnswer {
+            host: "box.vm".to_owned(),
+            config: "/run/ssh_config".into(),
+            workspace: None,
+        };
+        let words = |terminal| {
+            let ssh = ssh(&access, terminal, None);
+            let words: Vec<_> = ssh.get_args().map(|word| word.to_owned()).collect();
+            words
+        };
+        assert!(words(Terminal::ForCommand).starts_with(&[
+            "-tt".into(),
+            "-e".into(),
+            "none".into()
+        ]));
+        assert!(!words(Terminal::Yes).contains(&"-e".into()));
+        for term in [
+            "xterm-ghostty",
+            "xterm-kitty",
+            "alacritty",
+            "foot",
+            "wezterm",
+            "st-256color",
+        ] {
+            assert_eq!(
+                known_elsewhere(term.as_ref()),
+                Some("xterm-256color"),
+                "{term}"
+            );
+        }
+        for term in [
+            "",
+            "xterm",
+            "xterm-256color",
+            "tmux-256color",
+            "screen.xterm-256color",
+            "linux",
+            "vt100",
+            "dumb",
+        ] {
+            assert_eq!(known_elsewhere(term.as_ref()), None, "{term}");
+        }
     }
 
     #[test]

@@ -72,7 +72,7 @@ pub(crate) async fn exec(
                 &options.variables()?,
                 options.folder(home.as_deref()),
             )?;
-            Err(become_ssh(&access, Terminal::Yes, Some(&line)))
+            Err(become_ssh(&access, Terminal::ForCommand, Some(&line)))
         }
     }
 }

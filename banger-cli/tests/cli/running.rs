@@ -222,6 +222,8 @@ fn exec_with_a_terminal_is_ssh_with_the_command_quoted() {
         status: 9
         ----- stdout -----
         <-tt>
+        <-e>
+        <none>
         <-F>
         </var/lib/banger/ssh_config>
         <-->
