@@ -10,7 +10,7 @@ use crate::host::{FakeHost, Host};
 use crate::names::EngineId;
 use crate::network::{Network, NoNetwork, SimNetwork, TapNetwork, UserNetwork};
 use crate::transport::{GuestTransport, OnPower, PowerWord, SimTransport, SshTransport};
-use crate::vm::{DiskKind, Internet, NetworkKind, VmmKind};
+use crate::vm::{DiskKind, Internet, Nesting, NetworkKind, VmmKind};
 use crate::vmm::{EndReason, FirecrackerVmm, QemuVmm, SimVmm, Vmm};
 
 /// Each list is in the order in which `auto` prefers them.
@@ -154,6 +154,14 @@ impl Backends {
                 refuse(1, unusable("monitor", vmm.kind().as_str(), probe));
                 continue;
             }
+            if wanted.nesting == Nesting::Wanted {
+                let probe = vmm.nests(host).await;
+                if probe.usable == Usable::No {
+                    let seam = "virtualisation (--nested) of the monitor";
+                    refuse(1, unusable(seam, vmm.kind().as_str(), probe));
+                    continue;
+                }
+            }
             let mut disk = None;
             for candidate in one_or_all(&self.disks, wanted.disk, |disk| disk.kind(), "root disk")?
             {
@@ -208,6 +216,7 @@ pub(crate) struct Wanted {
     pub(crate) disk: Option<DiskKind>,
     pub(crate) network: Option<NetworkKind>,
     pub(crate) internet: Internet,
+    pub(crate) nesting: Nesting,
 }
 
 impl Default for Wanted {
@@ -217,6 +226,7 @@ impl Default for Wanted {
             disk: None,
             network: None,
             internet: Internet::Closed,
+            nesting: Nesting::Unasked,
         }
     }
 }

@@ -233,6 +233,9 @@ pub trait Vmm: fmt::Debug + Send + Sync {
     /// Says whether it can be connected to a network.
     fn carries(&self, network: NetworkKind) -> bool;
 
+    /// Says whether its guests can have virtualisation of their own here ([`Nesting::Wanted`]).
+    async fn nests(&self, host: &dyn Host) -> Probe;
+
     /// Says how its guests end their machines.
     fn switch_off(&self) -> SwitchOff;
 

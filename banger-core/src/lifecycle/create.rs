@@ -173,6 +173,7 @@ impl Inner {
             disk: request.disk.or(choice.disk),
             network: request.network.or(choice.network),
             internet,
+            nesting: request.nesting,
         };
         let Chosen { vmm, disk, network } = self.backends.choose(host, &self.id, &wanted).await?;
         tracing::debug!(%vmm, %disk, %network, "chose the backends");

@@ -87,6 +87,13 @@ impl Vmm for FirecrackerVmm {
         matches!(network, NetworkKind::Tap | NetworkKind::None)
     }
 
+    async fn nests(&self, _host: &dyn Host) -> Probe {
+        Probe::fails(
+            "it gives its guests no virtualisation of their own",
+            Some("use the monitor qemu".to_owned()),
+        )
+    }
+
     fn switch_off(&self) -> SwitchOff {
         SwitchOff::ByRestart
     }

@@ -78,6 +78,19 @@ fn overhead(acceleration: Acceleration, vcpus: u32) -> Mebibytes {
     })
 }
 
+/// What a module of KVM says of virtualisation for guests, by its parameter.
+pub(super) fn nested(module: &str, parameter: &Path, value: &[u8]) -> Probe {
+    match value {
+        b"Y" | b"1" => Probe::works(format!("{module} lets guests have it")),
+        _ => Probe::fails(
+            format!("{module} keeps it from guests ({})", parameter.display()),
+            Some(format!(
+                "as root, while no VM runs: modprobe -r {module} && modprobe {module} nested=1"
+            )),
+        ),
+    }
+}
+
 #[async_trait]
 impl Vmm for QemuVmm {
     fn kind(&self) -> VmmKind {
@@ -108,6 +121,25 @@ impl Vmm for QemuVmm {
 
     fn carries(&self, network: NetworkKind) -> bool {
         network != NetworkKind::Sim
+    }
+
+    async fn nests(&self, host: &dyn Host) -> Probe {
+        if let Err(why) = host.cpu().await.kvm {
+            return Probe::works(format!("emulated: {why}"));
+        }
+        for module in ["kvm_intel", "kvm_amd"] {
+            let parameter = Path::new("/sys/module")
+                .join(module)
+                .join("parameters/nested");
+            // Whatever cannot be read says nothing; if both do, that is told.
+            if let Ok(Some(value)) = host.read_head(&parameter, 1).await {
+                return nested(module, &parameter, &value);
+            }
+        }
+        Probe::fails(
+            "this host's KVM does not say that guests may have it (/sys/module/kvm_*/parameters/nested)",
+            None,
+        )
     }
 
     fn switch_off(&self) -> SwitchOff {

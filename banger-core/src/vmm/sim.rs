@@ -88,6 +88,10 @@ impl Vmm for SimVmm {
         matches!(network, NetworkKind::Sim | NetworkKind::Tap)
     }
 
+    async fn nests(&self, _host: &dyn Host) -> Probe {
+        Probe::works("simulated")
+    }
+
     fn switch_off(&self) -> SwitchOff {
         SwitchOff::ByItself
     }

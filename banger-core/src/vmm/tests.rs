@@ -9,6 +9,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 
 use super::{FirecrackerVmm, QemuVmm, Vmm, VmmControl, VmmError};
+use crate::choice::Usable;
 use crate::host::{LinuxHost, LinuxHostConfig};
 use crate::vm::VmmKind;
 
@@ -333,5 +334,35 @@ async fn an_answer_that_comes_too_late_is_not_taken_for_the_next_one_s() {
     let control = qemu(&socket).await;
     for _ in 0..3 {
         control.resume().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn virtualisation_for_guests_is_refused_where_there_is_none_and_emulated_where_all_is() {
+    let host = |kvm| {
+        LinuxHost::new(LinuxHostConfig {
+            kvm: Some(kvm),
+            ..LinuxHostConfig::default()
+        })
+    };
+    let firecracker = FirecrackerVmm.nests(&host(Ok(()))).await;
+    assert_eq!(firecracker.usable, Usable::No);
+    assert_eq!(firecracker.hint.as_deref(), Some("use the monitor qemu"));
+    let emulated = host(Err("no /dev/kvm".to_owned()));
+    let qemu = QemuVmm::default().nests(&emulated).await;
+    assert_eq!(
+        (qemu.usable, qemu.reason.as_str()),
+        (Usable::Yes, "emulated: no /dev/kvm")
+    );
+    let parameter = Path::new("/sys/module/kvm_intel/parameters/nested");
+    for (value, usable) in [
+        (b"Y", Usable::Yes),
+        (b"1", Usable::Yes),
+        (b"N", Usable::No),
+        (b"0", Usable::No),
+    ] {
+        let said = super::qemu::nested("kvm_intel", parameter, value);
+        assert_eq!(said.usable, usable, "{said:?}");
+        assert_eq!(said.hint.is_some(), usable == Usable::No);
     }
 }
