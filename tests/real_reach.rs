@@ -4,6 +4,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
@@ -82,6 +83,48 @@ fn ssh_scp_rsync_and_git_reach_a_vm_by_its_name() {
     assert_eq!(output.stdout, b"to stdout\n");
     assert_eq!(output.stderr, b"to stderr\n", "nothing else is said");
     assert_eq!(user.done(&["ssh", "BOX.vm", "hostname"]), "box\n");
+
+    // A host's locale draws no warnings.
+    let mut ssh = user.command(&[
+        "ssh",
+        "-o",
+        "SendEnv=LC_ALL",
+        "box.vm",
+        "bash -c true; echo ${LC_ALL-none}",
+    ]);
+    let output = ssh
+        .env("LC_ALL", "en_US.UTF-8")
+        .output()
+        .expect("it starts");
+    assert_eq!(output.stdout, b"none\n");
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+
+    // Holes stay holes in a real guest's file system, and on the way back.
+    fs::create_dir(user.home.join("disks")).expect("a folder");
+    let disk = fs::File::create(user.home.join("disks/disk")).expect("a file");
+    disk.write_all_at(b"abc", 300 << 20).expect("it is written");
+    disk.set_len(600 << 20).expect("it is written");
+    user.done(&["banger", "vm", "cp", "disks", "box:"]);
+    user.done(&["banger", "vm", "cp", "disks/disk", "box:~/disk"]);
+    let look = "stat -c %s disks/disk disk; du -c -m disks/disk disk | tail -n 1 | cut -f 1; cmp disks/disk disk";
+    let seen = user.done(&["ssh", "box.vm", look]);
+    assert_eq!(seen, "629145600\n629145600\n1\n");
+    user.done(&["banger", "vm", "cp", "box:disks", "folder"]);
+    user.done(&["banger", "vm", "cp", "box:disk", "file"]);
+    for path in ["folder/disk", "file"] {
+        let facts = fs::metadata(user.home.join(path)).expect("it came");
+        assert_eq!(facts.len(), 600 << 20);
+        assert!(
+            facts.blocks() * 512 < 1 << 20,
+            "{path}: {} blocks",
+            facts.blocks()
+        );
+        let mut there = [0; 3];
+        let file = fs::File::open(user.home.join(path)).expect("it came");
+        file.read_exact_at(&mut there, 300 << 20)
+            .expect("it is read");
+        assert_eq!(&there, b"abc");
+    }
 
     let bytes: Vec<u8> = (0..200_000_u32).map(|n| (n >> 3) as u8).collect();
     fs::write(user.home.join("blob"), &bytes).expect("it is written");

@@ -283,10 +283,20 @@ impl fmt::Display for Inventory {
         for other in &self.foreign {
             writeln!(
                 f,
-                "engine {}: {} monitors, {} runtime folders, not ours",
-                other.engine, other.monitors, other.runtime_folders
+                "engine {}: {}, {}, not ours",
+                other.engine,
+                counted(other.monitors, "monitor"),
+                counted(other.runtime_folders, "runtime folder"),
             )?;
         }
         Ok(())
+    }
+}
+
+/// A number and what it counts.
+fn counted(number: usize, what: &str) -> String {
+    match number {
+        1 => format!("1 {what}"),
+        number => format!("{number} {what}s"),
     }
 }

@@ -34,6 +34,7 @@ fn main() -> Result<(), AnyError> {
         .nth(1)
         .map_or(Ok(5), |n| n.parse::<usize>())?;
     let runtime = tokio::runtime::Runtime::new()?;
+    tell("an image, if there is none");
     let rig = runtime.block_on(Rig::new());
     if std::env::args().nth(2).as_deref() == Some("workspaces") {
         return only_workspaces(&rig, rounds);
@@ -43,7 +44,8 @@ fn main() -> Result<(), AnyError> {
 
     let (mut with, mut bare) = (Vec::new(), Vec::new());
     banger(&rig, &["ps"])?;
-    for _ in 0..rounds {
+    for round in 1..=rounds {
+        tell(&format!("cold boots, round {round} of {rounds}"));
         with.push(timed(|| {
             banger(&rig, &["-q", "vm", "run", "--rm", "--", "true"])
         })?);
@@ -51,6 +53,7 @@ fn main() -> Result<(), AnyError> {
     }
     table.push(Row::new("vm run --rm -- true", with, bare));
 
+    tell("commands in a VM that runs");
     banger(&rig, &["-q", "vm", "run", "--name", "bench", "--", "true"])?;
     let config = ssh_config(&rig)?;
     let (mut with, mut bare) = (Vec::new(), Vec::new());
@@ -68,11 +71,15 @@ fn main() -> Result<(), AnyError> {
         })?);
     }
     table.push(Row::new("vm exec -- /bin/true", with, bare));
+    tell("sessions");
     table.extend(session_rows(&rig, &config, rounds * 4)?);
+    tell("workspaces");
     table.extend(workspaces::rows(&rig, &config, rounds)?);
+    tell(&format!("the daemon at rest, {} s", REST.as_secs()));
     let rest = at_rest(&rig)?;
     banger(&rig, &["vm", "delete", "bench"])?;
 
+    tell("ps over 100 VMs");
     for number in 0..100 {
         banger(
             &rig,
@@ -98,6 +105,7 @@ fn main() -> Result<(), AnyError> {
     banger(&rig, &delete)?;
     banger(&rig, &["daemon", "stop"])?;
 
+    tell("a thousand VMs, simulated");
     table.push(runtime.block_on(many_records(rounds))?);
     let many = many_running()?;
 
@@ -129,11 +137,17 @@ fn main() -> Result<(), AnyError> {
 /// `bench ROUNDS workspaces`: those rows alone.
 fn only_workspaces(rig: &Rig, rounds: usize) -> Result<(), AnyError> {
     banger(rig, &["-q", "vm", "run", "--name", "bench", "--", "true"])?;
+    tell("workspaces");
     let table = workspaces::rows(rig, &ssh_config(rig)?, rounds)?;
     banger(rig, &["vm", "delete", "bench"])?;
     banger(rig, &["daemon", "stop"])?;
     show(&table);
     Ok(())
+}
+
+/// Says what is measured next: all of it takes many minutes.
+fn tell(what: &str) {
+    eprintln!("bench: {what}…");
 }
 
 fn show(table: &[Row]) {

@@ -62,7 +62,12 @@ fn described(workspace: &WorkspaceInfo, answer: &WorkspaceShowAnswer) -> String 
     line("commit", &workspace.head);
     if workspace.base != workspace.head {
         line("base", &workspace.base);
-        line("carried", &format!("{} changed files", workspace.carried));
+        let files = if workspace.carried == 1 {
+            "file"
+        } else {
+            "files"
+        };
+        line("carried", &format!("{} changed {files}", workspace.carried));
     }
     line("prepared", &to_the_second(&workspace.prepared_at));
     line("here", &here(answer));
