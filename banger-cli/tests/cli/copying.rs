@@ -1,7 +1,7 @@
 //! `vm cp`, against guests that run real commands.
 
 use std::fs::{self, OpenOptions};
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::process::{Child, Command};
@@ -9,6 +9,7 @@ use std::process::{Child, Command};
 use insta::assert_snapshot;
 
 use crate::banger::World;
+use crate::sessions::terminal;
 use crate::simulator::{Simulated, send, session, until};
 
 /// Bytes of all kinds, among them those that mean something to terminals and shells.
@@ -681,4 +682,45 @@ fn a_path_may_begin_at_home_and_one_that_is_wrong_is_told_what_it_is() {
     $ banger vm exec -w ~ box cat x
     colon
     "#);
+}
+
+#[test]
+fn a_copy_that_lasts_shows_bytes_and_rate_on_a_terminal_and_leaves_no_trace_of_it() {
+    let world = Simulated::with_box();
+    for quiet in [false, true] {
+        let (mut ours, theirs) = terminal();
+        let words = ["vm", "cp", "-", "box:file", "--quiet"];
+        let mut command = world.command(&words[..if quiet { 5 } else { 4 }]);
+        command
+            .env("TERM", "xterm")
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::null())
+            .stderr(theirs);
+        let mut child = command.spawn().unwrap();
+        // It holds the other end of the terminal too.
+        drop(command);
+        let mut input = child.stdin.take().unwrap();
+        input.write_all(&vec![7; 3 << 20]).unwrap();
+        let mut shown = String::new();
+        // However long it takes to begin: the terminal is read until it shows.
+        while !quiet && !shown.contains("copying to box:file  3.0 MiB  ") {
+            let mut bytes = [0; 4096];
+            let count = ours.read(&mut bytes).unwrap();
+            shown += &String::from_utf8_lossy(&bytes[..count]);
+        }
+        drop(input);
+        assert!(child.wait().unwrap().success());
+        // Nobody is left at its other end: an error is the end of it.
+        let mut rest = Vec::new();
+        let _ = ours.read_to_end(&mut rest);
+        shown += &String::from_utf8_lossy(&rest);
+        match quiet {
+            true => assert_eq!(shown, ""),
+            false => assert!(
+                shown.contains("/s") && shown.ends_with("\r\u{1b}[2K"),
+                "{shown:?}"
+            ),
+        }
+        assert_eq!(in_guest(&world, "stat -c %s file"), "3145728\n");
+    }
 }
