@@ -253,7 +253,15 @@ fn it_runs_in_the_folder_asked_for_or_not_at_all() {
         let (stdout, _) = run(&shell, &request);
         assert_eq!(stdout.data, format!("{path}\n").into_bytes(), "{shell:?}");
 
-        for missing in ["/no/such/folder", "/etc/passwd", "-", "--", "", "~"] {
+        // A login shell begins in the home folder, and so does this.
+        request.cwd = None;
+        let home = run(&shell, &request).0.data;
+        for at_home in ["~", "~/", "~/."] {
+            request.cwd = Some(at_home.as_bytes().to_vec());
+            assert_eq!(run(&shell, &request).0.data, home, "{shell:?} {at_home}");
+        }
+
+        for missing in ["/no/such/folder", "/etc/passwd", "-", "--", "", "~x", "./~"] {
             request.cwd = Some(missing.as_bytes().to_vec());
             if missing.is_empty() {
                 continue;
