@@ -193,6 +193,61 @@ fn a_machine_boots_runs_commands_and_keeps_what_was_written() {
     });
 }
 
+/// Leaves a program running that heeds nobody and appends a line a tenth of a second, to a file on either disk.
+fn heedless(file: &str) -> String {
+    format!("trap '' TERM HUP INT; while :; do echo line >>{file}; sleep 0.1; done")
+}
+
+#[test]
+fn programs_that_ignore_term_cost_a_stop_neither_its_limit_nor_a_line() {
+    real(async |rig| {
+        let engine = rig.open().await;
+        boot(&engine, "box").await;
+        let lines = async |file: &str| -> usize {
+            let told = sh(&engine, "box", &format!("wc -l <{file}")).await;
+            String::from_utf8_lossy(&told.stdout)
+                .trim()
+                .parse()
+                .unwrap_or(0)
+        };
+        // One that systemd's last killing meets, and one that is a service with 90 s of its own.
+        for (how, file) in [
+            (
+                "nohup setsid sh -c \"$1\" >/dev/null 2>&1 </dev/null &",
+                "/root/lines",
+            ),
+            (
+                "systemd-run --quiet --unit heedless sh -c \"$1\"",
+                "/var/lines",
+            ),
+        ] {
+            let request = ExecRequest::new(["sh", "-c", how, "sh", &heedless(file)]);
+            let run = engine.exec_output("box", &request).await.expect("it runs");
+            assert_eq!(run.end, ExecEnd::Exited(0), "{run:?}");
+            let deadline = Instant::now() + Duration::from_secs(60);
+            while lines(file).await < 20 {
+                assert!(Instant::now() < deadline, "it does not write");
+            }
+            let before = lines(file).await;
+            let begun = Instant::now();
+            let rung = stopped_by(engine.stop("box").await.expect("it stops"));
+            println!(
+                "{file}: {before} lines, stopped after {:?}",
+                begun.elapsed()
+            );
+            assert_eq!(rung, StopRung::PoweredOff);
+            start(&engine, "box").await;
+            let after = lines(file).await;
+            println!("{file}: {after} lines are there");
+            assert!(
+                after >= before,
+                "{after} of {before} lines of {file} are left"
+            );
+        }
+        engine.delete("box").await.expect("it is deleted");
+    });
+}
+
 #[test]
 fn a_guest_whose_sshd_is_dead_is_stopped_by_its_keyboard_and_loses_nothing() {
     real(async |rig| {

@@ -49,7 +49,7 @@ impl Stage {
         config.host = Arc::new(LinuxHost::new(host));
         config.limits.control = LIMIT;
         config.limits.power_off = Duration::ZERO;
-        config.limits.ctrl_alt_del = Duration::from_millis(50);
+        config.limits.ctrl_alt_del = Duration::ZERO;
         soon("opening", Engine::open(config))
             .await
             .expect("it opens")

@@ -75,7 +75,7 @@ pub(crate) enum VmCommand {
     /// Start VMs, and wait until they can be used
     Start(verb::change::NamesArguments),
     /// Stop VMs so that nothing is lost
-    Stop(verb::change::NamesArguments),
+    Stop(verb::change::StopArguments),
     /// Stop and start VMs
     Restart(verb::change::NamesArguments),
     /// End VMs at once, as pulling the plug would

@@ -17,6 +17,7 @@ mod screen;
 mod size;
 mod ssh;
 mod table;
+mod time_limit;
 mod verb;
 mod vm_table;
 

@@ -56,7 +56,7 @@ async fn vm(command: &VmCommand, screen: &Screen) -> Result<ExitStatus, CommandE
         VmCommand::Run(arguments) => run::run(arguments, screen).await,
         VmCommand::Create(arguments) => create::create(arguments, screen).await,
         VmCommand::Start(arguments) => change::change(Change::Start, arguments, screen).await,
-        VmCommand::Stop(arguments) => change::change(Change::Stop, arguments, screen).await,
+        VmCommand::Stop(arguments) => change::stop(arguments, screen).await,
         VmCommand::Kill(arguments) => change::change(Change::Kill, arguments, screen).await,
         VmCommand::Restart(arguments) => change::change(Change::Restart, arguments, screen).await,
         VmCommand::Delete(arguments) => change::change(Change::Delete, arguments, screen).await,

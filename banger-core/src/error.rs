@@ -206,6 +206,22 @@ pub enum Error {
         /// The time it had.
         limit: Duration,
     },
+    /// A guest that was to end did not.
+    #[error("the guest of VM {vm} did not end within {} s; it runs on, and nothing was lost", waited.as_secs())]
+    DoesNotEnd {
+        /// The VM.
+        vm: VmName,
+        /// The time it had in all.
+        waited: Duration,
+    },
+    /// A VM was killed while it was being stopped.
+    #[error(
+        "VM {vm} was killed while it was being stopped: its guest may have lost its last writes"
+    )]
+    StopCutShort {
+        /// The VM.
+        vm: VmName,
+    },
     /// Something that the VM held could not be released.
     #[error("cannot release what VM {vm} held: {}", failures.join("; "))]
     Teardown {
@@ -495,6 +511,10 @@ impl Error {
             Error::EndedBooting { vm, .. } => {
                 Some(format!("the whole console: banger vm logs {vm}"))
             }
+            Error::DoesNotEnd { vm, .. } => Some(format!(
+                "give it longer: banger vm stop --timeout 5m {vm}; or end it all the same, and lose what it has not \
+                 written: banger vm kill {vm}"
+            )),
             Error::Teardown { vm, .. } | Error::Unkillable { vm, .. } => Some(format!(
                 "try again: banger vm delete {vm}; it can be repeated"
             )),

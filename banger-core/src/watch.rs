@@ -53,6 +53,10 @@ pub(crate) struct Live {
     stood: Mutex<Duration>,
     /// When this process began to watch it.
     since: Instant,
+    /// How many wait for its turn to kill it: a stop that has it heeds them.
+    pub(crate) kills: watch::Sender<usize>,
+    /// Set when a stop has.
+    killed: AtomicBool,
 }
 
 impl Live {
@@ -95,6 +99,21 @@ impl Live {
         self.answers.load(Ordering::Relaxed)
     }
 
+    /// Waits until somebody wants it killed. Cancel-safe.
+    pub(crate) async fn to_be_killed(&self) {
+        // It cannot close: we hold the other end.
+        let _ = self.kills.subscribe().wait_for(|kills| *kills > 0).await;
+    }
+
+    /// Remembers that a stop has killed it because somebody waited to.
+    pub(crate) fn kill_was_heeded(&self) {
+        self.killed.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn was_killed_by_a_stop(&self) -> bool {
+        self.killed.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn stop_watching(&self) {
         if let Some(watcher) = lock(&self.watcher).take() {
             watcher.abort();
@@ -123,6 +142,8 @@ impl Inner {
             known: watch::Sender::default(),
             stood: Mutex::default(),
             since: Instant::now(),
+            kills: watch::Sender::new(0),
+            killed: AtomicBool::new(false),
         });
         let before = lock(&self.live).insert(vm.id.clone(), live.clone());
         if let Some(before) = before {

@@ -54,8 +54,9 @@ impl Rig {
         let mut config =
             EngineConfig::new(scratch.path().join("state"), scratch.path().join("run"));
         config.limits.signal = Duration::from_millis(200);
-        config.limits.power_off = Duration::from_millis(200);
-        config.limits.ctrl_alt_del = Duration::from_millis(50);
+        // There is nobody in it to be asked.
+        config.limits.power_off = Duration::ZERO;
+        config.limits.ctrl_alt_del = Duration::ZERO;
         Rig {
             host: Arc::new(FakeHost::new()),
             config,
@@ -242,21 +243,97 @@ async fn a_vm_that_ends_by_itself_is_noticed_and_shown_with_the_reason() {
 }
 
 #[tokio::test]
-async fn a_guest_that_does_not_answer_is_terminated_and_one_that_will_not_is_killed() {
+async fn a_monitor_whose_guest_is_not_to_be_asked_is_terminated_and_one_that_will_not_is_killed() {
     for (ignores_term, expected) in [(false, StopRung::Terminated), (true, StopRung::Killed)] {
         let rig = Rig::new();
         rig.host.spawned_processes_ignore_term(ignores_term);
-        let mut config = rig.config.clone();
-        config.limits.power_off = Duration::ZERO;
-        config.limits.ctrl_alt_del = Duration::ZERO;
-        let (engine, _) = Engine::sim_over(&rig.host, config).await.unwrap();
+        let engine = rig.open().await;
         create(&engine, "box").await;
         start(&engine, "box").await;
-        // A guest without a way in: nothing but its monitor is left to talk to.
         let StopOutcome::Stopped { by, .. } = engine.stop("box").await.unwrap() else {
             panic!("it ran");
         };
         assert_eq!(by, expected);
+    }
+}
+
+/// A guest that is asked, and does nothing: the simulator's has no keys.
+async fn deaf(limit: Duration) -> (Rig, Engine) {
+    let mut rig = Rig::new();
+    rig.config.limits.ctrl_alt_del = limit;
+    let engine = rig.open().await;
+    create(&engine, "box").await;
+    start(&engine, "box").await;
+    (rig, engine)
+}
+
+#[tokio::test]
+async fn a_stop_whose_guest_does_not_end_fails_and_the_vm_runs_on() {
+    let (rig, engine) = deaf(Duration::from_millis(50)).await;
+    let pid = rig.host.living()[0].identity.pid;
+    for error in [
+        engine.stop("box").await.unwrap_err(),
+        engine
+            .restart("box", &Progress::silent())
+            .await
+            .unwrap_err(),
+    ] {
+        assert!(matches!(error, Error::DoesNotEnd { .. }), "{error:?}");
+        let hint = error.hint().unwrap();
+        assert!(hint.contains("banger vm kill box"), "{hint}");
+    }
+    assert_eq!(condition(&engine, "box").await, Condition::Running);
+    assert_eq!(rig.host.living()[0].identity.pid, pid);
+}
+
+#[tokio::test]
+async fn a_guest_that_has_halted_is_ended_because_nothing_is_lost_by_it() {
+    let (_rig, engine) = deaf(Duration::from_millis(50)).await;
+    let log = engine.show("box").await.unwrap().vm.runtime.log_path;
+    std::fs::write(log, "[   12.3] reboot: System halted\r\n").unwrap();
+    let StopOutcome::Stopped { by, .. } = engine.stop("box").await.unwrap() else {
+        panic!("it ran");
+    };
+    assert_eq!(by, StopRung::Terminated);
+}
+
+#[tokio::test]
+async fn a_kill_and_a_delete_cut_a_stop_in_progress_short() {
+    // Longer than any test: whoever waits for the stop waits for ever.
+    let (_rig, engine) = deaf(Duration::from_secs(1 << 20)).await;
+    let mut cut = 0;
+    while cut < 2 {
+        start(&engine, "box").await;
+        let stopping = tokio::spawn({
+            let engine = engine.clone();
+            async move { engine.stop("box").await }
+        });
+        // Which of the two comes first is not ours to say.
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        let ended = async {
+            if cut == 1 {
+                engine.delete("box").await.unwrap();
+                return;
+            }
+            let StopOutcome::Stopped { by, vm } = engine.kill("box").await.unwrap() else {
+                panic!("it ran");
+            };
+            assert_eq!(by, StopRung::Killed);
+            let reason = vm.runtime.stop_reason.unwrap();
+            assert!(reason.contains("killed"), "{reason}");
+        };
+        tokio::time::timeout(Duration::from_secs(60), ended)
+            .await
+            .expect("it waited for the stop");
+        match stopping.await.unwrap() {
+            Err(Error::StopCutShort { .. }) => cut += 1,
+            // It came too late: once more.
+            Ok(StopOutcome::AlreadyStopped(_)) => {}
+            Err(Error::NoSuchVm { .. }) => drop(create(&engine, "box").await),
+            other => panic!("{other:?}"),
+        }
     }
 }
 

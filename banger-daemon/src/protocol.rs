@@ -95,7 +95,7 @@ methods! {
     /// Starts a VM.
     VmStart = "vm.start": StartParams => ChangeAnswer;
     /// Stops a VM so that nothing is lost.
-    VmStop = "vm.stop": VmParams => ChangeAnswer;
+    VmStop = "vm.stop": StopParams => ChangeAnswer;
     /// Kills a VM.
     VmKill = "vm.kill": VmParams => ChangeAnswer;
     /// Stops and starts a VM.
@@ -227,6 +227,18 @@ pub struct StartParams {
     /// Whether to answer only when its ssh does.
     #[serde(default)]
     pub wait: bool,
+}
+
+/// `vm.stop`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StopParams {
+    /// The VM.
+    pub vm: String,
+    /// How long its guest may take for its own power-off, in seconds; without it the daemon's limit. A daemon that
+    /// does not know this refuses it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_s: Option<u64>,
 }
 
 /// What a verb changed.

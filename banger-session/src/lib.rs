@@ -74,6 +74,7 @@ pub mod clock;
 mod command;
 pub mod exec;
 pub mod mux;
+mod power_off;
 mod printable;
 mod quote;
 pub mod session;
@@ -84,6 +85,7 @@ pub mod workspace;
 pub const MOUNTS: &str = "/proc/mounts";
 
 pub use command::{CommandError, env_lines, folder_from_home};
+pub use power_off::{SwitchOffWord, power_off_script};
 pub use printable::{is_unseen, printable, printable_json, printable_lines};
 pub use quote::{NulByte, shell_quote, shell_quote_str};
 pub use signal::{NotAProcessGroup, ProcessGroup, Signal, UnknownSignal};

@@ -1,7 +1,7 @@
 //! `banger vm start`, `stop`, `kill`, `restart` and `delete`: one change to each of several VMs.
 
 use banger_daemon::protocol::{
-    ChangeAnswer, StartParams, VmDelete, VmKill, VmParams, VmRestart, VmStart, VmStop,
+    ChangeAnswer, StartParams, StopParams, VmDelete, VmKill, VmParams, VmRestart, VmStart, VmStop,
 };
 use clap::Args;
 use clap_complete::ArgValueCandidates;
@@ -10,6 +10,7 @@ use crate::command_error::CommandError;
 use crate::daemon::Daemon;
 use crate::exit::ExitStatus;
 use crate::screen::Screen;
+use crate::time_limit::TimeLimit;
 use crate::verb::completion::vm_names;
 use crate::verb::each::each;
 
@@ -20,13 +21,41 @@ pub(crate) struct NamesArguments {
     names: Vec<String>,
 }
 
+#[derive(Args, Debug)]
+#[command(after_help = "\
+The guest is told to power off. A program in it that does not heed that is killed; when the time is
+nearly over the guest writes its disks and switches itself off. One that does not even do that runs
+on, and this fails: banger vm kill ends it, and cuts a stop in progress short.")]
+pub(crate) struct StopArguments {
+    #[command(flatten)]
+    names: NamesArguments,
+
+    /// How long a guest may take for its own power-off: 90, 90s, 5m, 1h [default: 30s]
+    #[arg(long, value_name = "DURATION")]
+    timeout: Option<TimeLimit>,
+}
+
+/// Stops each in turn.
+pub(crate) async fn stop(
+    arguments: &StopArguments,
+    screen: &Screen,
+) -> Result<ExitStatus, CommandError> {
+    let mut daemon = Daemon::open(screen).await?;
+    each(&arguments.names.names, screen, async |name| {
+        let params = StopParams {
+            vm: name.to_owned(),
+            timeout_s: arguments.timeout.map(TimeLimit::seconds),
+        };
+        Ok(outcome(&daemon.call::<VmStop>(params).await?))
+    })
+    .await
+}
+
 /// Which change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Change {
     /// Until ssh answers.
     Start,
-    /// In peace.
-    Stop,
     /// At once.
     Kill,
     /// Stop, then start.
@@ -64,7 +93,6 @@ impl Change {
                 let params = StartParams { vm, wait: true };
                 daemon.call::<VmRestart>(params).await
             }
-            Change::Stop => daemon.call::<VmStop>(VmParams { vm }).await,
             Change::Kill => daemon.call::<VmKill>(VmParams { vm }).await,
             Change::Delete => daemon.call::<VmDelete>(VmParams { vm }).await,
         }

@@ -374,9 +374,15 @@ fn the_help_of_vm_stop() {
       <NAME>...  The VMs' names, or at least four digits of their ids
 
     Options:
-      -q, --quiet    Say nothing but errors
-      -v, --verbose  Also say what happens behind the scenes
-      -h, --help     Print help
+          --timeout <DURATION>  How long a guest may take for its own power-off: 90, 90s, 5m, 1h
+                                [default: 30s]
+      -q, --quiet               Say nothing but errors
+      -v, --verbose             Also say what happens behind the scenes
+      -h, --help                Print help
+
+    The guest is told to power off. A program in it that does not heed that is killed; when the time is
+    nearly over the guest writes its disks and switches itself off. One that does not even do that runs
+    on, and this fails: banger vm kill ends it, and cuts a stop in progress short.
     ");
 }
 

@@ -105,7 +105,16 @@ impl Engine {
         let looked = tokio::time::timeout(limits.session, self.exec_output(id, &look)).await;
         judge_look(looked, limits.session)?;
         let told_to_end = !limits.power_off.is_zero() || !limits.ctrl_alt_del.is_zero();
-        match self.stop(id).await? {
+        let stopped = match self.stop(id).await {
+            Err(error @ Error::DoesNotEnd { .. }) => {
+                return Err(Unsound::Broken {
+                    clause: Clause::SwitchOff,
+                    reason: error.to_string(),
+                });
+            }
+            stopped => stopped?,
+        };
+        match stopped {
             StopOutcome::Stopped {
                 by: by @ (StopRung::Terminated | StopRung::Killed),
                 ..

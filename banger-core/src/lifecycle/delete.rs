@@ -40,10 +40,12 @@ impl Engine {
         .await
     }
 
-    /// Deletes a VM and its disks. One that runs is killed: nothing of it is kept anyway.
+    /// Deletes a VM and its disks. One that runs is killed: nothing of it is kept anyway. A stop that is in progress
+    /// is cut short.
     pub async fn delete(&self, vm: &str) -> Result<DeleteOutcome, Error> {
         let (engine, vm) = (self.clone(), vm.to_owned());
         self.to_its_end(async move {
+            let _cut = engine.cut_stop_short(&vm).await;
             let (_turn, vm) = engine.in_turn(&vm).await?;
             engine.delete_in_turn(vm).await
         })

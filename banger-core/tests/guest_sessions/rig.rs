@@ -24,7 +24,7 @@ impl Rig {
         let mut config =
             EngineConfig::new(scratch.path().join("state"), scratch.path().join("run"));
         config.limits.signal = Duration::from_millis(200);
-        config.limits.power_off = Duration::from_secs(5);
+        config.limits.power_off = Duration::from_secs(60);
         config.limits.ctrl_alt_del = Duration::from_millis(50);
         config.limits.session_command = Duration::from_secs(2);
         Rig {

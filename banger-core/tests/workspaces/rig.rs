@@ -35,7 +35,7 @@ impl Rig {
         let scratch = tempfile::tempdir().unwrap();
         let mut config =
             EngineConfig::new(scratch.path().join("state"), scratch.path().join("run"));
-        config.limits.power_off = std::time::Duration::from_secs(5);
+        config.limits.power_off = std::time::Duration::from_secs(60);
         config.user_home = Some(scratch.path().join("home"));
         change(&mut config);
         let host = Arc::new(FakeHost::new());

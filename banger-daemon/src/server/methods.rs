@@ -2,6 +2,7 @@
 
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use banger_core::{
     Condition, CreateRequest, Engine, Error, ErrorKind, ExecRequest, ExecStdin, Internet, Lifetime,
@@ -203,8 +204,14 @@ impl Operation {
         self.started(outcome, params.wait).await
     }
 
-    async fn stop(&self, params: VmParams) -> Result<ChangeAnswer, Fault> {
-        let outcome = self.engine().stop(&params.vm).await?;
+    async fn stop(&self, params: StopParams) -> Result<ChangeAnswer, Fault> {
+        let outcome = match params.timeout_s {
+            Some(seconds) => {
+                let limit = Duration::from_secs(seconds);
+                self.engine().stop_within(&params.vm, limit).await?
+            }
+            None => self.engine().stop(&params.vm).await?,
+        };
         self.stopped(outcome).await
     }
 

@@ -33,7 +33,7 @@ impl Rig {
         let scratch = tempfile::tempdir().unwrap();
         let run = scratch.path().join("run");
         let mut config = EngineConfig::new(scratch.path().join("state"), &run);
-        config.limits.power_off = Duration::from_secs(5);
+        config.limits.power_off = Duration::from_secs(60);
         change(&mut config);
         let host = Arc::new(FakeHost::new());
         let (engine, _) = Engine::sim_over(&host, config).await.unwrap();

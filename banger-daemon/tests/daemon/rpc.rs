@@ -74,7 +74,11 @@ async fn a_vm_goes_through_its_life_by_rpc() {
     let killed = quietly::<VmKill>(&mut client, &vm).await.unwrap();
     assert_eq!(killed.outcome, "stopped");
     assert!(killed.detail.unwrap().contains("killed"));
-    let stopped = quietly::<VmStop>(&mut client, &vm).await.unwrap();
+    let stop = StopParams {
+        vm: "box".to_owned(),
+        timeout_s: Some(1),
+    };
+    let stopped = quietly::<VmStop>(&mut client, &stop).await.unwrap();
     assert_eq!(stopped.outcome, "already_stopped");
 
     let listed = quietly::<VmList>(&mut client, &VmListParams::default())

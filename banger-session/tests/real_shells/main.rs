@@ -6,6 +6,7 @@
 mod clock;
 mod exec;
 mod guest;
+mod power_off;
 mod session;
 mod shell;
 mod stdin_and_logs;
