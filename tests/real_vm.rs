@@ -249,6 +249,56 @@ fn programs_that_ignore_term_cost_a_stop_neither_its_limit_nor_a_line() {
 }
 
 #[test]
+fn a_guest_whose_sshd_stands_still_holds_no_command_and_no_descriptor() {
+    let open = || {
+        std::fs::read_dir("/proc/self/fd")
+            .expect("it is listed")
+            .count()
+    };
+    real(async |rig| {
+        let engine = rig.open().await;
+        boot(&engine, "box").await;
+        let request = ExecRequest::new(["sleep", "1000"]);
+        let mut execution = engine.exec("box", &request).await.expect("it runs");
+        while !matches!(execution.next().await, ExecEvent::Started(_)) {}
+        let before = open();
+        let stand_still = ["sh", "-c", "sleep 1; pkill -STOP sshd"];
+        let stood = ExecRequest::new(stand_still);
+        let mut standing = engine.exec("box", &stood).await.expect("it runs");
+        while !matches!(standing.next().await, ExecEvent::Started(_)) {}
+        tokio::time::sleep(Duration::from_secs(3)).await;
+
+        // A new one is given up, and so is the one that runs.
+        let begun = Instant::now();
+        let error = engine
+            .exec("box", &request)
+            .await
+            .expect_err("nobody answers");
+        println!("{error} (after {:?})", begun.elapsed());
+        assert!(error.to_string().contains("opened no channel"), "{error:?}");
+        let lost = async {
+            loop {
+                if let ExecEvent::Ended(end) = execution.next().await {
+                    return end;
+                }
+            }
+        };
+        let lost = tokio::time::timeout(Duration::from_secs(240), lost).await;
+        println!("{lost:?} (after {:?})", begun.elapsed());
+        assert!(matches!(lost, Ok(ExecEnd::Lost(_))), "{lost:?}");
+        drop((execution, standing));
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while open() > before {
+            assert!(Instant::now() < deadline, "{} of {before} are open", open());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        let rung = stopped_by(engine.stop("box").await.expect("it stops"));
+        println!("{rung}");
+        engine.delete("box").await.expect("it is deleted");
+    });
+}
+
+#[test]
 fn a_guest_whose_sshd_is_dead_is_stopped_by_its_keyboard_and_loses_nothing() {
     real(async |rig| {
         let engine = rig.open().await;

@@ -518,6 +518,9 @@ impl Error {
             Error::Teardown { vm, .. } | Error::Unkillable { vm, .. } => Some(format!(
                 "try again: banger vm delete {vm}; it can be repeated"
             )),
+            Error::Transport(TransportError::NoChannel { vm, .. }) => Some(format!(
+                "its console may say why: banger vm logs {vm}; banger vm restart {vm} presses its keys, and loses nothing"
+            )),
             Error::Transport(TransportError::PortRefused { .. }) => {
                 Some("a program in the guest has to listen on it, on localhost or on all its addresses".to_owned())
             }

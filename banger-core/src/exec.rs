@@ -164,6 +164,9 @@ impl Execution {
         let fatal = killed.subscribe();
         tokio::spawn(async move {
             let (out, err) = tokio::join!(out, err);
+            if tell.is_closed() {
+                return;
+            }
             let killed_by = *fatal.borrow();
             let ended = match (out, err) {
                 (Some(ended), Some(_)) => ended,
@@ -269,8 +272,13 @@ async fn follow(
     let mut events = Vec::new();
     let mut ended = None;
     while !decoder.is_over() {
-        // An error here is the connection's end, as the end of the stream is.
-        let read = stream.read(&mut buffer).await.unwrap_or(0);
+        let read = tokio::select! {
+            // Cancel-safe: what has been read is in the buffer, and then it has won. An error here is the connection's
+            // end, as the end of the stream is.
+            read = stream.read(&mut buffer) => read.unwrap_or(0),
+            // Nobody listens: then nothing is read, and the stream is let go of.
+            () = tell.closed() => return ended,
+        };
         if read == 0 {
             break;
         }
@@ -295,8 +303,9 @@ async fn follow(
                     continue;
                 }
             };
-            // Nobody listens: go on reading, so that the command is not held up by a pipe that is full.
-            let _ = tell.send(event).await;
+            if tell.send(event).await.is_err() {
+                return ended;
+            }
         }
     }
     if let StreamEnd::Lost { held } = decoder.finish()

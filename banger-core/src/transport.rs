@@ -58,6 +58,14 @@ pub enum TransportError {
         /// What the connection said.
         message: String,
     },
+    /// The connection is there, and nobody in the guest opens a channel on it.
+    #[error("the guest of VM {vm} does not answer: its ssh server opened no channel within {} s", limit.as_secs())]
+    NoChannel {
+        /// The VM.
+        vm: VmName,
+        /// The time it had.
+        limit: Duration,
+    },
     /// A port of the guest takes no connection.
     #[error("VM {vm} takes no connection on port {port}: {message}")]
     PortRefused {

@@ -208,12 +208,17 @@ impl GuestTransport for SshTransport {
     }
 }
 
+/// How long a guest's sshd may take to open a channel. It starts a process for that, which takes a busy emulated
+/// guest seconds; one that stands still never does it, and its kernel keeps the connection up all the same.
+const OPENING: Duration = Duration::from_secs(30);
+
 /// One master, by its control socket.
 #[derive(Debug)]
 struct SshConnection {
     vm: VmName,
     control: PathBuf,
     session: Arc<Session>,
+    opening: Duration,
 }
 
 impl SshConnection {
@@ -223,7 +228,18 @@ impl SshConnection {
             vm: target.name.clone(),
             control: target.ssh_control.clone(),
             session: Arc::new(Session::resume_mux(control, None)),
+            opening: OPENING,
         }
+    }
+
+    /// Waits for a channel to be opened. What is dropped when that takes too long closes its end of the master's
+    /// socket, and the master forgets the channel.
+    async fn opened<T>(&self, channel: impl Future<Output = T>) -> Result<T, TransportError> {
+        let opened = tokio::time::timeout(self.opening, channel).await;
+        opened.map_err(|_| TransportError::NoChannel {
+            vm: self.vm.clone(),
+            limit: self.opening,
+        })
     }
 }
 
@@ -240,14 +256,14 @@ impl GuestConnection for SshConnection {
             vm: self.vm.clone(),
             message,
         };
-        let mut child = Arc::clone(&self.session)
-            .arc_raw_command(std::ffi::OsStr::from_bytes(script))
+        let mut command =
+            Arc::clone(&self.session).arc_raw_command(std::ffi::OsStr::from_bytes(script));
+        command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .await
-            .map_err(|error| failed(chain(&error)))?;
+            .stderr(Stdio::piped());
+        let spawned = self.opened(command.spawn()).await?;
+        let mut child = spawned.map_err(|error| failed(chain(&error)))?;
         let (Some(stdin), Some(stdout), Some(stderr)) = (
             child.stdin().take(),
             child.stdout().take(),
@@ -280,7 +296,7 @@ impl GuestConnection for SshConnection {
 
     async fn dial(&self, port: u16) -> Result<GuestStream, TransportError> {
         let vm = self.vm.clone();
-        let forwarded = forward::forward(&self.control, port).await;
+        let forwarded = self.opened(forward::forward(&self.control, port)).await?;
         forwarded.map_err(|refusal| match refusal {
             forward::Refusal::Port(message) => TransportError::PortRefused { vm, port, message },
             forward::Refusal::Master(error) => TransportError::Refused {
@@ -381,6 +397,38 @@ mod tests {
     use super::*;
     use crate::host::{LinuxHost, LinuxHostConfig};
     use tokio::io::AsyncWriteExt;
+
+    #[tokio::test]
+    async fn a_channel_that_is_never_opened_is_given_up_and_lets_go_of_all() {
+        let dir = tempfile::tempdir().unwrap();
+        let control = dir.path().join("ssh");
+        // A master whose guest stands still: it takes the request and has nothing to answer.
+        let master = tokio::net::UnixListener::bind(&control).unwrap();
+        let connection = SshConnection {
+            vm: "box".parse().unwrap(),
+            control: control.clone(),
+            session: Arc::new(Session::resume_mux(control.into(), None)),
+            opening: Duration::from_millis(50),
+        };
+        let (ran, taken) = tokio::join!(connection.run(b"true"), master.accept());
+        let error = ran.unwrap_err();
+        assert!(
+            matches!(error, TransportError::NoChannel { .. }),
+            "{error:?}"
+        );
+        let (mut stream, _) = taken.unwrap();
+        let mut said = Vec::new();
+        let hung_up = tokio::io::AsyncReadExt::read_to_end(&mut stream, &mut said);
+        let limit = Duration::from_secs(60);
+        let hung_up = tokio::time::timeout(limit, hung_up).await;
+        hung_up.expect("the request is still held").unwrap();
+        let (dialled, _) = tokio::join!(connection.dial(1), master.accept());
+        let error = dialled.unwrap_err();
+        assert!(
+            matches!(error, TransportError::NoChannel { .. }),
+            "{error:?}"
+        );
+    }
 
     #[tokio::test]
     async fn a_guest_that_is_slow_to_greet_is_not_asked_anew_for_ever() {

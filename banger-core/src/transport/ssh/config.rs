@@ -86,6 +86,8 @@ fn render(files: &SshFiles) -> String {
          \x20 ForwardAgent no\n\
          \x20 ForwardX11 no\n\
          \x20 ConnectTimeout 30\n\
+         \x20 ServerAliveInterval 15\n\
+         \x20 ServerAliveCountMax 4\n\
          \x20 LogLevel ERROR\n",
     );
     if files.ciphers == Ciphers::ForEmulation {
@@ -143,6 +145,8 @@ mod tests {
             "port 4242".to_owned(),
             "stricthostkeychecking true".to_owned(),
             "identityagent none".to_owned(),
+            "serveraliveinterval 15".to_owned(),
+            "serveralivecountmax 4".to_owned(),
             format!("controlpath {}", files.control.display()),
         ] {
             assert!(
