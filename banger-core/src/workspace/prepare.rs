@@ -1,5 +1,6 @@
 //! Carrying a repository into a guest.
 
+use std::path::Path;
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
@@ -107,7 +108,7 @@ impl Engine {
         progress.tell("workspace", "looking at the repository");
         let inspected = self.inspect_repository(&request, staging.path()).await;
         let prepared = match inspected {
-            Ok(inspected) => self.carry(&vm, &request, inspected, progress).await,
+            Ok(inspected) => self.carry(&vm, &request, inspected, None, progress).await,
             Err(error) => Err(error.into()),
         };
         staging.clear().await;
@@ -133,32 +134,32 @@ impl Engine {
             overwrite: Overwrite::Refuse,
         };
         let staging = Staging::make(self).await?;
-        let current = self.is_current(&workspace, &request, staging.path()).await;
+        let refreshed = self.carry_if_changed(&vm, &workspace, &request, staging.path(), progress);
+        let refreshed = refreshed.await;
         staging.clear().await;
-        match current? {
-            true => Ok(None),
-            false => Ok(Some(
-                self.workspace_prepare(vm.id.as_str(), request, progress)
-                    .await?,
-            )),
-        }
+        refreshed
     }
 
-    async fn is_current(
+    async fn carry_if_changed(
         &self,
+        vm: &VMRecord,
         workspace: &Workspace,
         request: &PrepareRequest,
-        folder: &std::path::Path,
-    ) -> Result<bool, WorkspaceError> {
+        folder: &Path,
+        progress: &Progress,
+    ) -> Result<Option<Prepared>, Error> {
         let inspected = self.inspect_repository(request, folder).await?;
-        if inspected.inspection.head != workspace.host_head {
-            return Ok(false);
-        }
         let git = Git::new(self.inner.host());
         let trees = inspected.trees(&git, request.untracked).await?;
         // One that an older banger carried is taken for current, as it was then.
         let known = workspace.host_trees.as_ref();
-        Ok(known.is_none_or(|known| *known == trees))
+        let is_current = known.is_none_or(|known| *known == trees);
+        if is_current && inspected.inspection.head == workspace.host_head {
+            return Ok(None);
+        }
+        self.inner.check_reserve().await?;
+        let carried = self.carry(vm, request, inspected, Some(trees), progress);
+        carried.await.map(Some)
     }
 
     /// Says what a prepare would carry, and whether it would replace a workspace that is there; fails as
@@ -179,13 +180,20 @@ impl Engine {
         vm: &VMRecord,
         request: &PrepareRequest,
         inspected: Inspected,
+        // What [`Inspected::trees`] returned, if it was asked already.
+        trees: Option<String>,
         progress: &Progress,
     ) -> Result<Prepared, Error> {
         // The guest is asked while git packs.
         let (asked, staged) = tokio::join!(self.ask_guest(vm, request), async {
             // As it is packed, or as it is a moment before: what changes meanwhile is carried the next time.
-            let git = Git::new(self.inner.host());
-            let trees = inspected.trees(&git, request.untracked).await?;
+            let trees = match trees {
+                Some(trees) => trees,
+                None => {
+                    let git = Git::new(self.inner.host());
+                    inspected.trees(&git, request.untracked).await?
+                }
+            };
             let staged = stage(self.inner.host(), &inspected, request).await?;
             Ok::<_, WorkspaceError>((trees, staged))
         });
