@@ -182,12 +182,12 @@ struct Merged {
 
 impl Merged {
     /// What is told of it.
-    fn told(&self, undo_ref: Option<String>) -> Applied {
+    fn told(self, undo_ref: Option<String>) -> Applied {
         Applied {
             root: ByteText(self.target.root_bytes()),
-            files: self.files.clone(),
+            files: self.files,
             undo_ref,
-            notes: self.notes.clone(),
+            notes: self.notes,
         }
     }
 
@@ -220,9 +220,7 @@ impl Merged {
 
 /// Says which submodules are on another commit in the guest: that does not come along.
 fn submodules_that_stay(changes: &[Change]) -> Vec<String> {
-    let moved = changes
-        .iter()
-        .filter(|change| change.new_mode == MODE_SUBMODULE || change.old_mode == MODE_SUBMODULE);
+    let moved = changes.iter().filter(|change| change.is_of_submodule());
     let told = moved.map(|change| {
         let path = String::from_utf8_lossy(&change.path);
         match change.new_mode {

@@ -84,7 +84,7 @@ impl Target {
         let had = changes
             .iter()
             .filter(|change| !matches!(change.old_mode, 0 | MODE_SUBMODULE));
-        let had = had.map(|change| change.old_path.as_ref().unwrap_or(&change.path).clone());
+        let had = had.map(|change| change.was_at().clone());
         let had: Vec<Vec<u8>> = had.collect();
         let root = self.repository.root.clone();
         let list = blocking(move || {
@@ -163,10 +163,7 @@ impl Target {
         tree: &str,
         changes: &[Change],
     ) -> Result<String, WorkspaceError> {
-        let of_submodule = |mode| mode == MODE_SUBMODULE;
-        let moved = changes
-            .iter()
-            .filter(|change| of_submodule(change.old_mode) || of_submodule(change.new_mode));
+        let moved = changes.iter().filter(|change| change.is_of_submodule());
         let mut list = Vec::new();
         let mut put = |mode: u32, object: &str, path: &[u8]| {
             list.extend_from_slice(format!("{mode:06o} {object}\t").as_bytes());
@@ -174,11 +171,10 @@ impl Target {
             list.push(0);
         };
         for change in moved {
-            let old = change.old_path.as_ref().unwrap_or(&change.path);
             // A mode of 0 takes it out.
             put(0, &change.new_object, &change.path);
             if change.old_mode != 0 {
-                put(change.old_mode, &change.old_object, old);
+                put(change.old_mode, &change.old_object, change.was_at());
             }
         }
         if list.is_empty() {
@@ -260,12 +256,7 @@ impl Target {
             .map(|file| &file.change)
             .filter(|change| change.old_mode != 0)
             .filter(|change| change.new_mode == 0 || change.old_path.is_some())
-            .map(|change| {
-                change
-                    .old_path
-                    .clone()
-                    .unwrap_or_else(|| change.path.clone())
-            })
+            .map(|change| change.was_at().clone())
             .collect();
         let root = self.repository.root.clone();
         blocking(move || {
@@ -282,7 +273,7 @@ impl Target {
     }
 
     async fn look(&self, git: &Git<'_>, change: &Change) -> Result<Option<String>, WorkspaceError> {
-        if change.new_mode == MODE_SUBMODULE || change.old_mode == MODE_SUBMODULE {
+        if change.is_of_submodule() {
             return Ok(Some(
                 "it is a submodule: another repository's commit".to_owned(),
             ));

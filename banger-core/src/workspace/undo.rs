@@ -101,8 +101,9 @@ impl Engine {
         let differ: Vec<&[u8]> = differ.split(|&byte| byte == 0).collect();
         let is_changed = |file: &&TouchedFile| {
             let change = &file.change;
-            let old = change.old_path.as_deref().unwrap_or(&change.path);
-            change.old_mode != 0 && change.old_mode != MODE_SUBMODULE && differ.contains(&old)
+            change.old_mode != 0
+                && change.old_mode != MODE_SUBMODULE
+                && differ.contains(&change.was_at().as_slice())
         };
         let changed: Vec<_> = files.iter().filter(is_changed).collect();
         if !changed.is_empty() {

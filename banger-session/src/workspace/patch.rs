@@ -25,6 +25,18 @@ pub struct Change {
     pub lines: Option<(u64, u64)>,
 }
 
+impl Change {
+    /// Where it was before.
+    pub fn was_at(&self) -> &Vec<u8> {
+        self.old_path.as_ref().unwrap_or(&self.path)
+    }
+
+    /// Whether it is, or was, a submodule.
+    pub fn is_of_submodule(&self) -> bool {
+        [self.old_mode, self.new_mode].contains(&MODE_SUBMODULE)
+    }
+}
+
 /// What happened to a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ChangeKind {
