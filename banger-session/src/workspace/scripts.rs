@@ -31,7 +31,8 @@ w() { g -c core.quotePath=false -c safe.directory='*' \"$@\"; }
 /// The index is copied with its time: git tells by it which files it must
 /// read again (racy-git in git's documentation).
 ///
-/// `snapshot BASE keep` writes the objects into the repository, so that they are there still when this has ended.
+/// `snapshot BASE keep` writes the objects into the repository, compressed, so that they are there still when this has
+/// ended.
 fn snapshot() -> String {
     format!(
         r#"{WITHIN}snapshot() {{
@@ -50,8 +51,9 @@ fn snapshot() -> String {
   printf '%s\n' "$od" >"$tmp/objects/info/alternates" || exit {full}
   [ ! -e "$ix" ] || cp -p "$ix" "$tmp/index" || exit {full}
   export GIT_INDEX_FILE="$tmp/index"
-  [ -n "${{2-}}" ] || export GIT_OBJECT_DIRECTORY="$tmp/objects"
-  take_nested "$1" && (export GIT_LITERAL_PATHSPECS=0; w -c core.looseCompression=0 add -A \
+  packed=1
+  [ -n "${{2-}}" ] || {{ export GIT_OBJECT_DIRECTORY="$tmp/objects"; packed=0; }}
+  take_nested "$1" && (export GIT_LITERAL_PATHSPECS=0; w -c core.looseCompression="$packed" add -A \
     --pathspec-from-file="$tmp/paths" --pathspec-file-nul 1>&2) || exit {snapshot}
 }}
 "#,
