@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 
 use banger_daemon::protocol::{
-    ApplyAnswer, ApplyParams, UndoParams, VmParams, WorkspaceApply, WorkspaceShow, WorkspaceUndo,
+    ApplyAnswer, ApplyParams, UndoParams, VmParams, VmShow, WorkspaceApply, WorkspaceUndo,
 };
 use clap::Args;
 use clap_complete::ArgValueCandidates;
@@ -19,8 +19,8 @@ use crate::verb::completion::vm_names;
 #[derive(Args, Debug)]
 #[command(after_help = "\
 What was done in the guest since the last time is merged with the repository as it is now, all
-of it or nothing; its index and its branches stay as they are. Files that something runs by itself (hooks, CI, build scripts, …) are
-pointed out: look at them before anything else.")]
+of it or nothing; its index and its branches stay as they are. Files that something runs by
+itself (hooks, CI, build scripts, …) are pointed out: look at them before anything else.")]
 pub(crate) struct ApplyArguments {
     /// The VM's name, or at least four digits of its id
     #[arg(add = ArgValueCandidates::new(vm_names))]
@@ -59,7 +59,11 @@ async fn undo(
     let of = VmParams {
         vm: params.vm.clone(),
     };
-    if params.path.is_some() || daemon.call::<WorkspaceShow>(of).await.is_ok() {
+    let is_gone = async |daemon: &mut Daemon<'_>| {
+        let shown = daemon.call::<VmShow>(of).await;
+        shown.is_err_and(|error| error.is_missing())
+    };
+    if params.path.is_some() || !is_gone(daemon).await {
         return daemon.call::<WorkspaceUndo>(params).await;
     }
     params.path = Some(absolute(".".as_ref())?);

@@ -6,7 +6,7 @@ use banger_daemon::protocol::{VmParams, WorkspaceInfo, WorkspaceShow, WorkspaceS
 use clap::Args;
 use clap_complete::ArgValueCandidates;
 
-use super::carry::{short, shown};
+use super::carry::{counted, short, shown};
 use crate::age::to_the_second;
 use crate::command_error::CommandError;
 use crate::daemon::Daemon;
@@ -62,12 +62,8 @@ fn described(workspace: &WorkspaceInfo, answer: &WorkspaceShowAnswer) -> String 
     line("commit", &workspace.head);
     if workspace.base != workspace.head {
         line("base", &workspace.base);
-        let files = if workspace.carried == 1 {
-            "file"
-        } else {
-            "files"
-        };
-        line("carried", &format!("{} changed {files}", workspace.carried));
+        let carried = counted(workspace.carried, "changed file", "changed files");
+        line("carried", &carried);
     }
     line("prepared", &to_the_second(&workspace.prepared_at));
     line("here", &here(answer));
