@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use banger_session::{SwitchOffWord, power_off_script};
-
 use serde::{Deserialize, Serialize};
 
 use crate::engine::Engine;
