@@ -15,9 +15,7 @@ fn as_root_firecracker_by_the_command_from_run_to_delete() {
     let _turn = alone();
     let home = Home::new();
     // Not in the command, which is as a user gives it: an emulated lab bears guests of one processor.
-    let config = home.rig.folder().join("config");
-    std::fs::create_dir(&config).expect("a folder");
-    std::fs::write(config.join("config.toml"), "[defaults]\nvcpus = 1\n").expect("it is written");
+    home.configure("[defaults]\nvcpus = 1\n");
     if !home.works(&["firecracker", "dm-snapshot", "tap"]) {
         return;
     }

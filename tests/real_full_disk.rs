@@ -40,10 +40,8 @@ fn as_root_a_guest_that_fills_the_host_is_paused_told_and_goes_on_and_nothing_is
     }
     let _alone = alone();
     let home = Home::new();
-    let config = home.rig.folder().join("config");
-    std::fs::create_dir_all(&config).expect("a folder");
     // The guests' disks shall fill their file system, which has less than the default reserve.
-    std::fs::write(config.join("config.toml"), "reserve = 0\n").expect("a configuration");
+    home.configure("reserve = 0\n");
     let vms = home.rig.config.state_dir.join("vms");
     let Some(_small) = SmallDisk::at(&vms, 160) else {
         return;

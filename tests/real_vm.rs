@@ -262,11 +262,21 @@ fn a_guest_whose_sshd_stands_still_holds_no_command_and_no_descriptor() {
         let mut execution = engine.exec("box", &request).await.expect("it runs");
         while !matches!(execution.next().await, ExecEvent::Started(_)) {}
         let before = open();
-        let stand_still = ["sh", "-c", "sleep 1; pkill -STOP sshd"];
+        // Its console is the one way that is left to say so.
+        let stand_still = "sleep 1; pkill -STOP sshd; echo sshd stands >/dev/console";
+        let stand_still = ["sh", "-c", stand_still];
         let stood = ExecRequest::new(stand_still);
         let mut standing = engine.exec("box", &stood).await.expect("it runs");
         while !matches!(standing.next().await, ExecEvent::Started(_)) {}
-        tokio::time::sleep(Duration::from_secs(3)).await;
+        let console = engine.show("box").await.expect("it is shown");
+        let console = console.vm.runtime.log_path;
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !String::from_utf8_lossy(&std::fs::read(&console).expect("its console"))
+            .contains("sshd stands")
+        {
+            assert!(Instant::now() < deadline, "its sshd goes on");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
 
         // A new one is given up, and so is the one that runs.
         let begun = Instant::now();

@@ -46,6 +46,13 @@ impl Home {
         }
     }
 
+    /// Writes its `config.toml`.
+    pub fn configure(&self, text: &str) {
+        let config = self.rig.folder().join("config");
+        std::fs::create_dir_all(&config).expect("a folder");
+        std::fs::write(config.join("config.toml"), text).expect("a configuration");
+    }
+
     /// A `banger` that is not started yet.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = self.surround(Command::new(binary("banger")));
